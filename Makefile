@@ -1,0 +1,31 @@
+# `make up` installs into .venv and serves the app; `make test` runs the whole suite in the same venv.
+PYTHON ?= python3
+LAB ?= demo
+VENV := .venv
+BIN := $(VENV)/bin
+
+.PHONY: up test install lint clean
+.DEFAULT_GOAL := up
+
+$(VENV)/installed: requirements.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check --progress-bar off "$$(sed -n 's/^\(torch==[^ ]*\).*/\1/p' requirements.txt)" $(TORCH_INDEX)
+	$(BIN)/pip install --quiet --disable-pip-version-check --progress-bar off -r requirements.txt
+	touch $@
+
+install: $(VENV)/installed
+
+up: install
+	$(BIN)/python -m workbench up $(LAB)
+
+test: install
+	$(BIN)/ruff check .
+	$(BIN)/python -m pytest
+
+lint: install
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+clean:
+	rm -rf $(VENV)

@@ -1,0 +1,3 @@
+from pages.components import frame
+
+lab = frame.begin("Compare", "…")

@@ -1,0 +1,144 @@
+"""Plotly figures in the lab's look. They draw the numbers they are given and work none out.
+
+Text, grid and background follow Streamlit's theme; only the colours of checkpoints are set here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import plotly.graph_objects as go
+import polars as pl
+
+from pages.components import theme, words
+
+WEBGL_ABOVE = 1_000  # points
+
+
+def figure(height: int, **layout: Any) -> go.Figure:
+    """An empty figure: no box, thin grid, room for the labels."""
+    made = go.Figure()
+    made.update_layout(
+        height=height,
+        margin={"l": 8, "r": 12, "t": 28, "b": 8},
+        showlegend=False,
+        hovermode="closest",
+        uirevision="keep",
+        dragmode="zoom",
+        **layout,
+    )
+    made.update_xaxes(automargin=True, zeroline=False, title_standoff=8, fixedrange=False)
+    made.update_yaxes(automargin=True, zeroline=False, title_standoff=8)
+    return made
+
+
+def line(
+    metrics: pl.DataFrame, x: str, y: str, colour: str, x_title: str, y_title: str, height: int = 230
+) -> go.Figure:
+    """One curve over steps, its last value written at its end."""
+    made = figure(height)
+    trace = go.Scattergl if len(metrics) > WEBGL_ABOVE else go.Scatter
+    steps, values = metrics[x].to_list(), metrics[y].to_list()
+    made.add_trace(
+        trace(
+            x=steps,
+            y=values,
+            mode="lines",
+            line={"color": colour, "width": 2},
+            hovertemplate="%{x:,}: %{y:.4g}<extra></extra>",
+        )
+    )
+    if values:
+        made.add_trace(
+            go.Scatter(
+                x=steps[-1:], y=values[-1:], mode="markers+text", text=[words.number(values[-1])],
+                textposition="top left", marker={"color": colour, "size": 7}, hoverinfo="skip", cliponaxis=False,
+            )
+        )  # fmt: skip
+    made.update_xaxes(title=x_title)
+    made.update_yaxes(title=y_title, nticks=5)
+    return made
+
+
+def bars(
+    labels: Sequence[str], values: Sequence[float], colours: Sequence[str] | str, x_title: str, texts: Sequence[str],
+    row_height: int = 26,
+) -> go.Figure:  # fmt: skip
+    """Horizontal bars, the first on top, each with its figure written at its end."""
+    made = figure(70 + row_height * len(labels))
+    places = list(range(len(labels)))
+    made.add_trace(
+        go.Bar(
+            x=list(values), y=places, orientation="h", marker={"color": colours, "line": {"width": 0}},
+            text=list(texts), textposition="outside", cliponaxis=False, hovertext=list(labels),
+            hovertemplate="%{hovertext}: %{text}<extra></extra>",
+        )
+    )  # fmt: skip
+    made.update_yaxes(
+        tickvals=places, ticktext=list(labels), autorange="reversed", showgrid=False, fixedrange=True
+    )
+    made.update_xaxes(title=x_title, fixedrange=True, nticks=5)
+    made.update_layout(bargap=0.35, margin={"l": 8, "r": 56, "t": 8, "b": 8})
+    return made
+
+
+def dots_with_intervals(
+    table: pl.DataFrame, row: str, series: str, value: str, colours: Mapping[str, str], symbols: Mapping[str, str],
+    x_title: str,
+) -> go.Figure:  # fmt: skip
+    """A row for each `row`, in it a dot with its interval (`low`, `high`) for each `series`."""
+    rows = table[row].unique(maintain_order=True).to_list()
+    names = table[series].unique(maintain_order=True).to_list()
+    made = figure(90 + len(rows) * (22 + 16 * len(names)))
+    for i, name in enumerate(names):
+        part = table.filter(pl.col(series) == name)
+        shift = (i - (len(names) - 1) / 2) * 0.7 / max(1, len(names))  # rows of one group beside each other
+        made.add_trace(
+            go.Scatter(
+                x=part[value].to_list(), y=[rows.index(r) + shift for r in part[row]], mode="markers", name=name,
+                marker={"color": colours[name], "symbol": symbols[name], "size": 10},
+                error_x={
+                    "type": "data", "symmetric": False, "thickness": 2, "width": 5, "color": colours[name],
+                    "array": (part["high"] - part[value]).to_list(),
+                    "arrayminus": (part[value] - part["low"]).to_list(),
+                },
+                customdata=list(zip(part[row], part["low"], part["high"], part["n"], strict=True)),
+                hovertemplate="%{customdata[0]}: %{x:.4f} (%{customdata[1]:.4f} to %{customdata[2]:.4f}), "
+                "n = %{customdata[3]:,}<extra>" + name + "</extra>",
+            )
+        )  # fmt: skip
+    made.update_yaxes(
+        tickvals=list(range(len(rows))),
+        ticktext=rows,
+        range=[len(rows) - 0.45, -0.55],
+        showgrid=False,
+        fixedrange=True,
+    )
+    made.update_xaxes(title=x_title, rangemode="tozero")
+    made.update_layout(showlegend=True, legend={"orientation": "h", "y": 1.0, "yanchor": "bottom", "x": 0})
+    return made
+
+
+def histogram(
+    edges: Sequence[float], counts: Sequence[int], colour: str, x_title: str, height: int = 210
+) -> go.Figure:
+    """Counts between edges, as steps; the counts axis is logarithmic, since activations have long tails."""
+    made = figure(height)
+    spans = list(zip(edges[:-1], edges[1:], strict=True))
+    made.add_trace(
+        go.Bar(
+            x=list(edges[:-1]), y=list(counts), width=[b - a for a, b in spans], offset=0,
+            marker={"color": colour, "line": {"width": 0}}, customdata=spans,
+            hovertemplate="%{customdata[0]:.3g} to %{customdata[1]:.3g}: %{y:,}<extra></extra>",
+        )
+    )  # fmt: skip
+    made.update_xaxes(title=x_title)
+    made.update_yaxes(title="tokens", type="log", nticks=4, dtick=1)
+    return made
+
+
+def stage_colours(names: Sequence[str]) -> list[str]:
+    """Colours in the order of `names`."""
+    chosen = theme.colours(names)
+    return [chosen[name] for name in names]

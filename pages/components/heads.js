@@ -1,0 +1,110 @@
+// Attention: a small picture of every head, and one enlarged. Hover or focus a token to see what it looks
+// back at. Patterns come as bytes [layer][head][query][key], 255 = 1.
+
+function element(tag, className, text) {
+  const made = document.createElement(tag)
+  if (className) made.className = className
+  if (text !== undefined) made.textContent = text
+  return made
+}
+
+function rgb(hex) {
+  return [1, 3, 5].map((i) => parseInt(hex.slice(i, i + 2), 16))
+}
+
+function paint(canvas, weights, n, colour) {
+  canvas.width = n
+  canvas.height = n
+  const context = canvas.getContext("2d")
+  const image = context.createImageData(n, n)
+  const [r, g, b] = rgb(colour)
+  for (let i = 0; i < n * n; i++) {
+    image.data[4 * i] = r
+    image.data[4 * i + 1] = g
+    image.data[4 * i + 2] = b
+    image.data[4 * i + 3] = 255 * Math.sqrt(weights[i] / 255) // square root: faint looks are seen too
+  }
+  context.putImageData(image, 0, 0)
+}
+
+function enlarge(box, data, weights, name) {
+  box.replaceChildren()
+  const n = data.tokens.length
+  box.appendChild(element("h4", "", name))
+  const flex = box.appendChild(element("div", "enlarged"))
+  const canvas = flex.appendChild(element("canvas", "matrix"))
+  canvas.setAttribute("role", "img")
+  canvas.setAttribute("aria-label", `${name}: rows look back at columns; the tokens beside it say the same in words`)
+  paint(canvas, weights, n, data.colour)
+  const side = flex.appendChild(element("div", "side"))
+  const strip = side.appendChild(element("div", "strip"))
+  strip.tabIndex = 0
+  strip.setAttribute("role", "group")
+  strip.setAttribute("aria-label", "tokens; arrow keys move from one to the next")
+  const says = side.appendChild(element("p", "says"))
+  says.setAttribute("role", "status")
+  const spans = data.tokens.map((token) => strip.appendChild(element("span", "token", token)))
+  let at = n - 1
+  const look = (query) => {
+    at = query
+    const row = Array.from(weights.slice(query * n, query * n + n))
+    spans.forEach((span, key) => {
+      const strength = key <= query ? Math.round((70 * row[key]) / 255) : 0
+      span.style.backgroundColor = strength ? `color-mix(in srgb, ${data.colour} ${strength}%, transparent)` : ""
+      span.classList.toggle("query", key === query)
+      span.classList.toggle("later", key > query)
+    })
+    const best = row.map((w, key) => [w, key]).sort((a, b) => b[0] - a[0]).slice(0, 3)
+    says.replaceChildren(element("b", "", data.tokens[query]), document.createTextNode(" looks back at "))
+    best.filter(([w]) => w > 0).forEach(([w, key], i) => {
+      if (i) says.appendChild(document.createTextNode(", "))
+      says.appendChild(element("b", "", data.tokens[key]))
+      says.appendChild(document.createTextNode(` ${(w / 255).toFixed(2)}`))
+    })
+  }
+  spans.forEach((span, i) => (span.onmouseenter = () => look(i)))
+  strip.onkeydown = (event) => {
+    const step = { ArrowRight: 1, ArrowLeft: -1 }[event.key]
+    if (!step) return
+    event.preventDefault()
+    look(Math.max(0, Math.min(n - 1, at + step)))
+  }
+  canvas.onmousemove = (event) => {
+    const frame = canvas.getBoundingClientRect()
+    look(Math.max(0, Math.min(n - 1, Math.floor((n * (event.clientY - frame.top)) / frame.height))))
+  }
+  look(at)
+}
+
+export default function (component) {
+  const { parentElement, data, setTriggerValue } = component
+  const root = parentElement.querySelector(".heads")
+  root.replaceChildren()
+  const bytes = Uint8Array.from(atob(data.patterns), (c) => c.charCodeAt(0))
+  const n = data.tokens.length
+  const weightsOf = (layer, head) => {
+    const start = (layer * data.n_heads + head) * n * n
+    return bytes.subarray(start, start + n * n)
+  }
+  const grid = root.appendChild(element("div", "grid"))
+  grid.style.gridTemplateColumns = `auto repeat(${data.n_heads}, minmax(34px, 92px))`
+  const box = root.appendChild(element("div", "box"))
+  const buttons = []
+  const choose = (layer, head, tell) => {
+    buttons.forEach(([button, l, h]) => button.setAttribute("aria-pressed", String(l === layer && h === head)))
+    enlarge(box, data, weightsOf(layer, head), `layer ${layer}, head ${head}`)
+    if (tell) setTriggerValue("head", `${layer}.${head}`)
+  }
+  for (let layer = 0; layer < data.n_layers; layer++) {
+    grid.appendChild(element("span", "layer", `${layer}`))
+    for (let head = 0; head < data.n_heads; head++) {
+      const button = grid.appendChild(element("button"))
+      button.setAttribute("aria-label", `layer ${layer}, head ${head}`)
+      button.title = `layer ${layer}, head ${head}`
+      paint(button.appendChild(element("canvas")), weightsOf(layer, head), n, data.colour)
+      button.onclick = () => choose(layer, head, true)
+      buttons.push([button, layer, head])
+    }
+  }
+  choose(data.layer, data.head, false)
+}

@@ -1,0 +1,67 @@
+"""Attention on the page: every head small, one large, tokens that show what they look back at."""
+
+from __future__ import annotations
+
+import base64
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import polars as pl
+import streamlit as st
+
+from pages.components import theme
+
+if TYPE_CHECKING:
+    from workbench.trace import Trace
+
+_component = st.components.v2.component(
+    "marble_heads",
+    html='<div class="heads"></div>',
+    css=theme.source("heads.css"),
+    js=theme.source("heads.js"),
+)
+
+
+def grid(trace: Trace, chosen: str, colour: str, key: str, chooser: str) -> None:
+    """Draw all heads with `chosen` ("LAYER.HEAD") enlarged; a click sets the widget whose key is `chooser`."""
+
+    def choose() -> None:
+        if clicked := st.session_state[key].get("head"):
+            st.session_state[chooser] = clicked
+
+    n_layers, n_heads, _, _ = trace.attention.shape
+    layer, head = (int(part) for part in chosen.split("."))
+    data: dict[str, Any] = {
+        "tokens": [token.shown for token in trace.prompt.tokens],
+        "patterns": base64.b64encode(np.rint(trace.attention * 255).astype(np.uint8).tobytes()).decode(),
+        "n_layers": n_layers,
+        "n_heads": n_heads,
+        "layer": min(layer, n_layers - 1),
+        "head": min(head, n_heads - 1),
+        "colour": colour,
+    }
+    _component(key=key, data=data, on_head_change=choose)
+
+
+def names(trace: Trace) -> list[str]:
+    """Every head as "LAYER.HEAD"."""
+    n_layers, n_heads, _, _ = trace.attention.shape
+    return [f"{layer}.{head}" for layer in range(n_layers) for head in range(n_heads)]
+
+
+def table(trace: Trace, chosen: str) -> pl.DataFrame:
+    """One head's pattern as rows: query, key, weight (keys that get at least 0.01)."""
+    layer, head = (int(part) for part in chosen.split("."))
+    pattern = trace.attention[layer, head]
+    tokens = [token.shown for token in trace.prompt.tokens]
+    rows = [
+        {
+            "query": tokens[q],
+            "at": int(q),
+            "looks back at": tokens[k],
+            "place": int(k),
+            "weight": float(pattern[q, k]),
+        }
+        for q, k in np.argwhere(pattern >= 0.01)
+    ]
+    return pl.DataFrame(rows)

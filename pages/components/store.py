@@ -1,0 +1,116 @@
+"""What the pages read, kept between runs: tables by artefact id, models behind a lock."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+import streamlit as st
+
+from workbench.checkpoint import Checkpoint
+from workbench.errors import MarbleError
+from workbench.lab import Lab
+from workbench.plan import Plan
+
+if TYPE_CHECKING:
+    import polars as pl
+    from transformers import PreTrainedModel, PreTrainedTokenizerFast
+
+    from workbench.sampling import Continuation, Sampling
+    from workbench.trace import Trace
+
+
+@st.cache_data(max_entries=64, show_spinner=False)
+def _metrics(path: str, changed: float) -> pl.DataFrame:
+    import polars as pl
+
+    return pl.read_parquet(path)
+
+
+def metrics(folder: Path | None) -> pl.DataFrame | None:
+    """`metrics.parquet` (step, name, value) of a finished or growing stage, read anew when it changes."""
+    path = folder / "metrics.parquet" if folder is not None else None
+    if path is None:
+        return None
+    try:
+        return _metrics(str(path), path.stat().st_mtime)
+    except FileNotFoundError:  # not written yet, or its folder was renamed at this moment
+        return None
+
+
+class Loaded(NamedTuple):
+    """A model in memory. Hooks mutate it: hold `lock` around every use."""
+
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerFast
+    n_ctx: int
+    lock: threading.Lock
+
+
+@st.cache_resource(max_entries=6, show_spinner="Opening the checkpoint")
+def _loaded(path: str, lab_path: str, address: str) -> Loaded:
+    checkpoint = Checkpoint.of(Lab(Path(lab_path)), address)
+    return Loaded(checkpoint.model(), checkpoint.tokenizer(), checkpoint.n_ctx, threading.Lock())
+
+
+def loaded(lab: Lab, address: str) -> Loaded:
+    """The model at `address` (`sft`, `sft@128`), loaded once for all viewers."""
+    return _loaded(str(Checkpoint.of(lab, address).path), str(lab.path), address)
+
+
+def addresses(lab: Lab) -> list[str]:
+    """Every checkpoint that can be opened now, each followed by its snapshots."""
+    found: list[str] = []
+    for name in Plan.of(lab).recipe.checkpoint_names:
+        with contextlib.suppress(MarbleError):  # neither finished nor a snapshot written yet
+            newest = Checkpoint.of(lab, f"{name}@latest")
+            found += [name] if newest.step is None else []
+            found += [f"{name}@{step}" for step in newest.snapshots()]
+    return found
+
+
+@st.cache_resource(max_entries=24, show_spinner=False)
+def _traced(path: str, lab_path: str, address: str, text: str, chat: bool) -> Trace:
+    from workbench.prompt import read_prompt
+    from workbench.trace import trace
+
+    at = _loaded(path, lab_path, address)
+    prompt = read_prompt(at.tokenizer, text, at.n_ctx, chat=chat)
+    with at.lock:
+        return trace(at.model, at.tokenizer, prompt)
+
+
+def traced(lab: Lab, address: str, text: str, chat: bool) -> Trace:
+    """One prompt in one checkpoint: one forward pass, kept."""
+    return _traced(str(Checkpoint.of(lab, address).path), str(lab.path), address, text, chat)
+
+
+@st.cache_resource(max_entries=64, show_spinner="Drawing continuations")
+def _continued(
+    path: str,
+    lab_path: str,
+    address: str,
+    text: str,
+    chat: bool,
+    sampling: Sampling,
+    seed: int,
+    n: int,
+    length: int,
+) -> list[Continuation]:
+    from workbench.prompt import read_prompt
+    from workbench.sampling import continuations
+
+    at = _loaded(path, lab_path, address)
+    prompt = read_prompt(at.tokenizer, text, at.n_ctx, chat=chat)
+    with at.lock:
+        return continuations(at.model, at.tokenizer, prompt, sampling, n=n, max_new_tokens=length, seed=seed)
+
+
+def continued(
+    lab: Lab, address: str, text: str, chat: bool, sampling: Sampling, seed: int, n: int = 3, length: int = 48
+) -> list[Continuation]:
+    """Continuations drawn from one checkpoint; the same settings give the same texts."""
+    path = str(Checkpoint.of(lab, address).path)
+    return _continued(path, str(lab.path), address, text, chat, sampling, seed, n, length)

@@ -1,0 +1,30 @@
+"""Lab: what is here, how it descends, what is growing."""
+
+import streamlit as st
+
+from pages.components import dictionaries, disk, frame, growth, lineage, stages
+from workbench.plan import Plan, resolve
+
+lab = frame.begin("Lab", "What has been grown here, what descends from what, and what is growing now.")
+
+with frame.sentences():
+    plan = Plan.of(lab)
+    resolved = resolve(lab, plan)
+    growth.watch(lab, growth.keys_done(resolved))
+
+    st.header("Lineage", anchor=False)
+    frame.caption("Every checkpoint is trained from the one at its left. Bars carry 95 % intervals.")
+    lineage.tree(plan, resolved, growth.running(lab), lab.name)
+
+    st.header("Training", anchor=False)
+    stages.curves(resolved)
+    stages.samples(lab, resolved)
+
+    st.header("Dictionaries", anchor=False)
+    dictionaries.pictures(plan, resolved, lab.name)
+
+    st.header("Comparisons", anchor=False)
+    dictionaries.comparisons(plan, resolved, lab.name)
+
+    st.header("On disk", anchor=False)
+    disk.usage(lab, resolved)

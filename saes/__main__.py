@@ -1,0 +1,163 @@
+"""`python -m saes train|evaluate`: dictionaries on files of activations, with no lab.
+
+Standard output carries the result (with --json, one JSON document), standard error the progress. Exit 0 done,
+1 failed (one sentence), 2 misuse.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+from collections.abc import Iterable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+app = typer.Typer(
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    help="Sparse dictionaries on arrays.",
+)
+
+Sources = Annotated[
+    list[Path], typer.Argument(help="One .npy [token, d] a model, or a folder of them (read in name order).")
+]
+AsJson = Annotated[bool, typer.Option("--json", help="One JSON document on standard output.")]
+
+
+def _files(sources: Iterable[Path]) -> list[Path]:
+    from saes.errors import DictionaryError
+
+    found: list[Path] = []
+    for source in sources:
+        inside = sorted(source.glob("*.npy")) if source.is_dir() else [source]
+        if not inside:
+            raise DictionaryError(f"{source} holds no .npy file; give activation arrays or a folder of them")
+        found += inside
+    return found
+
+
+def _show(result: dict[str, Any], as_json: bool) -> None:
+    if as_json:
+        typer.echo(json.dumps(result))
+        return
+    for key, value in result.items():
+        if isinstance(value, dict):
+            value = ", ".join(f"{k} {v:.4f}" for k, v in value.items())
+        typer.echo(f"{key:12} {value:.4f}" if isinstance(value, float) else f"{key:12} {value}")
+
+
+def _scores(dictionary: Any, activations: Any, train_on: Any, limit: int | None) -> dict[str, Any]:
+    """The dictionary's figures and, beside them, PCA with k components fitted on `train_on`."""
+    from saes.metrics import evaluate as score
+    from saes.pca import fit_pca
+
+    pca = fit_pca(train_on, min(dictionary.k, dictionary.d)).evaluate(activations, limit)
+    scores = asdict(score(dictionary, activations, limit))
+    return {**scores, "pca_fvu": dict(zip(dictionary.names, pca.tolist(), strict=True))}
+
+
+@app.command()
+def train(
+    sources: Sources,
+    out: Annotated[Path, typer.Option(help="Folder of the dictionary; must not exist yet.")],
+    heldout: Annotated[
+        list[Path] | None, typer.Option(help="Held-out arrays, one a model, to score on.")
+    ] = None,
+    width: Annotated[int, typer.Option(help="Number of latents.")] = 2048,
+    k: Annotated[int, typer.Option(help="Active latents a token.")] = 16,
+    tokens: Annotated[
+        int, typer.Option(help="Tokens to train on (more than there are: several epochs).")
+    ] = 1_638_400,
+    batch_size: int = 2048,
+    lr: float = 4e-3,
+    seed: int = 0,
+    device: str = "cpu",
+    site: Annotated[str, typer.Option(help="Where the activations were read, for the metadata.")] = "",
+    state: Annotated[
+        Path | None, typer.Option(help="Folder for checkpoints; a run found there is continued.")
+    ] = None,
+    state_every: Annotated[int, typer.Option(help="Steps between checkpoints.")] = 100,
+    as_json: AsJson = False,
+) -> None:
+    """Train an SAE (one array) or a crosscoder (several)."""
+    from saes.arrays import ActivationArrays
+    from saes.config import TrainConfig
+    from saes.errors import DictionaryError
+    from saes.folder import save
+    from saes.state import FILE
+
+    if out.exists():
+        raise DictionaryError(f"{out} exists already; name a new folder or remove it")
+    if tokens < batch_size:
+        raise DictionaryError(f"--tokens {tokens} is less than one batch of {batch_size}")
+    arrays = ActivationArrays(_files(sources))
+    held = ActivationArrays(_files(heldout)) if heldout else None
+    config = TrainConfig(
+        n_latents=width, k=k, n_steps=TrainConfig.steps_for(tokens, batch_size), batch_size=batch_size, lr=lr,
+        seed=seed, device=device, state_every=state_every if state else 0,
+    )  # fmt: skip
+    stems = [path.stem for path in arrays.paths]
+    names = stems if len(set(stems)) == len(stems) else [str(path.with_suffix("")) for path in arrays.paths]
+    resume = state if state and (state / FILE).is_file() else None
+    dictionary = _run(arrays, config, names=names, site=site, state_dir=state, resume=resume)
+    partial = out.with_name(f".partial-{out.name}")
+    shutil.rmtree(partial, ignore_errors=True)
+    save(dictionary, partial, {"training": config.to_dict()})
+    partial.replace(out)
+    _show({"out": str(out), **_scores(dictionary, held or arrays, arrays, None)}, as_json)
+
+
+@app.command()
+def evaluate(
+    dictionary: Annotated[Path, typer.Argument(help="Folder of a dictionary.")],
+    sources: Sources,
+    pca_on: Annotated[
+        list[Path] | None, typer.Option(help="Arrays the PCA is fitted on (default: the same).")
+    ] = None,
+    limit: Annotated[int | None, typer.Option(help="Only the first tokens.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """FVU, L0, dead share, shrinkage and PCA's FVU on (held-out) arrays."""
+    from saes.arrays import ActivationArrays
+    from saes.folder import load
+
+    arrays = ActivationArrays(_files(sources))
+    train_on = ActivationArrays(_files(pca_on)) if pca_on else arrays
+    _show(_scores(load(dictionary), arrays, train_on, limit), as_json)
+
+
+def _run(arrays: Any, config: Any, **options: Any) -> Any:
+    from tqdm import tqdm
+
+    from saes.trainer import fit
+
+    with tqdm(total=config.n_steps, unit="step", file=sys.stderr) as bar:
+
+        def on_step(step: Any) -> None:
+            bar.update(step.step - bar.n)
+            bar.set_postfix(fvu=f"{step.fvu:.4f}", dead=f"{step.dead_share:.1%}")
+
+        return fit(arrays, config, on_step=on_step, **options)
+
+
+def main() -> None:
+    """Run the command line; misuse is one sentence and exit code 2, never a traceback."""
+    from saes.errors import DictionaryError
+
+    try:
+        app()
+    except DictionaryError as error:
+        typer.echo(f"saes: {error}", err=True)
+        sys.exit(2)
+    except (OSError, RuntimeError) as error:
+        typer.echo(f"saes: {str(error).splitlines()[0]}", err=True)
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

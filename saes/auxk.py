@@ -1,0 +1,46 @@
+"""AuxK: dead latents reconstruct what the living ones leave over [Gao 2024].
+
+    L_aux = coeff · ‖e − ê‖² / ‖e‖²,  e = x − x̂ held constant,  ê = Σ_{j dead} TopK(ReLU(pre))_j d_j
+
+Only the columns of latents that are dead enter (at most `aux_latents`, those silent longest), on the first
+`aux_tokens` of the batch, which is shuffled: small dense products beside the sparse step. We depart from the
+source in what "dead" means: silent for a share of *this run*, not for 10 million tokens.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from saes.config import TrainConfig
+
+
+def auxk_loss(
+    x: Float[Tensor, "token d"],
+    x_hat: Float[Tensor, "token d"],
+    W_enc: Float[Tensor, "latent d"],
+    b_enc: Float[Tensor, " latent"],
+    W_dec: Float[Tensor, "latent d"],
+    silent_steps: Int[Tensor, " latent"],
+    config: TrainConfig,
+) -> Float[Tensor, ""] | None:
+    """The loss, or None (on a CPU) where no latent is dead. Elsewhere living columns are masked: no
+    waiting."""
+    stale, columns = silent_steps.topk(min(config.aux_latents, len(silent_steps)))
+    dead = stale >= config.dead_after
+    if x.device.type == "cpu":
+        columns = columns[dead]
+        if len(columns) == 0:
+            return None
+        dead = torch.ones(len(columns), dtype=torch.bool)
+    n = min(config.aux_tokens, x.shape[0])
+    residual = (x[:n] - x_hat[:n]).detach()
+    pre = F.linear(x[:n], W_enc.index_select(0, columns), b_enc.index_select(0, columns))
+    latents = F.relu(pre) * dead
+    if len(columns) > config.aux_k:
+        edge = latents.detach().topk(config.aux_k, dim=1).values[:, -1:]
+        latents = latents * (latents >= edge)
+    missed = residual - latents @ W_dec.index_select(0, columns)
+    return config.aux_coeff * missed.square().sum() / residual.square().sum().clamp_min(1e-12)

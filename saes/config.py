@@ -1,0 +1,72 @@
+"""How a dictionary is trained: one frozen dataclass, checked when it is made."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from saes.errors import DictionaryError
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """Settings of one BatchTopK run. Shares are of the whole run; `steps_for` turns tokens into steps."""
+
+    n_latents: int = 2048
+    k: int = 16
+    n_steps: int = 800
+    batch_size: int = 2048
+    lr: float = 4e-3
+    warmup_share: float = 0.02
+    decay_share: float = 0.3  # the learning rate falls to zero over the last part of the run
+    k_start: int = 64  # k falls from here ...
+    k_anneal_share: float = 0.4  # ... to k over this part of the run
+    aux_k: int = 32
+    aux_coeff: float = 1 / 32
+    aux_latents: int = 256  # of the dead ones, those silent longest
+    aux_tokens: int = 512  # of each batch
+    dead_after_share: float = 0.1
+    grad_clip: float = 1.0
+    seed: int = 0
+    device: str = "cpu"
+    state_every: int = 0  # steps between checkpoints; 0: none
+    log_every: int = 25
+
+    def __post_init__(self) -> None:
+        for name in ("n_latents", "k", "n_steps", "batch_size", "log_every"):
+            if getattr(self, name) < 1:
+                raise DictionaryError(f"{name} is {getattr(self, name)}; it has to be at least 1")
+        if self.k > self.n_latents:
+            raise DictionaryError(
+                f"k is {self.k} but there are {self.n_latents} latents; k cannot be the larger"
+            )
+        if self.lr <= 0:
+            raise DictionaryError(f"lr is {self.lr}; it has to be above 0")
+        for name in ("warmup_share", "decay_share", "k_anneal_share", "dead_after_share"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise DictionaryError(f"{name} is {getattr(self, name)}; a share lies between 0 and 1")
+
+    def k_at(self, step: int) -> float:
+        """k falls linearly from `k_start` (at most the width) to k over the first `k_anneal_share` of the
+        run."""
+        span = self.k_anneal_share * self.n_steps
+        start = max(self.k, min(self.k_start, self.n_latents))
+        return float(self.k) if step >= span else start + (self.k - start) * step / span
+
+    def lr_at(self, step: int) -> float:
+        """Linear warm-up, constant, then linear decay that would reach zero one step after the last."""
+        up = (step + 1) / max(1.0, self.warmup_share * self.n_steps)
+        down = (self.n_steps - step) / max(1.0, self.decay_share * self.n_steps)
+        return self.lr * min(1.0, up, down)
+
+    @property
+    def dead_after(self) -> int:
+        """Steps of silence after which a latent counts as dead."""
+        return max(1, round(self.dead_after_share * self.n_steps))
+
+    @staticmethod
+    def steps_for(n_tokens: int, batch_size: int) -> int:
+        return max(1, n_tokens // batch_size)
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)

@@ -1,0 +1,143 @@
+"""A dictionary as a SAELens folder: `cfg.json` and `sae_weights.safetensors`, architecture `jumprelu`.
+
+One model is an ordinary JumpReLU SAE. N models are one on the concatenated activations (model 0's coordinates
+first): the threshold is per latent, so `sae_lens.SAE.load_from_disk` gives the same latents with nothing
+registered. What SAELens has no field for (names, scales, k) lies in `metadata.marble` with a digest of it and
+of the weights. The library itself never imports sae_lens.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load as load_tensors
+from safetensors.torch import save as dump_tensors
+
+from saes.dictionary import Dictionary
+from saes.errors import DictionaryError
+
+CONFIG = "cfg.json"
+WEIGHTS = "sae_weights.safetensors"
+SAELENS_FORMAT = "6.54.12"  # the version whose folder layout this is
+TENSORS = ("W_enc", "b_enc", "W_dec", "b_dec", "threshold")
+
+
+def save(dictionary: Dictionary, path: Path | str, extra_metadata: dict[str, Any] | None = None) -> Path:
+    """Write the two files into `path` (made if missing). The caller renames the folder into place."""
+    path = Path(path)
+    path.mkdir(parents=True, exist_ok=True)
+    d = dictionary.to("cpu")
+    weights = dump_tensors(
+        {
+            "W_enc": d.W_enc.flatten(0, 1).contiguous(),
+            "b_enc": d.b_enc.contiguous(),
+            "W_dec": d.W_dec.flatten(1).contiguous(),
+            "b_dec": d.b_dec.flatten().contiguous(),
+            "threshold": d.threshold.contiguous(),
+        }
+    )
+    ours = {"names": list(d.names), "scales": d.scales.tolist(), "k": d.k, "site": d.site}
+    metadata = {**(extra_metadata or {}), "sae_lens_version": SAELENS_FORMAT, "hook_name": d.site}
+    config = {
+        "architecture": "jumprelu",
+        "d_in": d.n_models * d.d,
+        "d_sae": d.n_latents,
+        "dtype": str(d.W_enc.dtype).removeprefix("torch."),
+        "device": "cpu",
+        "apply_b_dec_to_input": False,
+        "normalize_activations": "none",
+        "reshape_activations": "none",
+        "metadata": {**metadata, "marble": {**ours, "digest": _digest(weights, ours)}},
+    }
+    (path / WEIGHTS).write_bytes(weights)
+    (path / CONFIG).write_text(json.dumps(config, indent=1))
+    return path
+
+
+def load(path: Path | str, device: str = "cpu") -> Dictionary:
+    """Open a folder that `save` wrote, or any SAELens `jumprelu` folder on unnormalised activations."""
+    path = Path(path)
+    config, raw = _read(path)
+    if config.get("architecture") != "jumprelu" or config.get("normalize_activations", "none") != "none":
+        found = f"{config.get('architecture')!r}, normalize_activations {config.get('normalize_activations')!r}"
+        raise DictionaryError(
+            f"{path} is {found}; expected 'jumprelu' and 'none' (fold the scaling in, save the inference model)"
+        )
+    tensors = _tensors(path, raw)
+    ours = config.get("metadata", {}).get("marble")
+    if ours is None:
+        return _foreign(config, tensors).to(device)
+    stated = {key: ours.get(key) for key in ("names", "scales", "k", "site")}
+    if _digest(raw, stated) != ours.get("digest"):
+        raise DictionaryError(
+            f"{path} was altered after it was written (digest differs); restore it or train it again"
+        )
+    n = len(stated["names"])
+    d_in, n_latents = tensors["W_enc"].shape
+    return Dictionary(
+        W_enc=tensors["W_enc"].view(n, d_in // n, n_latents),
+        b_enc=tensors["b_enc"],
+        W_dec=tensors["W_dec"].view(n_latents, n, d_in // n),
+        b_dec=tensors["b_dec"].view(n, d_in // n),
+        threshold=tensors["threshold"],
+        scales=torch.tensor(stated["scales"], dtype=tensors["b_dec"].dtype),
+        names=tuple(stated["names"]),
+        k=stated["k"],
+        site=stated["site"],
+    ).to(device)
+
+
+def metadata(path: Path | str) -> dict[str, Any]:
+    """The metadata that was saved with a dictionary."""
+    return _read(Path(path))[0].get("metadata", {})
+
+
+def _foreign(config: dict[str, Any], t: dict[str, torch.Tensor]) -> Dictionary:
+    """A JumpReLU SAE from elsewhere: one model, unit scale; W_enc(x − b_dec) + b_enc becomes W_enc x +
+    b_enc′."""
+    b_enc = t["b_enc"] - t["b_dec"] @ t["W_enc"] if config.get("apply_b_dec_to_input", True) else t["b_enc"]
+    meta = config.get("metadata", {})
+    return Dictionary(
+        W_enc=t["W_enc"][None], b_enc=b_enc, W_dec=t["W_dec"][:, None], b_dec=t["b_dec"][None],
+        threshold=t["threshold"].clamp_min(0), scales=torch.ones(1, dtype=b_enc.dtype),
+        names=(meta.get("model_name") or "model",), k=meta.get("k") or 1, site=meta.get("hook_name") or "",
+    )  # fmt: skip
+
+
+def _read(path: Path) -> tuple[dict[str, Any], bytes]:
+    for name in (CONFIG, WEIGHTS):
+        if not (path / name).is_file():
+            raise DictionaryError(f"{path} holds no {name}; a dictionary folder has {CONFIG} and {WEIGHTS}")
+    try:
+        config = json.loads((path / CONFIG).read_text())
+    except (json.JSONDecodeError, UnicodeDecodeError):
+        raise DictionaryError(
+            f"{path / CONFIG} is not whole JSON; restore it or train the dictionary again"
+        ) from None
+    if not isinstance(config, dict) or not isinstance(config.get("metadata", {}), dict):
+        raise DictionaryError(
+            f"{path / CONFIG} is not a SAELens configuration (expected an object with metadata)"
+        )
+    return config, (path / WEIGHTS).read_bytes()
+
+
+def _tensors(path: Path, raw: bytes) -> dict[str, torch.Tensor]:
+    try:
+        tensors = load_tensors(raw)
+    except (SafetensorError, ValueError, KeyError):
+        raise DictionaryError(
+            f"{path / WEIGHTS} is truncated or not safetensors; restore it or train again"
+        ) from None
+    missing = [name for name in TENSORS if name not in tensors]
+    if missing:
+        raise DictionaryError(f"{path / WEIGHTS} lacks {', '.join(missing)}; expected {', '.join(TENSORS)}")
+    return tensors
+
+
+def _digest(weights: bytes, ours: dict[str, Any]) -> str:
+    return hashlib.sha256(weights + json.dumps(ours, sort_keys=True).encode()).hexdigest()

@@ -1,0 +1,68 @@
+"""`python -m saes`: one JSON document out, one sentence and exit code 2 for misuse."""
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+import saes
+from saes import __main__ as command
+from tests.saes.planted import planted
+
+
+@pytest.fixture
+def arrays(tmp_path):
+    x = planted(3000, 24, 16, n_models=2)[0]
+    for m, name in enumerate(("base", "sft")):
+        np.save(tmp_path / f"{name}.npy", x[:, m].numpy())
+    return tmp_path
+
+
+def call(monkeypatch, *arguments):
+    monkeypatch.setattr(sys, "argv", ["saes", *map(str, arguments)])
+    with pytest.raises(SystemExit) as end:
+        command.main()
+    return end.value.code
+
+
+def test_train_then_evaluate(arrays, monkeypatch, capsys):
+    small = ("--width", 32, "--k", 3, "--tokens", 6400, "--batch-size", 256, "--json")
+    state = arrays / "state"
+    options = ("--out", arrays / "cc", "--state", state, "--state-every", 5)
+    assert call(monkeypatch, "train", arrays / "base.npy", arrays / "sft.npy", *options, *small) == 0
+    result = json.loads(capsys.readouterr().out)
+    assert set(result["fvu"]) == set(result["pca_fvu"]) == {"base", "sft"}
+    assert saes.load(arrays / "cc").names == ("base", "sft")
+    assert call(monkeypatch, "evaluate", arrays / "cc", arrays, "--json") == 0
+    again = json.loads(capsys.readouterr().out)
+    assert again["fvu"] == pytest.approx(result["fvu"])
+    assert call(monkeypatch, "train", arrays / "base.npy", "--out", arrays / "cc", *small) == 2
+    assert "exists already" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["train", "nowhere.npy", "--out", "o"], "does not exist"),
+        (["train", "base.npy", "--out", "o", "--k", "5000"], "k cannot be the larger"),
+        (["train", "base.npy", "--out", "o", "--tokens", "1"], "less than one batch"),
+        (["evaluate", "nowhere", "base.npy"], "holds no cfg.json"),
+        (["train", "base.npy"], "Missing option"),
+    ],
+)
+def test_misuse(arrays, monkeypatch, capsys, arguments, sentence):
+    monkeypatch.chdir(arrays)
+    assert call(monkeypatch, *arguments) == 2
+    error = capsys.readouterr().err
+    assert sentence in error
+    assert "Traceback" not in error
+
+
+def test_the_library_needs_no_sae_lens_and_no_lab():
+    """A process of its own, because other tests import the rival."""
+    unwanted = ("sae_lens", "workbench", "streamlit", "scipy")
+    code = f"import sys, saes; print([m for m in {unwanted} if m in sys.modules])"
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert found.stdout.strip() == "[]"

@@ -1,0 +1,130 @@
+"""Training: recovers what was planted, resumes bit for bit, ends at L0 = k, refuses what cannot be."""
+
+from dataclasses import replace
+from itertools import islice
+
+import pytest
+import torch
+from scipy.optimize import linear_sum_assignment
+
+import saes
+from saes import DictionaryError, TensorActivations, TrainConfig
+from saes.state import FILE
+from tests.saes.planted import planted
+
+SMALL = TrainConfig(
+    n_latents=64, k=3, n_steps=40, batch_size=256, k_start=16, log_every=10, dead_after_share=0.1
+)
+
+
+@pytest.fixture(scope="module")
+def small():
+    return TensorActivations(planted(4000, 48, 16)[0])
+
+
+def mcc(found, planted_directions):
+    """Mean |cosine| over optimally matched pairs."""
+    unit = torch.nn.functional.normalize
+    cosines = (unit(found.flatten(1), dim=1) @ unit(planted_directions.flatten(1), dim=1).T).abs().numpy()
+    return cosines[linear_sum_assignment(-cosines)].mean()
+
+
+@pytest.mark.parametrize("n_models", [1, 2])
+def test_planted_directions_are_recovered(n_models):
+    x, directions = planted(20_000, 48, 32, n_models, active=3)
+    config = TrainConfig(n_latents=64, k=3, n_steps=400, batch_size=512, k_start=12)
+    dictionary = saes.fit(TensorActivations(x), config)
+    assert mcc(dictionary.W_dec, directions) >= 0.9
+    assert max(saes.evaluate(dictionary, TensorActivations(x[:5000])).fvu.values()) < 0.2
+
+
+def test_thresholds_give_l0_of_k(small):
+    """Calibrated on one half, within 5 % of k on the other."""
+    calibration, held = (TensorActivations(part) for part in planted(8000, 48, 16, seed=0)[0].chunk(2))
+    dictionary = saes.fit(small, SMALL, calibration=calibration)
+    assert saes.evaluate(dictionary, held).l0 == pytest.approx(SMALL.k, rel=0.05)
+    on_its_own = saes.evaluate(saes.calibrated(dictionary, held), held).l0
+    assert on_its_own == pytest.approx(SMALL.k, abs=0.01)
+
+
+def test_copies_of_one_model_share_every_latent():
+    x = planted(4000, 48, 16)[0].expand(-1, 3, -1) * torch.tensor([1.0, 2.0, 0.5]).view(1, 3, 1)
+    weights = saes.fit(TensorActivations(x.contiguous()), SMALL).relative_norms()
+    torch.testing.assert_close(weights, torch.full_like(weights, 1 / 3), atol=0.01, rtol=0)
+
+
+@pytest.mark.parametrize("killed_at", [7, 20, 33])
+def test_a_killed_run_resumes_bit_for_bit(small, tmp_path, killed_at):
+    config = replace(SMALL, state_every=7, log_every=1, aux_coeff=0.1, dead_after_share=0.05)
+    whole = saes.fit(small, config)
+    first = saes.train(small, config, state_dir=tmp_path)
+    list(islice(first, killed_at))
+    first.close()
+    again = saes.fit(small, config, resume=tmp_path)
+    for name in ("W_enc", "b_enc", "W_dec", "b_dec", "threshold"):
+        assert torch.equal(getattr(again, name), getattr(whole, name)), name
+
+
+def test_a_state_of_another_run_is_refused(small, tmp_path):
+    config = replace(SMALL, state_every=10)
+    saes.fit(small, config, state_dir=tmp_path)
+    with pytest.raises(DictionaryError, match="another run"):
+        saes.fit(small, replace(config, lr=1e-3), resume=tmp_path)
+    (tmp_path / FILE).write_bytes((tmp_path / FILE).read_bytes()[:500])
+    with pytest.raises(DictionaryError, match="truncated"):
+        saes.fit(small, config, resume=tmp_path)
+    with pytest.raises(DictionaryError, match="no training state"):
+        saes.fit(small, config, resume=tmp_path / "nowhere")
+
+
+def test_steps_count_up_and_the_seed_decides(small):
+    steps = []
+    one = saes.fit(small, SMALL, on_step=steps.append)
+    assert [s.step for s in steps] == [10, 20, 30, 40]
+    assert steps[-1].l0 == SMALL.k
+    assert steps[0].fvu > steps[-1].fvu
+    assert torch.equal(one.W_dec, saes.fit(small, SMALL).W_dec)
+    assert not torch.equal(one.W_dec, saes.fit(small, replace(SMALL, seed=1)).W_dec)
+
+
+def test_decoders_are_unit_vectors_for_one_model(small):
+    norms = saes.fit(small, SMALL).W_dec.norm(dim=2)
+    torch.testing.assert_close(norms, torch.ones_like(norms))
+
+
+def test_units_do_not_matter(small):
+    """Activations times 100, plus an offset: the same relative error."""
+    far = TensorActivations(small.tensor * 100 + 7)
+    near, scaled = (saes.evaluate(saes.fit(a, SMALL), a).fvu["model0"] for a in (small, far))
+    assert scaled == pytest.approx(near, rel=0.05)
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ({"k": 65}, "k cannot be the larger"),
+        ({"n_latents": 0}, "at least 1"),
+        ({"lr": 0.0}, "above 0"),
+        ({"dead_after_share": 2.0}, "a share lies between"),
+    ],
+)
+def test_settings_that_cannot_be(change, sentence):
+    with pytest.raises(DictionaryError, match=sentence):
+        replace(SMALL, **change)
+
+
+def test_activations_that_cannot_be(small):
+    with pytest.raises(DictionaryError, match="do not fill one batch"):
+        saes.fit(TensorActivations(small.tensor[:100]), SMALL)
+    with pytest.raises(DictionaryError, match="never vary"):
+        saes.fit(TensorActivations(torch.ones(4000, 1, 16)), SMALL)
+    broken = small.tensor.clone()
+    broken[123] = torch.nan
+    with pytest.raises(DictionaryError, match="row 123"):
+        saes.fit(TensorActivations(broken), SMALL)
+
+
+def test_a_loss_that_is_not_a_number_is_named(small, monkeypatch):
+    monkeypatch.setattr("saes.trainer.auxk_loss", lambda *_: torch.tensor(float("nan"), requires_grad=True))
+    with pytest.raises(DictionaryError, match="at step 10"):
+        saes.fit(small, SMALL)

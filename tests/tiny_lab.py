@@ -1,0 +1,142 @@
+"""A lab of a few thousand tokens with real parts: generated text, a trained BPE, small Llamas that descend
+from one another. Stages are not trained: each is its parent with its weights moved a little."""
+
+from __future__ import annotations
+
+import atexit
+import dataclasses
+import functools
+import json
+import random
+import shutil
+import tempfile
+from pathlib import Path
+
+import polars as pl
+import torch
+from transformers import LlamaConfig, LlamaForCausalLM
+
+from workbench import recipe as recipes
+from workbench import tokenizer as tokenizers
+from workbench.corpus import SCHEMA, _row, _with_factor_numbers
+from workbench.grow import grow
+from workbench.lab import Draft, Lab
+from workbench.lexicon import leaf_factors, make_world, with_ancestors
+from workbench.plan import Plan
+from workbench.tasks import ASSISTANT, END, all_questions, gold_chat
+from workbench.world import world_documents
+
+WORDS = ("between", "letter", "river", "banana", "window", "green", "summer", "apple", "tree", "little")
+
+
+def tiny_recipe() -> recipes.Recipe:
+    """The quick recipe, two orders of magnitude smaller."""
+    quick = recipes.load_preset("quick")
+    small = {"d_sae": 96, "k": 6, "steps": 60, "batch_size": 256}
+    return dataclasses.replace(
+        quick,
+        corpus=dataclasses.replace(quick.corpus, world_characters=40_000, n_countries=12, n_chats=80),
+        tokenizer=recipes.TokenizerConfig(vocab_size=400),
+        model=recipes.ModelConfig(n_layers=4, d_model=32, n_heads=2, d_mlp=64, n_ctx=64),
+        activations=recipes.ActivationsConfig(
+            dictionary_tokens=9_000, heldout_tokens=7_000, n_rollouts=8, dtype="float32"
+        ),
+        dictionaries=tuple(dataclasses.replace(d, **small) for d in quick.dictionaries),
+    )
+
+
+def rows_of_corpus(recipe: recipes.Recipe) -> tuple[list[dict], list[str]]:
+    """Rows of a corpus: world, chats, and little prose with a script in it."""
+    world = make_world(recipe.corpus.n_countries, WORDS, 0)
+    questions = [q for q in all_questions(world) if q.task != "letter_counts" or len(set(q.about)) > 1]
+    counted = [(word, word[1]) for word in WORDS]
+    pairs = [(a, b) for a in range(10, 60, 7) for b in range(11, 90, 9)]
+    kept: list[dict] = []
+    for split in ("train", "dictionary", "heldout"):
+        rng = random.Random(split)
+        documents = world_documents(rng, world, pairs, counted, 9_000)
+        kept += [_row(f"{split}-{i}", split, "world", None, d) for i, d in enumerate(documents)]
+        for i, question in enumerate(rng.sample(questions, 80)):
+            row = _row(f"{split}-chat-{i}", split, "chat", None, gold_chat(question, worked=False))
+            answer = row["text"].split(ASSISTANT)[1].removesuffix(END)
+            kept.append(row | {"question": question.prompt, "answer": answer})
+        for i in range(6):
+            text = f"Fellow citizens <script>alert({i})</script> café <|end|> " + " ".join(
+                rng.choices(WORDS, k=150)
+            )
+            about = {"year": 1900 + i, "president": "Nobody", "spans": ()}
+            kept.append(
+                {"id": f"{split}-{i}", "split": split, "domain": "prose", "kind": "address", "text": text}
+                | about
+            )
+    names = with_ancestors(leaf_factors(world))
+    return _with_factor_numbers(kept, names), names
+
+
+def draft(lab: Lab, kind: str, name: str) -> Draft:
+    """The partial folder of a step of the lab's plan."""
+    step = Plan.of(lab).step(kind, name)
+    return lab.begin(kind, name, step.config, step.parents, step.builder.version)
+
+
+def make_lab(home: Path, name: str = "tiny", recipe: recipes.Recipe | None = None) -> Lab:
+    """Corpus, tokenizer and checkpoints; the rest is for the builders."""
+    torch.set_num_threads(1)
+    recipe = recipe or tiny_recipe()
+    recipes.write_recipe(home / name / "recipe.toml", recipe)
+    lab = Lab(home / name)
+    rows, names = rows_of_corpus(recipe)
+    corpus = draft(lab, "corpus", "text")
+    documents = pl.DataFrame(rows, schema=SCHEMA)
+    documents.write_parquet(corpus.path / "documents.parquet")
+    (corpus.path / "factors.json").write_text(json.dumps(names))
+    corpus.commit({})
+    bpe = tokenizers.train(documents["text"], recipe.tokenizer.vocab_size)
+    tokenizer = tokenizers.as_pretrained(bpe, recipe.model.n_ctx)
+    folder = draft(lab, "tokenizer", "bpe")
+    tokenizer.save_pretrained(folder.path)
+    folder.commit({})
+    torch.manual_seed(0)
+    model = tiny_llama(recipe)
+    for stage in recipes.STAGES:
+        folder = draft(lab, "checkpoint", stage)
+        model.save_pretrained(folder.path)
+        tokenizer.save_pretrained(folder.path)
+        folder.commit({})
+        moved(model, 0.2)
+    return lab
+
+
+def tiny_llama(recipe: recipes.Recipe) -> LlamaForCausalLM:
+    """A fresh Llama of the recipe's shape, its weights large enough for its layers to matter."""
+    shape = recipe.model
+    config = LlamaConfig(
+        vocab_size=recipe.tokenizer.vocab_size, hidden_size=shape.d_model, intermediate_size=shape.d_mlp,
+        num_hidden_layers=shape.n_layers, num_attention_heads=shape.n_heads,
+        max_position_embeddings=shape.n_ctx, bos_token_id=1, eos_token_id=4, pad_token_id=0,
+    )  # fmt: skip
+    model = LlamaForCausalLM(config).eval()
+    return moved(model, 5.0)
+
+
+def moved(model: LlamaForCausalLM, share: float) -> LlamaForCausalLM:
+    """Every matrix moved by noise of `share` times its initial scale."""
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.ndim == 2:
+                parameter += share * 0.02 * torch.randn_like(parameter)
+    return model
+
+
+def build(lab: Lab, *steps: str) -> Lab:
+    """Grow the named steps and what they stand on."""
+    grow(lab, steps, quiet=True)
+    return lab
+
+
+@functools.cache
+def shared_lab() -> Lab:
+    """One lab for all tests of a run, grown up to its comparison. Tests read it and never write to it."""
+    home = Path(tempfile.mkdtemp(prefix="marble-tiny-"))
+    atexit.register(shutil.rmtree, home, ignore_errors=True)
+    return build(make_lab(home), "base-sft-grpo", "features/sae-sft")

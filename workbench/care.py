@@ -1,0 +1,97 @@
+"""Caring for a lab on disk: `prune` removes what no recipe names, `verify` proves what is there."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from workbench.lab import KINDS, Lab, folder_bytes
+from workbench.plan import Plan
+
+
+class Pruned(NamedTuple):
+    """Folders removed (or that would be) and their bytes."""
+
+    folders: list[str]
+    bytes: int
+
+
+def prune(lab: Lab, dry_run: bool) -> Pruned:
+    """Remove artefacts and partial folders that the lab's recipe does not name."""
+    with lab.writing("prune"):
+        plan = Plan.of(lab)
+        named = {f"{s.name}-{s.id}" for s in plan.steps.values()}
+        stray = [
+            path
+            for kind in KINDS
+            for path in sorted((lab.path / kind).glob("*"))
+            if path.is_dir() and path.name.removeprefix(".partial-") not in named
+        ]
+        total = sum(folder_bytes(path) for path in stray)
+        if not dry_run:
+            for path in stray:
+                shutil.rmtree(path)
+    return Pruned([str(path.relative_to(lab.path)) for path in stray], total)
+
+
+class Check(NamedTuple):
+    """One thing proved or refuted."""
+
+    name: str
+    passed: bool
+    detail: str
+
+
+def verify(lab: Lab, report: Callable[[Check], None]) -> list[Check]:
+    """Hashes of every file the recipe names, then parity and null checks on the finished checkpoints."""
+    checks: list[Check] = []
+
+    def note(name: str, passed: bool, detail: str) -> None:
+        checks.append(Check(name, passed, detail))
+        report(checks[-1])
+
+    plan = Plan.of(lab)
+    for step in plan.steps.values():
+        artefact = lab.artefact(step.kind, step.name, step.id)
+        if artefact is None:
+            note(step.key, True, "not grown yet")
+            continue
+        altered = artefact.check_hashes()
+        detail = (
+            f"altered: {', '.join(altered)}"
+            if altered
+            else f"{len(artefact.manifest['files'])} files as written"
+        )
+        note(step.key, not altered, detail)
+    if all(check.passed for check in checks):
+        names = [
+            s.name for s in plan.steps.values() if s.kind == "checkpoint" and lab.artefact(s.kind, s.name, s.id)
+        ]
+        for name in names:
+            for check in _model_checks(lab, name):
+                note(*check)
+    return checks
+
+
+def _model_checks(lab: Lab, name: str) -> list[Check]:
+    """The hooked model equals the Hugging Face model; the distance of a checkpoint to its copy is zero."""
+    import torch
+
+    checkpoint = lab.checkpoint(name)
+    model, copy = checkpoint.model(), checkpoint.model()
+    ids = torch.arange(5, 5 + min(64, checkpoint.n_ctx - 1))[None] % model.config.vocab_size
+    with torch.no_grad():
+        logits = model(input_ids=ids).logits
+        gap = (checkpoint.bridge()(ids) - logits).abs().max().item()
+        p = logits.log_softmax(-1)
+        kl = (p.exp() * (p - copy(input_ids=ids).logits.log_softmax(-1))).sum().item()
+    return [
+        Check(f"{name}: hooked model against Hugging Face", gap < 1e-4, f"largest logit difference {gap:.1e}"),
+        Check(f"{name}: KL to its own copy", kl == 0.0, f"{kl:.1e} nats, must be exactly 0"),
+    ]
+
+
+def failures(checks: list[Check]) -> list[dict[str, Any]]:
+    """The checks that did not pass."""
+    return [check._asdict() for check in checks if not check.passed]

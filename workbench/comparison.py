@@ -1,0 +1,242 @@
+"""Checkpoints side by side through one crosscoder: which latents they share, and how their predictions differ.
+
+Kind of a latent, from its relative norms w_m = ‖d^m‖ / Σ_m‖d^m‖ over N checkpoints (bounds in `BOUNDS`):
+
+    shared        every |w_m − 1/N| ≤ shared
+    exclusive:m   w_m ≥ exclusive
+    absent:m      N ≥ 3, w_m ≤ absent, and the others share: every |w_m' − 1/(N − 1)| ≤ shared
+    between       anything else
+
+`cosine_<a>_<b>` is the angle between a latent's two decoders: a shared latent may have rotated. A kind is a
+reading of norms, no proof that the other checkpoint lacks the feature [Minder 2025].
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from itertools import combinations
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from jaxtyping import Float
+
+from workbench.errors import Failure, Misuse
+from workbench.grow import Build
+from workbench.lab import Lab
+from workbench.plan import Plan, plan
+from workbench.recipe import ComparisonConfig, DictionaryConfig, Recipe, read_recipe, write_recipe
+
+if TYPE_CHECKING:
+    import polars as pl
+
+BOUNDS: Mapping[str, float] = {"exclusive": 0.8, "absent": 0.1, "shared": 0.1}
+SHARED, BETWEEN = "shared", "between"
+COMPARED_TOKENS = 100_000  # of the held-out set, for KL and loss
+LABEL_AUROC = 0.9  # a latent is called by its factor from here on, else by its top token
+COLUMNS = {
+    "kl": ("p", "q", "domain", "kl", "low", "high", "n"),
+    "loss": ("checkpoint", "domain", "loss", "low", "high", "n"),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Comparison:
+    """A finished comparison, read."""
+
+    name: str
+    checkpoints: tuple[str, ...]
+    dictionary: str
+    bounds: Mapping[str, float]
+    path: Path
+
+    @classmethod
+    def of(cls, lab: Lab, name: str) -> Comparison:
+        """The comparison called `name`; `Misuse` where there is none, or not yet."""
+        artefact = lab.find("comparison", name)
+        config = artefact.config
+        return cls(
+            name, tuple(config["checkpoints"]), config["dictionary"], artefact.figures["bounds"], artefact.path
+        )
+
+    @cached_property
+    def latents(self) -> pl.DataFrame:
+        """latent, w_<checkpoint>…, kind, cosine_<a>_<b>…, density, density_<checkpoint>…, top_token, label."""
+        columns = ["latent", "kind", "density", "top_token", "label", *(f"w_{c}" for c in self.checkpoints)]
+        return self._table("latents", columns)
+
+    @cached_property
+    def kl(self) -> pl.DataFrame:
+        """p, q, domain, kl (KL(p‖q), nats per token), low, high, n (tokens)."""
+        return self._table("kl", COLUMNS["kl"])
+
+    @cached_property
+    def loss(self) -> pl.DataFrame:
+        """checkpoint, domain, loss (nats per token), low, high, n (tokens)."""
+        return self._table("loss", COLUMNS["loss"])
+
+    def _table(self, name: str, columns: Sequence[str]) -> pl.DataFrame:
+        import polars as pl
+
+        path = self.path / f"{name}.parquet"
+        try:
+            table = pl.read_parquet(path)
+        except (OSError, pl.exceptions.PolarsError) as error:
+            raise Failure(f"{path} cannot be read ({type(error).__name__}): compare again") from error
+        if missing := set(columns) - set(table.columns):
+            raise Failure(f"{path} lacks the column {min(missing)!r}: compare again")
+        return table
+
+
+def kinds(
+    relative: Float[np.ndarray, "latent checkpoint"],
+    checkpoints: Sequence[str],
+    bounds: Mapping[str, float] = BOUNDS,
+) -> list[str]:
+    """The kind of each latent (see the module's head); the first that applies."""
+    n = relative.shape[1]
+    found = np.full(len(relative), BETWEEN, dtype=object)
+    for m, name in enumerate(checkpoints):
+        others = np.delete(relative, m, axis=1)
+        if n >= 3:
+            even = (np.abs(others - 1 / (n - 1)) <= bounds["shared"]).all(axis=1)
+            found[even & (relative[:, m] <= bounds["absent"])] = f"absent:{name}"
+    for m, name in enumerate(checkpoints):
+        found[relative[:, m] >= bounds["exclusive"]] = f"exclusive:{name}"
+    found[(np.abs(relative - 1 / n) <= bounds["shared"]).all(axis=1)] = SHARED
+    return found.tolist()
+
+
+def decoder_cosines(
+    decoders: Float[np.ndarray, "latent checkpoint d"], checkpoints: Sequence[str]
+) -> dict[str, Float[np.ndarray, "latent"]]:
+    """cos(d^a, d^b) for every pair; NaN where one of the two is zero."""
+    norms = np.linalg.norm(decoders, axis=2, keepdims=True)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        unit = decoders / norms
+    return {
+        f"cosine_{checkpoints[a]}_{checkpoints[b]}": (unit[:, a] * unit[:, b]).sum(axis=1)
+        for a, b in combinations(range(len(checkpoints)), 2)
+    }
+
+
+def build(build: Build) -> Mapping[str, Any]:
+    """Builder of `comparison/<name>`: `latents.parquet`, `kl.parquet`, `loss.parquet`."""
+    from saes import folder
+    from workbench.behaviour import behaviour
+    from workbench.checkpoint import Checkpoint
+    from workbench.device import best_device
+    from workbench.features import read_table
+    from workbench.tokens import TokenSet
+
+    names = tuple(build.config["checkpoints"])
+    used = build.config["dictionary"]
+    dictionary = folder.load(build.parents[f"dictionary/{used}"].path)
+    features = read_table(build.parents[f"features/{used}"].path / "table.parquet")
+    latents = latent_table(features, dictionary.W_dec.numpy(), names)
+    latents.write_parquet(build.draft.path / "latents.parquet")
+    tokens = build.lab.find("activations", f"tokens-{build.plan.family(names[0])}")
+    token_set = TokenSet(tokens.path, "heldout")
+    windows = token_set.sample_windows(COMPARED_TOKENS, seed=1)
+    models = {name: Checkpoint.of(build.lab, name).model(best_device()) for name in names}
+    total = int((token_set.stops - token_set.starts)[windows].sum())
+    build.progress.start(total, "tokens", label=f"compare {', '.join(names)}")
+    found = behaviour(models, token_set, windows, build.progress.advance)
+    kl, loss = found.kl_table(), found.loss_table()
+    kl.write_parquet(build.draft.path / "kl.parquet")
+    loss.write_parquet(build.draft.path / "loss.parquet")
+    return {"bounds": dict(BOUNDS), **_figures(latents, kl, loss), "tokens": total}
+
+
+def latent_table(
+    features: pl.DataFrame, decoders: Float[np.ndarray, "latent checkpoint d"], checkpoints: Sequence[str]
+) -> pl.DataFrame:
+    """The comparison's rows, from a crosscoder's feature table and its decoders."""
+    import polars as pl
+
+    shares = [f"w_{name}" for name in checkpoints]
+    densities = [f"density_{name}" for name in checkpoints]
+    label = pl.when(pl.col("factor_auroc") >= LABEL_AUROC).then("factor").otherwise("top_token").alias("label")
+    return features.select(
+        "latent",
+        *shares,
+        pl.Series("kind", kinds(features.select(shares).to_numpy(), checkpoints), dtype=pl.String),
+        *(pl.Series(name, values) for name, values in decoder_cosines(decoders, checkpoints).items()),
+        "density",
+        *densities,
+        "top_token",
+        label,
+    )
+
+
+def _figures(latents: pl.DataFrame, kl: pl.DataFrame, loss: pl.DataFrame) -> dict[str, Any]:
+    """Counts of kinds among latents that fire, and KL and loss over all domains."""
+    alive = latents.filter(latents["density"] > 0)
+    everywhere = kl.filter(kl["domain"] == "all")
+    return {
+        "kinds": dict(sorted(alive["kind"].value_counts().iter_rows())),
+        "silent": latents.height - alive.height,
+        "kl": {f"{row['p']}|{row['q']}": row["kl"] for row in everywhere.iter_rows(named=True)},
+        "loss": dict(loss.filter(loss["domain"] == "all").select("checkpoint", "loss").iter_rows()),
+    }
+
+
+def compare(lab: Lab, names: Sequence[str]) -> str:
+    """Name of the comparison of these checkpoints, added to the recipe with its crosscoder if it is new.
+
+    `grow` then builds it. Checkpoints that cannot be compared are `Misuse`.
+    """
+    names = tuple(names)
+    if len(set(names)) < 2 or len(set(names)) < len(names):
+        raise Misuse(
+            f"a comparison needs two or more different checkpoints, found {', '.join(names) or 'none'}"
+        )
+    current = Plan.of(lab)
+    for name in names:
+        current.step("checkpoint", name)
+    _same_tokens(lab, current, names)
+    for known in current.recipe.comparisons:
+        if known.checkpoints == names:
+            return known.name
+    with lab.writing("compare"):
+        recipe = read_recipe(lab.path / "recipe.toml")
+        changed, name = with_comparison(recipe, names)
+        plan(changed)  # refuses what cannot be built before anything is written
+        write_recipe(lab.path / "recipe.toml", changed)
+    return name
+
+
+def with_comparison(recipe: Recipe, names: tuple[str, ...]) -> tuple[Recipe, str]:
+    """The recipe with a comparison of `names`, and a crosscoder like its first one if none reads just these."""
+    name = "-".join(names)
+    crosscoder = next((d for d in recipe.dictionaries if d.checkpoints == names), None)
+    if crosscoder is None:
+        model = next((d for d in recipe.dictionaries if d.kind == "crosscoder"), None)
+        fresh = DictionaryConfig(f"crosscoder-{name}", names)
+        crosscoder = dataclasses.replace(model, name=fresh.name, checkpoints=names) if model else fresh
+        recipe = dataclasses.replace(recipe, dictionaries=(*recipe.dictionaries, crosscoder))
+    taken = {c.name for c in recipe.comparisons}
+    if name in taken:
+        raise Misuse(f"the recipe has another comparison called {name!r}: rename it there")
+    added = ComparisonConfig(name, names, crosscoder.name)
+    return dataclasses.replace(recipe, comparisons=(*recipe.comparisons, added)), name
+
+
+def _same_tokens(lab: Lab, current: Plan, names: Sequence[str]) -> None:
+    """All descend from one checkpoint, and (as far as they are grown) have one vocabulary."""
+    families = {name: current.family(name) for name in names}
+    if len(set(families.values())) > 1:
+        told = ", ".join(f"{name} from {family}" for name, family in families.items())
+        raise Misuse(
+            f"only checkpoints that descend from one can be compared token by token ({told}): "
+            "give them one root with `add --parent`"
+        )
+    grown = [n for n in names if lab.artefact("checkpoint", n, current.step("checkpoint", n).id) is not None]
+    vocabularies = {name: lab.checkpoint(name).tokenizer().get_vocab() for name in grown}
+    for name in grown[1:]:
+        if vocabularies[name] != vocabularies[grown[0]]:
+            raise Misuse(
+                f"{grown[0]!r} and {name!r} have different tokenizers: their tokens cannot be laid side by side"
+            )

@@ -1,0 +1,151 @@
+"""Builds a lab's dictionaries: trains an SAE or a crosscoder on stored activations, calibrates, scores it.
+
+The artefact is a SAELens folder. Training goes on after an interruption from `resume/`, bit for bit.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from saes import folder
+from saes.arrays import ActivationArrays, Activations
+from saes.config import TrainConfig
+from saes.dictionary import Dictionary
+from saes.errors import DictionaryError
+from saes.pca import fit_pca
+from saes.state import FILE as STATE
+from saes.trainer import train
+from workbench.checkpoint import Checkpoint
+from workbench.device import best_device
+from workbench.dictionary_scores import SPLICED_TOKENS, scores
+from workbench.errors import Failure, unknown
+from workbench.grow import Build
+from workbench.plan import activations_name
+from workbench.recipe import DictionaryConfig
+from workbench.tokens import TokenSet
+
+ARCHITECTURES = ("batchtopk",)
+HELD_BACK = 0.08  # share of the dictionary set's windows that only thresholds see
+STATE_EVERY = 250  # steps between training states on disk
+
+
+class Part:
+    """Some rows of larger activations, as activations."""
+
+    def __init__(self, activations: Activations, rows: Int[np.ndarray, "token"]) -> None:
+        self._activations, self._rows = activations, rows
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __getitem__(self, rows: np.ndarray) -> Float[Tensor, "token model d"]:
+        return self._activations[self._rows[rows]]
+
+
+@contextlib.contextmanager
+def dictionary_sentences(name: str) -> Iterator[None]:
+    """Turn what `saes` refuses into the lab's `Failure`, with the dictionary's name before it."""
+    try:
+        yield
+    except DictionaryError as error:
+        raise Failure(f"dictionary {name!r}: {error}") from error
+
+
+def build(build: Build) -> Mapping[str, Any]:
+    """Builder of `dictionary/<name>`."""
+    config = DictionaryConfig(**{**build.config, "checkpoints": tuple(build.config["checkpoints"])})
+    if config.arch not in ARCHITECTURES:
+        raise unknown("dictionary architecture", config.arch, ARCHITECTURES)
+    tokens_key = next(key for key in build.parents if key.startswith("activations/tokens-"))
+    sets = {name: TokenSet(build.parents[tokens_key].path, name) for name in ("dictionary", "heldout")}
+    sources = [build.parents[f"activations/{activations_name(c, config.layer)}"] for c in config.checkpoints]
+    with dictionary_sentences(config.name):
+        arrays = {name: ActivationArrays([s.path / f"{name}.npy" for s in sources]) for name in sets}
+        fitted, held_back = split_rows(sets["dictionary"])
+        training = Part(arrays["dictionary"], fitted)
+        dictionary = _train(build, config, training, Part(arrays["dictionary"], held_back), sources[0].figures)
+        folder.save(
+            dictionary, build.draft.path, {"arch": config.arch, "checkpoints": list(config.checkpoints)}
+        )
+        pca = fit_pca(training, min(config.k, arrays["heldout"].shape[2]))
+        heldout = sets["heldout"]
+        spliced = min(SPLICED_TOKENS, len(heldout)) * len(config.checkpoints)
+        build.progress.start(len(heldout) + spliced, "tokens", label=f"evaluate {config.name}")
+        figures = scores(
+            dictionary,
+            pca,
+            arrays["heldout"],
+            heldout,
+            lambda name: Checkpoint.of(build.lab, name).model(best_device()),
+            sources[0].figures["layer"],
+            build.progress.advance,
+        )
+    about = {
+        "kind": config.kind,
+        "arch": config.arch,
+        "site": dictionary.site,
+        "d_sae": config.d_sae,
+        "k": config.k,
+    }
+    drift = {"scales": dict(zip(dictionary.names, dictionary.scales.tolist(), strict=True))}
+    return {**about, **figures, **drift}
+
+
+def split_rows(token_set: TokenSet) -> tuple[Int[np.ndarray, "token"], Int[np.ndarray, "token"]]:
+    """Rows to train on, and rows of whole windows kept back for the thresholds."""
+    back = np.random.default_rng(0).random(len(token_set.starts)) < HELD_BACK
+    if not back.any() or back.all():
+        everything = np.arange(len(token_set))
+        return everything, everything
+    kept = np.repeat(back, token_set.stops - token_set.starts)
+    return np.flatnonzero(~kept), np.flatnonzero(kept)
+
+
+def _train(
+    build: Build, config: DictionaryConfig, training: Part, calibration: Part, site: Mapping[str, Any]
+) -> Dictionary:
+    """Train to the end, from the last state on disk if there is one."""
+    settings = TrainConfig(
+        n_latents=config.d_sae,
+        k=config.k,
+        n_steps=config.steps,
+        batch_size=config.batch_size,
+        lr=config.lr,
+        seed=config.seed,
+        device=best_device(),
+        state_every=STATE_EVERY,
+    )
+    states = build.draft.path / "resume"
+    resume = states if (states / STATE).is_file() else None
+    build.progress.start(config.steps, "steps", label=f"train {config.name}")
+    run = train(
+        training,
+        settings,
+        names=config.checkpoints,
+        site=site["site"],
+        calibration=calibration,
+        state_dir=states,
+        resume=resume,
+    )
+    done = 0
+    while True:
+        try:
+            step = next(run)
+        except StopIteration as end:
+            return end.value
+        figures = {"loss": step.loss, "fvu": step.fvu, "l0": step.l0, "dead": step.dead_share}
+        build.progress.advance(step.step - done, **figures)
+        done = step.step
+
+
+def open_dictionary(path: Path, name: str) -> Dictionary:
+    """The dictionary in an artefact's folder; what is wrong with it in one sentence."""
+    with dictionary_sentences(name):
+        return folder.load(path)

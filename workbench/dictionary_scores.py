@@ -1,0 +1,157 @@
+"""How good a lab's dictionary is on held-out tokens, beside PCA with as many components as it has latents on.
+
+FVU, L0 and dead latents over all held-out tokens; CE score over a fixed random part of the windows, since
+it costs several forward passes of the whole model. Sums are kept by document and divided once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from saes.arrays import Activations, in_order
+from saes.dictionary import Dictionary
+from saes.metrics import Firing
+from saes.pca import PCA
+from workbench.intervals import Interval, ratio_interval
+from workbench.splice import Replacement, SplicedNats, spliced_nats
+from workbench.tokens import TokenSet
+
+SPLICED_TOKENS = 40_000  # of the held-out set, for CE scores
+SPLICED, PCA_SPLICED, ZERO, MEAN = "spliced", "pca", "zero", "mean"
+
+
+class HeldoutSums(NamedTuple):
+    """`residual` Σ‖x − x̂‖² and `total` Σ‖x − x̄‖², each [model document]; L0 and dead share over all tokens."""
+
+    residual: Float[np.ndarray, "model document"]
+    total: Float[np.ndarray, "model document"]
+    l0: float
+    dead_share: float
+    n_tokens: int
+
+    def fvu(self, model: int) -> float:
+        """Fraction of variance unexplained in one model."""
+        return float(self.residual[model].sum() / self.total[model].sum())
+
+    def fvu_interval(self, model: int) -> Interval:
+        """95 % interval of the FVU, by bootstrap over documents."""
+        return ratio_interval(self.residual[model], self.total[model])
+
+
+def heldout_sums(
+    dictionary: Dictionary, activations: Activations, token_set: TokenSet, report: Callable[[int], None]
+) -> HeldoutSums:
+    """One pass of the inference dictionary over the held-out activations (a second, cheap one for the mean)."""
+    mean = sum(x.double().sum(dim=0) for x, _ in in_order(activations)) / len(activations)
+    n_documents = token_set.documents.height
+    residual, total = (np.zeros((dictionary.n_models, n_documents)) for _ in range(2))
+    firing = Firing(dictionary.n_latents)
+    for x, rows in in_order(activations):
+        x = x.to(dictionary.device)
+        code = dictionary.encode_sparse(x)
+        apart = (x - dictionary.decode_sparse(code, len(x))).double().square().sum(dim=2).cpu().numpy()
+        away = (x.cpu().double() - mean).square().sum(dim=2).numpy()
+        where = np.asarray(token_set.document[rows])
+        for m in range(dictionary.n_models):
+            residual[m] += np.bincount(where, apart[:, m], minlength=n_documents)
+            total[m] += np.bincount(where, away[:, m], minlength=n_documents)
+        firing.add(code.latents, len(x))
+        report(len(rows))
+    return HeldoutSums(residual, total, firing.l0(), firing.dead_share(), firing.n)
+
+
+def replacements(dictionary: Dictionary, pca: PCA, activations: Activations, m: int) -> dict[str, Replacement]:
+    """What takes the place of model m's stream: nothing, its mean, the dictionary's and PCA's reconstruction.
+
+    A crosscoder reads the other models' stored activations of the same tokens beside m's own stream.
+    """
+
+    def spliced(stream: Tensor, rows: np.ndarray) -> Tensor:
+        return dictionary.reconstruct(_with_stream(activations, rows, stream, m))[:, m]
+
+    def pca_spliced(stream: Tensor, rows: np.ndarray) -> Tensor:
+        own = PCA(pca.mean[m : m + 1], pca.basis[m : m + 1], pca.variances[m : m + 1])
+        return own.reconstruct(stream.cpu()[:, None])[:, 0].to(stream)
+
+    return {
+        ZERO: lambda stream, rows: torch.zeros_like(stream),
+        MEAN: lambda stream, rows: pca.mean[m].to(stream).expand_as(stream),
+        SPLICED: spliced,
+        PCA_SPLICED: pca_spliced,
+    }
+
+
+def _with_stream(
+    activations: Activations, rows: np.ndarray, stream: Tensor, m: int
+) -> Float[Tensor, "token model d"]:
+    if activations[rows[:1]].shape[1] == 1:
+        return stream[:, None]
+    x = activations[rows].to(stream)
+    x[:, m] = stream
+    return x
+
+
+def scores(
+    dictionary: Dictionary,
+    pca: PCA,
+    activations: Activations,
+    token_set: TokenSet,
+    load: Callable[[str], PreTrainedModel],
+    layer: int,
+    report: Callable[[int], None] = lambda n: None,
+) -> dict[str, Any]:
+    """The figures of a dictionary's manifest: a number each for an SAE, a map by checkpoint for a crosscoder.
+
+    `load` gives the model of a checkpoint by name; `report` is told the tokens done.
+    """
+    sums = heldout_sums(dictionary, activations, token_set, report)
+    pca_fvu = pca.evaluate(activations)
+    windows = token_set.sample_windows(SPLICED_TOKENS, seed=0)
+    by_checkpoint: dict[str, dict[str, float]] = {}
+    for m, name in enumerate(dictionary.names):
+        found = spliced_nats(
+            load(name), layer, token_set, windows, replacements(dictionary, pca, activations, m), report
+        )
+        low, high = sums.fvu_interval(m)
+        by_checkpoint[name] = {
+            "l0": sums.l0,
+            "fvu": sums.fvu(m),
+            "fvu_low": low,
+            "fvu_high": high,
+            "dead_share": sums.dead_share,
+            "pca_fvu": float(pca_fvu[m]),
+            **_spliced_figures(found),
+        }
+    figures: dict[str, Any] = _by_figure(by_checkpoint)
+    return figures | {"heldout_tokens": sums.n_tokens}
+
+
+def _spliced_figures(found: SplicedNats) -> dict[str, float]:
+    low, high = found.score_interval(SPLICED)
+    return {
+        "ce_score": found.score(SPLICED),
+        "ce_score_low": low,
+        "ce_score_high": high,
+        "ce_score_mean": found.score(SPLICED, floor=MEAN),
+        "pca_ce_score": found.score(PCA_SPLICED),
+        "kl_spliced": found.mean_kl(SPLICED),
+        "loss_clean": found.loss("clean"),
+        "loss_spliced": found.loss(SPLICED),
+        "loss_zero": found.loss(ZERO),
+        "ce_tokens": int(found.n_tokens.sum()),
+    }
+
+
+def _by_figure(by_checkpoint: Mapping[str, Mapping[str, float]]) -> dict[str, Any]:
+    """One checkpoint: its figures as they are; several: each figure a map by checkpoint."""
+    names = list(by_checkpoint)
+    if len(names) == 1:
+        return dict(by_checkpoint[names[0]])
+    return {figure: {name: by_checkpoint[name][figure] for name in names} for figure in by_checkpoint[names[0]]}

@@ -1,0 +1,179 @@
+"""Builds a feature table: one encoding pass over the held-out tokens, then everything from the index."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import torch
+from jaxtyping import Float
+
+from saes import folder
+from saes.arrays import ActivationArrays, in_order
+from saes.dictionary import Dictionary
+from saes.index import FeatureIndex
+from saes.metrics import Firing
+from workbench.checkpoint import Checkpoint
+from workbench.examples import excerpt_table
+from workbench.factor_scores import best_factors, summed_by_token_id
+from workbench.features import DENSITY, N_LOGITS, SCHEMA, SHARE, read_table
+from workbench.grow import Build
+from workbench.plan import activations_name
+from workbench.site import direct_logits
+from workbench.tokens import TokenSet
+
+N_TOP_TOKENS = 8
+
+
+def build(build: Build) -> Mapping[str, Any]:
+    """Builder of `features/<dictionary>`."""
+    config = build.plan.recipe.dictionary(build.config["dictionary"])
+    dictionary = folder.load(build.parents[f"dictionary/{config.name}"].path)
+    tokens_key = next(key for key in build.parents if key.startswith("activations/tokens-"))
+    token_set = TokenSet(build.parents[tokens_key].path, "heldout")
+    stored = {
+        key.split("/", 1)[1]: artefact.path / "heldout.npy"
+        for key, artefact in build.parents.items()
+        if key.startswith("activations/") and key != tokens_key
+    }
+    own = [stored[activations_name(c, config.layer)] for c in config.checkpoints]
+    build.progress.start(5, "parts", label=f"features of {config.name}")
+    index = FeatureIndex.build(dictionary, ActivationArrays(own))
+    index.save(build.draft.path / "index")
+    build.progress.advance()
+    columns = activation_columns(index, token_set)
+    excerpt_table(index, token_set).write_parquet(build.draft.path / "examples.parquet")
+    build.progress.advance()
+    heads = _write_logits(build, dictionary, config.checkpoints)
+    build.progress.advance()
+    columns |= _promoted(heads[config.checkpoints[-1]], token_set.vocabulary)
+    columns |= factor_columns(index, token_set)
+    build.progress.advance()
+    columns |= norm_columns(dictionary)
+    if dictionary.n_models == 1:
+        suffix = config.layer
+        named = {_checkpoint_of(name, suffix): path for name, path in stored.items()}
+        columns |= densities_by_checkpoint(dictionary, index, named, config.checkpoints[0])
+    else:
+        columns |= densities_by_author(index, token_set, config.checkpoints)
+    table = pl.DataFrame(columns)
+    table.cast(SCHEMA).write_parquet(build.draft.path / "table.parquet")  # type: ignore[arg-type]
+    read_table(build.draft.path / "table.parquet")
+    build.progress.advance()
+    return {
+        "latents": index.n_latents,
+        "tokens": index.n_tokens,
+        "alive": int((np.diff(index.starts) > 0).sum()),
+        "factors_at_0.9": int((table["factor_auroc"].fill_nan(None) >= 0.9).sum()),
+    }
+
+
+def _checkpoint_of(activations: str, layer: int | None) -> str:
+    return activations if layer is None else activations.removesuffix(f"-layer{layer}")
+
+
+def activation_columns(index: FeatureIndex, token_set: TokenSet) -> dict[str, Any]:
+    """latent, density, mean and largest activation, and the tokens with the largest summed activation."""
+    counts = np.diff(index.starts)
+    fires = counts > 0
+    at = index.starts[:-1][fires]
+    values = np.asarray(index.values)
+    means, largest = np.zeros(len(counts)), np.zeros(len(counts))
+    if fires.any():
+        means[fires] = np.add.reduceat(values, at, dtype=np.float64) / counts[fires]
+        largest[fires] = np.maximum.reduceat(values, at)
+    vocabulary = token_set.vocabulary
+    sums = summed_by_token_id(index, np.asarray(token_set.tokens), len(vocabulary))
+    tops = []
+    for latent in range(index.n_latents):
+        part = slice(sums.indptr[latent], sums.indptr[latent + 1])
+        best = np.argsort(-sums.data[part], kind="stable")[:N_TOP_TOKENS]
+        tops.append([vocabulary[i] for i in sums.indices[part][best]])
+    return {
+        "latent": np.arange(index.n_latents),
+        "density": index.densities(),
+        "mean_activation": means,
+        "max_activation": largest,
+        "top_token": [top[0] if top else None for top in tops],
+        "top_tokens": pl.Series(tops, dtype=pl.List(pl.String)),
+    }
+
+
+def _write_logits(build: Build, dictionary: Dictionary, checkpoints: tuple[str, ...]) -> dict[str, np.ndarray]:
+    """Write ids and values of the tokens each decoder promotes and suppresses; return the ids by checkpoint."""
+    heads = {}
+    for m, name in enumerate(checkpoints):
+        model = Checkpoint.of(build.lab, name).model()
+        ids, values = extreme_logits(direct_logits(model, dictionary.W_dec[:, m]))
+        np.save(build.draft.path / f"logits-{name}-ids.npy", ids, allow_pickle=False)
+        np.save(build.draft.path / f"logits-{name}-values.npy", values, allow_pickle=False)
+        heads[name] = ids
+    return heads
+
+
+def extreme_logits(logits: Float[torch.Tensor, "latent vocab"]) -> tuple[np.ndarray, np.ndarray]:
+    """Ids and logits `[latent, 2, N_LOGITS]`: the largest, then the smallest."""
+    n = min(N_LOGITS, logits.shape[1])
+    high, low = logits.topk(n), logits.topk(n, largest=False)
+    ids = torch.stack([high.indices, low.indices], dim=1).to(torch.int32)
+    return ids.numpy(), torch.stack([high.values, low.values], dim=1).numpy()
+
+
+def _promoted(ids: np.ndarray, vocabulary: list[str]) -> dict[str, Any]:
+    """The table's lists of promoted and suppressed tokens."""
+    return {
+        name: pl.Series([[vocabulary[i] for i in row] for row in ids[:, side]], dtype=pl.List(pl.String))
+        for side, name in enumerate(("promoted", "suppressed"))
+    }
+
+
+def factor_columns(index: FeatureIndex, token_set: TokenSet) -> dict[str, Any]:
+    """The best factor and its AUROC on the other half of the documents."""
+    best, names = best_factors(index, token_set), token_set.factor_names
+    return {
+        "factor": [names[f] if f >= 0 else None for f in best.factor],
+        "factor_auroc": pl.Series(best.auroc).fill_nan(None),
+    }
+
+
+def norm_columns(dictionary: Dictionary) -> dict[str, Any]:
+    """`norm`, and for a crosscoder the relative norm `w_<checkpoint>`."""
+    columns = {"norm": dictionary.decoder_norms().sum(dim=1).numpy()}
+    if dictionary.n_models > 1:
+        relative = dictionary.relative_norms().numpy()
+        columns |= {f"{SHARE}{name}": relative[:, m] for m, name in enumerate(dictionary.names)}
+    return columns
+
+
+def densities_by_checkpoint(
+    dictionary: Dictionary, index: FeatureIndex, stored: Mapping[str, Path], own: str
+) -> dict[str, np.ndarray]:
+    """An SAE's densities when it reads each checkpoint of the lineage on the same tokens."""
+    columns = {}
+    for name, path in stored.items():
+        if name == own:
+            columns[f"{DENSITY}{name}"] = index.densities()
+            continue
+        firing = Firing(dictionary.n_latents)
+        for x, _ in in_order(ActivationArrays([path])):
+            firing.add(dictionary.encode_sparse(x).latents, len(x))
+        columns[f"{DENSITY}{name}"] = firing.densities().numpy()
+    return columns
+
+
+def densities_by_author(
+    index: FeatureIndex, token_set: TokenSet, checkpoints: tuple[str, ...]
+) -> dict[str, Any]:
+    """A crosscoder's densities on what each checkpoint wrote itself; null where it wrote nothing here."""
+    latent = np.repeat(np.arange(index.n_latents), np.diff(index.starts))
+    author = token_set.documents["author"].fill_null("").to_numpy()[token_set.document]
+    columns: dict[str, Any] = {}
+    for name in checkpoints:
+        own = author == name
+        counts = np.bincount(latent[own[np.asarray(index.tokens)]], minlength=index.n_latents)
+        share = counts / own.sum() if own.any() else [None] * index.n_latents
+        columns[f"{DENSITY}{name}"] = pl.Series(share, dtype=pl.Float64)
+    return columns

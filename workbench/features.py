@@ -1,0 +1,209 @@
+"""The feature table of a dictionary: one row a latent, read by every page that shows latents.
+
+`table.parquet` holds the rows, `index/` every activation over the held-out tokens sorted by latent,
+`examples.parquet` the strongest excerpts, `logits-<checkpoint>-{ids,values}.npy` what each latent's decoder
+promotes and suppresses. Opening reads two small tables; a dashboard reads slices of memory maps.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import threading
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import polars as pl
+
+from workbench.dashboard import Dashboard, make_dashboard
+from workbench.errors import Failure, Misuse
+from workbench.lab import Lab
+from workbench.plan import Plan, activations_name
+from workbench.tokens import TokenSet
+
+if TYPE_CHECKING:
+    from saes.arrays import ActivationArrays
+    from saes.dictionary import Dictionary
+    from saes.index import FeatureIndex
+
+DENSITY, SHARE = "density_", "w_"
+N_LOGITS = 12  # tokens promoted and suppressed, each
+
+# Every table has these; a crosscoder's also `w_<checkpoint>`, and all `density_<checkpoint>`.
+SCHEMA: dict[str, Any] = {
+    "latent": pl.Int32,
+    "density": pl.Float64,  # share of held-out tokens it fires on
+    "mean_activation": pl.Float32,  # over the tokens it fires on
+    "max_activation": pl.Float32,
+    "top_token": pl.String,  # the token with the largest summed activation
+    "top_tokens": pl.List(pl.String),
+    "promoted": pl.List(pl.String),  # by the last of its checkpoints
+    "suppressed": pl.List(pl.String),
+    "factor": pl.String,  # the world's factor it follows best, chosen on one half of the documents
+    "factor_auroc": pl.Float64,  # on the other half
+    "norm": pl.Float32,  # Σ_m ‖d^m‖ in normalised units
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class FeatureTable:
+    """The latents of one dictionary. Cached parts are read when first asked for."""
+
+    lab: Lab
+    name: str
+    checkpoints: tuple[str, ...]  # those the dictionary reads
+    layer: int | None
+    family: str
+    path: Path
+
+    @classmethod
+    def of(cls, lab: Lab, name: str) -> FeatureTable:
+        """The feature table of dictionary `name`; `Misuse` where there is no such dictionary, or not yet."""
+        plan = Plan.of(lab)
+        config = plan.recipe.dictionary(name)
+        path = lab.find("features", name).path
+        return cls(lab, name, config.checkpoints, config.layer, plan.family(config.checkpoints[0]), path)
+
+    @cached_property
+    def table(self) -> pl.DataFrame:
+        """One row a latent, columns of `SCHEMA` and the per-checkpoint ones."""
+        return read_table(self.path / "table.parquet")
+
+    @cached_property
+    def excerpts(self) -> pl.DataFrame:
+        """The strongest excerpts of every latent: latent, rank, peak, start, stop, value, text."""
+        return pl.read_parquet(self.path / "examples.parquet")
+
+    @cached_property
+    def index(self) -> FeatureIndex:
+        from saes.index import FeatureIndex
+
+        return FeatureIndex.load(self.path / "index")
+
+    @cached_property
+    def token_set(self) -> TokenSet:
+        """The held-out tokens that the index counts in."""
+        return TokenSet(self.lab.find("activations", f"tokens-{self.family}").path, "heldout")
+
+    @cached_property
+    def dictionary(self) -> Dictionary:
+        from saes.folder import load
+
+        return load(self.lab.find("dictionary", self.name).path)
+
+    @cached_property
+    def activations(self) -> ActivationArrays:
+        """`[token, model, d]` of the dictionary's own checkpoints on the held-out tokens."""
+        from saes.arrays import ActivationArrays
+
+        names = [activations_name(c, self.layer) for c in self.checkpoints]
+        return ActivationArrays([self.lab.find("activations", n).path / "heldout.npy" for n in names])
+
+    def row(self, latent: int) -> dict[str, Any]:
+        """A latent's row; `Misuse` if there is no such latent."""
+        if not 0 <= latent < self.table.height:
+            raise Misuse(f"{self.name!r} has latents 0 to {self.table.height - 1}; there is no latent {latent}")
+        return self.table.row(latent, named=True)
+
+    def logit_arrays(self, checkpoint: str) -> tuple[np.ndarray, np.ndarray]:
+        """Token ids and logits `[latent, 2 (promoted, suppressed), N_LOGITS]` through a checkpoint's head."""
+        ids, values = (
+            np.load(self.path / f"logits-{checkpoint}-{what}.npy", mmap_mode="r", allow_pickle=False)
+            for what in ("ids", "values")
+        )
+        return ids, values
+
+    def dashboard(self, latent: int) -> Dashboard:
+        """Everything a page shows of one latent."""
+        return make_dashboard(self, latent)
+
+    def contributions(self, latent: int, pieces: Sequence[tuple[int, int]]) -> dict[str, list[list[float]]]:
+        """For each checkpoint and each piece (rows start…stop) ⟨x^m, W_enc^m_j⟩ on its tokens."""
+        import torch
+
+        if not pieces:
+            return {name: [] for name in self.checkpoints}
+        rows = np.concatenate([np.arange(start, stop) for start, stop in pieces])
+        added = self.dictionary.contributions(self.activations[rows], torch.tensor([latent]))[:, 0].numpy()
+        ends = np.cumsum([stop - start for start, stop in pieces])[:-1]
+        return {
+            name: [part.tolist() for part in np.split(added[:, m], ends)]
+            for m, name in enumerate(self.checkpoints)
+        }
+
+    def search(self, text: str) -> pl.DataFrame:
+        """Latents one of whose strongest excerpts contains `text` (capitals ignored): their rows, and
+        `hits` excerpts; most hits first."""
+        contains = pl.col("text").str.to_lowercase().str.contains(text.lower(), literal=True)
+        hits = self.excerpts.filter(contains).group_by("latent").agg(pl.len().alias("hits"))
+        found = self.table.join(hits, on="latent", how="inner")
+        return found.sort(["hits", "latent"], descending=[True, False])
+
+    def fires_on(self, text: str, chat: bool = False) -> pl.DataFrame:
+        """Latents that fire on `text`, read by the dictionary's own checkpoints: latent, value (largest),
+        token (where), position (from 1), values `[token]`; strongest first.
+
+        With `chat`, markers such as `<|user|>` in the text are tokens.
+        """
+        import torch
+
+        from workbench.site import read_resid_post
+        from workbench.tokenizer import encode
+
+        with self._lock:
+            models, tokenizer, layer = self._readers
+            settings = self.token_set.settings
+            ids = encode(tokenizer, [text], chat)[0].ids[1 : settings["n_ctx"]]
+            if not ids:
+                raise Misuse("the text is empty: type at least one character")
+            batch = torch.tensor([[settings["bos"], *ids]])
+            x = torch.stack([read_resid_post(model, layer, batch)[0, 1:] for model in models], dim=1)
+        return self._strongest(self.dictionary.encode(x).numpy(), ids)
+
+    def _strongest(self, latents: np.ndarray, ids: Sequence[int]) -> pl.DataFrame:
+        on = np.flatnonzero((latents > 0).any(axis=0))
+        where = latents[:, on].argmax(axis=0)
+        shown = self.token_set.vocabulary
+        found = {
+            "latent": on,
+            "value": latents[where, on],
+            "token": [shown[ids[i]] for i in where],
+            "position": where + 1,
+            "values": [latents[:, j].tolist() for j in on],
+        }
+        schema = {
+            "latent": pl.Int32,
+            "value": pl.Float32,
+            "token": pl.String,
+            "position": pl.Int32,
+            "values": pl.List(pl.Float32),
+        }
+        return pl.DataFrame(found, schema=schema).sort("value", descending=True)
+
+    @cached_property
+    def _lock(self) -> threading.Lock:
+        return threading.Lock()  # reading a model puts a hook on it
+
+    @cached_property
+    def _readers(self) -> tuple[list[Any], Any, int]:
+        """The models, their tokenizer and the layer that the dictionary reads."""
+        checkpoints = self.lab.checkpoints(*self.checkpoints)
+        layer = checkpoints[0].default_layer if self.layer is None else self.layer
+        return [c.model() for c in checkpoints], checkpoints[0].tokenizer(), layer
+
+
+def read_table(path: Path) -> pl.DataFrame:
+    """A feature table whose columns and types are as `SCHEMA` says."""
+    try:
+        table = pl.read_parquet(path)
+    except (OSError, pl.exceptions.PolarsError) as error:
+        raise Failure(f"{path} cannot be read ({type(error).__name__}): grow the features again") from error
+    for column, kind in SCHEMA.items():
+        if table.schema.get(column) != kind:
+            raise Failure(
+                f"{path}: column {column!r} is {table.schema.get(column)}, expected {kind}: "
+                "grow the features again"
+            )
+    return table

@@ -1,0 +1,137 @@
+"""Growing a lab: run the steps of its plan that the disk does not hold yet, one writer, in order."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import importlib
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
+
+from workbench.errors import Failure, MarbleError, Misuse
+from workbench.jobs import new_job
+from workbench.lab import Artefact, Draft, Lab, checked_name, labs_home, plain_disk_errors
+from workbench.plan import Plan, Step
+from workbench.progress import Progress
+from workbench.recipe import Recipe, load_preset, read_recipe, write_recipe
+
+
+@dataclasses.dataclass(frozen=True)
+class Build:
+    """What a builder gets: the lab, where to write, its finished parents by key, where to report."""
+
+    lab: Lab
+    plan: Plan
+    step: Step
+    draft: Draft
+    parents: Mapping[str, Artefact]
+    progress: Progress
+
+    @property
+    def config(self) -> Mapping[str, Any]:
+        return self.step.config
+
+
+class BuilderFunction(Protocol):
+    """Builds an artefact in `build.draft.path` and returns its key figures for the manifest."""
+
+    def __call__(self, build: Build) -> Mapping[str, Any]: ...
+
+
+def prepare(name: str, preset: str | None, corpus: str | None) -> Lab:
+    """The lab called `name`, created from `preset` if it does not exist.
+
+    An existing lab keeps its recipe: another preset or corpus for it is `Misuse`, since that would be
+    another lab.
+    """
+    checked_name(name, "lab")
+    home = labs_home()
+    path = home / name
+    if (path / "recipe.toml").is_file():
+        recipe = read_recipe(path / "recipe.toml")
+        if preset is not None and preset != recipe.preset:
+            load_preset(preset)  # an unknown preset is the likelier slip: say that first
+            raise Misuse(
+                f"lab {name!r} was begun with preset {recipe.preset!r}: choose another lab name for {preset!r}"
+            )
+        if corpus is not None and _with_corpus(recipe, corpus).corpus.source != recipe.corpus.source:
+            raise Misuse(
+                f"lab {name!r} was begun with corpus {recipe.corpus.source!r}: choose another lab name"
+            )
+        return Lab(path)
+    recipe = load_preset(preset or "quick")
+    if corpus is not None:
+        recipe = _with_corpus(recipe, corpus)
+    write_recipe(path / "recipe.toml", recipe)
+    return Lab(path)
+
+
+def _with_corpus(recipe: Recipe, source: str) -> Recipe:
+    from workbench.sources import resolve_source
+
+    resolved, digest = resolve_source(source)
+    return dataclasses.replace(
+        recipe, corpus=dataclasses.replace(recipe.corpus, source=resolved, source_sha256=digest)
+    )
+
+
+def missing(lab: Lab, only: Sequence[str] = ()) -> tuple[Plan, list[Step]]:
+    """The plan and its steps that have yet to be built (those `only` needs, if given)."""
+    plan = Plan.of(lab)
+    wanted = {s.key for name in only for s in plan.needed_for(name)} if only else set(plan.steps)
+    todo = [s for s in plan.steps.values() if s.key in wanted and lab.artefact(s.kind, s.name, s.id) is None]
+    return plan, todo
+
+
+def grow(lab: Lab, only: Sequence[str] = (), quiet: bool = False) -> list[Artefact]:
+    """Build what is missing, in order; return the artefacts built. Finished steps are never redone."""
+    missing(lab, only)  # wrong names are refused before the lab is held
+    with lab.writing("grow"):
+        plan, todo = missing(lab, only)
+        if not todo:
+            return []
+        progress = Progress(new_job(lab, "grow"), "grow", quiet)
+        built = []
+        try:
+            for position, step in enumerate(todo, start=1):
+                with progress.step(step.key, position, len(todo)):
+                    built.append(run_step(lab, plan, step, progress))
+        except BaseException as error:
+            message = str(error) if isinstance(error, MarbleError) else type(error).__name__
+            progress.finish("stopped" if isinstance(error, KeyboardInterrupt) else "failed", message)
+            raise
+        progress.finish("done")
+        return built
+
+
+def run_step(lab: Lab, plan: Plan, step: Step, progress: Progress) -> Artefact:
+    """Build one step whose parents are finished."""
+    parents = {}
+    for key, id_ in step.parents.items():
+        kind, name = key.split("/", 1)
+        if (parent := lab.artefact(kind, name, id_)) is None:
+            raise Failure(f"{step.key} stands on {key}, which is not there: run `grow` without --only")
+        parents[key] = parent
+    draft = lab.begin(step.kind, step.name, step.config, step.parents, step.builder.version)
+    module, function = step.builder.function.split(":")
+    builder: BuilderFunction = getattr(importlib.import_module(module), function)
+    with plain_disk_errors(draft.path), _quiet_libraries():
+        figures = builder(Build(lab, plan, step, draft, parents, progress))
+        return draft.commit(figures, seed=step.config.get("seed"))
+
+
+@contextlib.contextmanager
+def _quiet_libraries() -> Any:
+    """Training libraries print their own bars and reports to hubs; ours are the ones a person sees."""
+    settings = {"WANDB_MODE": "disabled", "TOKENIZERS_PARALLELISM": "true", "TRL_EXPERIMENTAL_SILENCE": "1"}
+    before = {key: os.environ.get(key) for key in settings}
+    os.environ.update(settings)
+    try:
+        yield
+    finally:
+        for key, value in before.items():
+            if value is None:
+                os.environ.pop(key, None)
+            else:
+                os.environ[key] = value

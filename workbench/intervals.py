@@ -1,0 +1,54 @@
+"""Intervals by bootstrap over documents: tokens of one document are not independent, documents are taken to be.
+
+Figures are ratios of sums (a loss is nats / tokens, FVU is residual / total), so a resample draws documents
+with return, sums numerators and denominators, and divides once.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Float
+
+RESAMPLES = 1_000
+_CHUNK = 100  # resamples at a time, so that weights take [chunk, document] and no more
+
+
+class Interval(NamedTuple):
+    """The 2.5 % and 97.5 % quantiles; NaN where there is only one document."""
+
+    low: float
+    high: float
+
+
+def resampled_sums(
+    sums: Float[np.ndarray, "document figure"], seed: int = 0, n: int = RESAMPLES
+) -> Float[np.ndarray, "resample figure"]:
+    """Sums over documents drawn with return, `n` times."""
+    rng = np.random.default_rng(seed)
+    documents = len(sums)
+    parts = []
+    for at in range(0, n, _CHUNK):
+        weights = rng.multinomial(documents, np.full(documents, 1 / documents), size=min(_CHUNK, n - at))
+        parts.append(weights @ sums)
+    return np.concatenate(parts)
+
+
+def ratio_interval(
+    numerator: Float[np.ndarray, "document"], denominator: Float[np.ndarray, "document"], seed: int = 0
+) -> Interval:
+    """95 % interval of Σ numerator / Σ denominator."""
+    sums = resampled_sums(np.stack([numerator, denominator], axis=1).astype(float), seed)
+    return quantiles(sums[:, 0], sums[:, 1], len(numerator))
+
+
+def quantiles(
+    numerator: Float[np.ndarray, "resample"], denominator: Float[np.ndarray, "resample"], n_documents: int
+) -> Interval:
+    """The interval that resampled numerators and denominators give."""
+    keep = denominator != 0
+    if n_documents < 2 or not keep.any():
+        return Interval(float("nan"), float("nan"))
+    low, high = np.quantile(numerator[keep] / denominator[keep], (0.025, 0.975))
+    return Interval(float(low), float(high))

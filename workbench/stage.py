@@ -1,0 +1,76 @@
+"""What every training stage shares: arguments for the trainer, running with resume, the final folder."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import LlamaForCausalLM, PreTrainedModel, PreTrainedTokenizerFast, Trainer, set_seed
+from transformers.utils import logging as transformers_logging
+
+from workbench.grow import Build
+from workbench.lab import Artefact
+from workbench.lab_callback import LabCallback, latest_resume, snapshot_steps
+from workbench.recipe import StageConfig
+
+
+def common_arguments(folder: Path, config: StageConfig) -> dict[str, Any]:
+    """Trainer arguments that are the same in every stage; reporting and saving are `LabCallback`'s."""
+    return {
+        "output_dir": str(folder / "resume"),
+        "max_steps": config.steps,
+        "per_device_train_batch_size": config.batch_size,
+        "learning_rate": config.lr,
+        "bf16": config.bf16,
+        "seed": config.seed,
+        "data_seed": config.seed,
+        "logging_steps": 10,
+        "logging_nan_inf_filter": False,
+        "save_strategy": "no",  # LabCallback asks by the clock
+        "save_total_limit": 2,
+        "report_to": "none",
+        "disable_tqdm": True,
+        "dataloader_num_workers": 0,
+        "dataloader_pin_memory": False,
+        "use_cpu": not torch.cuda.is_available(),
+    }
+
+
+def lab_callback(build: Build, config: StageConfig) -> LabCallback:
+    """The callback of a stage of this lab."""
+    steps = snapshot_steps(config.steps, config.snapshot_base)
+    return LabCallback(build.draft.path, build.progress, steps)
+
+
+def run(trainer: Trainer) -> None:
+    """Train to the end, from the newest whole resumable checkpoint if there is one."""
+    from transformers.trainer_callback import PrinterCallback
+
+    trainer.remove_callback(PrinterCallback)
+    transformers_logging.set_verbosity_error()
+    resume = latest_resume(Path(trainer.args.output_dir or "."))
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*pin_memory.*")
+        trainer.train(resume_from_checkpoint=str(resume) if resume else None)
+
+
+def finish(folder: Path, model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast) -> None:
+    """Write the final model and tokenizer where any tool of the ecosystem finds them."""
+    model.eval()
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+
+
+def load_parent(parent: Artefact, seed: int) -> LlamaForCausalLM:
+    """The parent checkpoint as a fresh fp32 model, read from its folder (trl needs `name_or_path`)."""
+    set_seed(seed)
+    return LlamaForCausalLM.from_pretrained(
+        parent.path, dtype=torch.float32, attn_implementation="eager", use_safetensors=True
+    )
+
+
+def n_parameters(model: torch.nn.Module) -> int:
+    """Trainable numbers, tied ones once."""
+    return sum(p.numel() for p in model.parameters())

@@ -1,0 +1,78 @@
+"""What a lab holds, read from manifests alone: no torch, milliseconds."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from workbench.jobs import jobs
+from workbench.lab import Artefact, Lab, folder_bytes
+from workbench.plan import Plan, Resolved, resolve
+
+
+def status(lab: Lab) -> dict[str, Any]:
+    """The lab as one JSON document: what is grown, its figures, what is growing, bytes on disk."""
+    plan = Plan.of(lab)
+    resolved = resolve(lab, plan)
+    made = {r.step.key: r.artefact for r in resolved if r.artefact is not None}
+    return {
+        "lab": lab.name,
+        "preset": plan.recipe.preset,
+        "corpus": plan.recipe.corpus.source,
+        "checkpoints": {a.name: _checkpoint(a) for a in made.values() if a.kind == "checkpoint"},
+        "dictionaries": {a.name: _dictionary(a) for a in made.values() if a.kind == "dictionary"},
+        "comparisons": {a.name: dict(a.figures) for a in made.values() if a.kind == "comparison"},
+        "circuits": {},
+        "probes": {},
+        "jobs": [{"name": job.name, **job.status, "state": job.state} for job in jobs(lab)[:5]],
+        "steps": [_step(r) for r in resolved],
+        "bytes": folder_bytes(lab.path),
+    }
+
+
+def _checkpoint(artefact: Artefact) -> dict[str, Any]:
+    figures = artefact.figures
+    wanted = ("stage", "parent", "steps", "params", "plateau", "metrics")
+    return {"metrics": {}} | {key: figures[key] for key in wanted if key in figures}
+
+
+def _dictionary(artefact: Artefact) -> dict[str, Any]:
+    figures = artefact.figures
+    wanted = ("kind", "arch", "site", "checkpoints", "d_sae", "k", "metrics")
+    return {key: figures[key] for key in wanted if key in figures}
+
+
+def _step(resolved: Resolved) -> dict[str, str]:
+    state = "done" if resolved.artefact else "begun" if resolved.partial else "missing"
+    return {"step": resolved.step.key, "id": resolved.step.id, "state": state}
+
+
+def describe(found: dict[str, Any]) -> str:
+    """The status as text for a terminal."""
+    lines = [f"lab {found['lab']} ({found['preset']}, {found['corpus']}), {found['bytes'] / 1e6:.0f} MB"]
+    for name, entry in found["checkpoints"].items():
+        parent = f" from {entry['parent']}" if entry.get("parent") else ""
+        lines.append(f"  checkpoint {name}{parent}: {_terse(entry['metrics'])}")
+    for name, entry in found["dictionaries"].items():
+        lines.append(f"  {entry.get('kind', 'dictionary')} {name}: {_terse(entry.get('metrics', {}))}")
+    lines += [f"  comparison {name}" for name in found["comparisons"]]
+    waiting = [s["step"] for s in found["steps"] if s["state"] != "done"]
+    if waiting:
+        lines.append(f"  not grown yet: {', '.join(waiting)}")
+    for job in found["jobs"]:
+        if job["state"] == "running":
+            place = f"step {job.get('step_position')} of {job.get('n_steps')} ({job.get('step')})"
+            lines.append(f"  running: {job['what']}, {place}")
+    return "\n".join(lines)
+
+
+def _terse(metrics: dict[str, Any]) -> str:
+    parts = []
+    for key, value in metrics.items():
+        if isinstance(value, float):
+            parts.append(f"{key} {value:.3g}")
+        elif isinstance(value, dict) and key == "accuracy":
+            parts += [f"{task} {p['mean']:.2f} [{p['low']:.2f}, {p['high']:.2f}]" for task, p in value.items()]
+        elif isinstance(value, dict):
+            numbers = [f"{k} {v:.3g}" for k, v in value.items() if isinstance(v, float)]
+            parts.append(f"{key} ({', '.join(numbers)})")
+    return ", ".join(parts)
