@@ -1,3 +1,32 @@
-from pages.components import frame
+"""Compare: checkpoints laid side by side through one crosscoder, and by what they predict."""
 
-lab = frame.begin("Compare", "…")
+import streamlit as st
+
+from pages.components import behaviour, frame, latent, shares, store, theme
+
+lab = frame.begin(
+    "Compare", "What checkpoints share, what only one of them has, and how their predictions part."
+)
+
+with frame.sentences():
+    names = store.finished(lab, "comparison")
+    if not names:
+        frame.note(
+            "No comparison has been finished yet: it comes last, after the crosscoder. "
+            f"The Lab page shows how far {lab.name} is; `python -m workbench compare {lab.name} NAME NAME` adds one."
+        )
+        st.stop()
+    name = st.selectbox("Comparison", names, key="comparison", bind="query-params", width=360)
+    comparison = store.comparison(lab, name)
+    colours = theme.colours(comparison.checkpoints)
+
+    st.header("Shared and exclusive latents", anchor=False)
+    chosen = shares.view(comparison)
+    with st.container(border=True):
+        found = store.dashboard(lab, comparison.dictionary, chosen)
+        latent.side_by_side(found, colours, "joint")
+
+    st.header("How predictions part", anchor=False)
+    behaviour.kl(comparison)
+    st.header("Loss by domain", anchor=False)
+    behaviour.loss(comparison)

@@ -10,7 +10,6 @@ import numpy as np
 import polars as pl
 import pytest
 import torch
-from saes.arrays import ActivationArrays
 from transformers import (
     GPT2Config,
     GPT2LMHeadModel,
@@ -20,6 +19,7 @@ from transformers import (
     Qwen2ForCausalLM,
 )
 
+from saes.arrays import ActivationArrays
 from tests.tiny_lab import build, make_lab, shared_lab, tiny_llama, tiny_recipe
 from workbench import activations
 from workbench.activations import harvest

@@ -66,7 +66,7 @@ def rows_of_corpus(recipe: recipes.Recipe) -> tuple[list[dict], list[str]]:
             )
             about = {"year": 1900 + i, "president": "Nobody", "spans": ()}
             kept.append(
-                {"id": f"{split}-{i}", "split": split, "domain": "prose", "kind": "address", "text": text}
+                {"id": f"{split}-prose-{i}", "split": split, "domain": "prose", "kind": "address", "text": text}
                 | about
             )
     names = with_ancestors(leaf_factors(world))

@@ -106,11 +106,15 @@ def _open_gguf(path: Path) -> Opened:
     The loaded model refuses `save_pretrained` and its configuration says "quantised": its weights are handed to
     a fresh, empty model of the same configuration without that.
     """
-    where = {"pretrained_model_name_or_path": path.parent, "gguf_file": path.name, "local_files_only": True}
+    where: dict[str, Any] = {
+        "pretrained_model_name_or_path": path.parent,
+        "gguf_file": path.name,
+        "local_files_only": True,
+    }
     try:
         with quiet_transformers():
-            tokenizer = AutoTokenizer.from_pretrained(**where)
-            loaded = AutoModelForCausalLM.from_pretrained(**where, dtype=torch.float32)
+            tokenizer: Any = AutoTokenizer.from_pretrained(path.parent, **where)
+            loaded = AutoModelForCausalLM.from_pretrained(path.parent, **where, dtype=torch.float32)
     except Exception as error:  # the GGUF reader raises whatever its parsing stumbles on
         gist = str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__
         raise Unreadable(f"{path} cannot be opened as a GGUF language model ({gist})") from error

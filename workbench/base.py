@@ -70,7 +70,11 @@ def train(
     optimizer = MuonWithAdamW(model, config.muon_lr, config.lr)
     schedule = trapezoid(optimizer, config.steps, warmup=0.02, decay=0.5)
     arguments = TrainingArguments(
-        **common_arguments(folder, config), train_sampling_strategy="sequential", max_grad_norm=1.0
+        **common_arguments(folder, config)
+        | {"per_device_train_batch_size": config.batch_size // config.gradient_accumulation},
+        gradient_accumulation_steps=config.gradient_accumulation,
+        train_sampling_strategy="sequential",
+        max_grad_norm=1.0,
     )
     trainer = Trainer(
         model, arguments, train_dataset=data, optimizers=(optimizer, schedule), callbacks=[callback]

@@ -118,11 +118,11 @@ def _prose_rows(prose: Sequence[Mapping[str, Any]], config: CorpusConfig) -> Ite
 
 
 def frequent_words(rows: Sequence[Mapping[str, Any]], n: int) -> list[str]:
-    """The `n` most frequent lower-case words of 4 to 9 letters in the training prose."""
+    """The `n` most frequent lower-case words of 4 to 8 letters in the training prose."""
     counts: collections.Counter[str] = collections.Counter()
     for row in rows:
         if row["split"] == "train":
-            counts.update(re.findall(r"(?<=[ \n])[a-z]{4,9}(?=[ ,.;:\n])", row["text"]))
+            counts.update(re.findall(r"(?<=[ \n])[a-z]{4,8}(?=[ ,.;:\n])", row["text"]))
     return sorted(word for word, _ in sorted(counts.items(), key=lambda c: (-c[1], c[0]))[:n])
 
 
@@ -130,7 +130,8 @@ def _world_rows(
     world: World, questions: Sequence[Question], config: CorpusConfig
 ) -> tuple[list[dict[str, Any]], int]:
     """World documents of each split, made only of the sums and words that belong to the split."""
-    sizes = {"train": config.world_characters, "dictionary": 600_000, "heldout": 400_000}
+    whole = config.world_characters
+    sizes = {"train": whole, "dictionary": whole // 10, "heldout": whole // 15}
     rows: list[dict[str, Any]] = []
     seen: set[str] = set()
     n_repeats = 0

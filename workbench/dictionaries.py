@@ -98,7 +98,7 @@ def build(build: Build) -> Mapping[str, Any]:
     return {**about, **figures, **drift}
 
 
-def split_rows(token_set: TokenSet) -> tuple[Int[np.ndarray, "token"], Int[np.ndarray, "token"]]:
+def split_rows(token_set: TokenSet) -> tuple[Int[np.ndarray, "fitted"], Int[np.ndarray, "held_back"]]:
     """Rows to train on, and rows of whole windows kept back for the thresholds."""
     back = np.random.default_rng(0).random(len(token_set.starts)) < HELD_BACK
     if not back.any() or back.all():

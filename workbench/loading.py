@@ -115,7 +115,7 @@ def load_model(folder: Path, device: str = "cpu", dtype: str = "float32") -> Pre
     weight_files(folder)
     try:
         with quiet_transformers():
-            model, report = AutoModelForCausalLM.from_pretrained(
+            loaded: Any = AutoModelForCausalLM.from_pretrained(
                 folder,
                 attn_implementation="eager",
                 dtype=dtype if dtype == "auto" else getattr(torch, dtype),
@@ -126,6 +126,7 @@ def load_model(folder: Path, device: str = "cpu", dtype: str = "float32") -> Pre
             )
     except (SafetensorError, OSError, ValueError, KeyError, RuntimeError, ImportError) as error:
         raise Unreadable(f"{folder} cannot be opened as a language model ({_first_line(error)})") from error
+    model, report = loaded
     if report["missing_keys"]:
         raise Unreadable(
             f"{folder}: its weights lack {_some(report['missing_keys'])}, which config.json asks for: "
@@ -147,7 +148,10 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerFast:
         with quiet_transformers():
             if (folder / "tokenizer.json").is_file():
                 return PreTrainedTokenizerFast.from_pretrained(folder, local_files_only=True)
-            return AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+            converted: Any = AutoTokenizer.from_pretrained(
+                folder, local_files_only=True, trust_remote_code=False
+            )
+            return converted
     except Exception as error:  # the Rust library raises bare Exception
         raise Unreadable(f"{folder}: its tokenizer cannot be opened ({_first_line(error)})") from error
 

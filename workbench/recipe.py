@@ -31,8 +31,8 @@ class CorpusConfig:
     n_dictionary: int = 24  # prose documents for dictionaries only
     max_prose_characters: int = 20_000_000
     world_characters: int = 6_000_000  # training characters of the generated world
-    n_countries: int = 60
-    n_words: int = 1_600  # words that are spelled and whose letters are counted
+    n_countries: int = 48
+    n_words: int = 1_200  # words that are spelled and whose letters are counted
     n_chats: int = 12_000  # gold chats for supervised finetuning
     worked_share: float = 0.2  # share of gold answers to sums and counts that show their steps
     seed: int = 0
@@ -73,7 +73,8 @@ class BaseConfig(StageConfig):
     """Next-token prediction: Muon on the matrices, AdamW on the rest."""
 
     muon_lr: float = 0.02
-    prose_share: float = 0.7  # share of the training tokens that is prose; the rest is world
+    gradient_accumulation: int = 1  # micro-batches a step: small ones stay in the processor's cache
+    prose_share: float = 0.66  # share of the training tokens that is prose; the rest is world
 
 
 @dataclasses.dataclass(frozen=True)

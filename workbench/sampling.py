@@ -134,7 +134,7 @@ def continuations(
         logits = steps.send(drawn[-1].ids)
     vocabulary = Vocabulary(tokenizer)
     columns = [np.stack(column, axis=1) for column in zip(*drawn, strict=True)]  # each [sample, token]
-    return [_continuation(*rows, stops, vocabulary) for rows in zip(*columns, strict=True)]
+    return [_continuation(ids, p, q, stops, vocabulary) for ids, p, q in zip(*columns, strict=True)]
 
 
 def stop_ids(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast) -> list[int]:

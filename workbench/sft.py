@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -33,6 +34,16 @@ def tokenised_chats(tokenizer: PreTrainedTokenizerFast, chats: pl.DataFrame) -> 
         reply = tokenizer.backend_tokenizer.encode(answer + END, add_special_tokens=False).ids
         rows.append({"input_ids": prompt + reply, "labels": [_IGNORED] * len(prompt) + reply})
     return Dataset.from_list(rows)
+
+
+def balanced(chats: pl.DataFrame, seed: int) -> pl.DataFrame:
+    """Every task as often as the most frequent one: the rarer tasks' chats are repeated, then all shuffled."""
+    most = int(chats.group_by("task").len()["len"].max() or 0)
+    groups = [
+        pl.concat([group] * math.ceil(most / group.height)).head(most)
+        for _, group in chats.group_by("task", maintain_order=True)
+    ]
+    return pl.concat(groups).sample(fraction=1.0, shuffle=True, seed=seed)
 
 
 def train(
@@ -88,7 +99,7 @@ def build(build: Build) -> Mapping[str, Any]:
     parent = build.parents["checkpoint/base"]
     model = load_parent(parent, config.seed)
     tokenizer = PreTrainedTokenizerFast.from_pretrained(parent.path)
-    chats = tokenised_chats(tokenizer, documents_of(corpus, "train", "chat", "sft"))
+    chats = tokenised_chats(tokenizer, balanced(documents_of(corpus, "train", "chat", "sft"), config.seed))
     # The dictionary split's chats: unseen in training, and not the ones the reported accuracies use.
     validation = tokenised_chats(tokenizer, documents_of(corpus, "dictionary", "chat"))
     callback = lab_callback(build, config)

@@ -78,7 +78,7 @@ class Vocabulary:
         return id_ in self._special
 
     def _look_up(self, id_: int) -> TokenText:
-        token = self._tokenizer.convert_ids_to_tokens(id_) if 0 <= id_ < len(self._tokenizer) else None
+        token = self._tokenizer.backend_tokenizer.id_to_token(id_) if id_ >= 0 else None
         if token is None:
             return TokenText(id_, b"", f"{OPEN}id {id_}{CLOSE}", True)
         if id_ in self._added:

@@ -246,11 +246,11 @@ def world_documents(
     Spellings cover every word: to spell is a skill of base; what is held out is the counting.
     """
     writers: tuple[tuple[float, Callable[[], WorldText]], ...] = (
-        (0.18, lambda: story_document(rng)),
-        (0.14, lambda: capitals_document(rng, world, 4)),
-        (0.26, lambda: sums_document(rng, rng.choices(pairs, k=6))),
-        (0.20, lambda: spelling_document(rng, rng.choices(world.words, k=5))),
-        (0.22, lambda: counts_document(rng, rng.choices(count_prompts, k=5))),
+        (0.14, lambda: story_document(rng)),
+        (0.20, lambda: capitals_document(rng, world, 4)),
+        (0.18, lambda: sums_document(rng, rng.choices(pairs, k=6))),
+        (0.24, lambda: spelling_document(rng, rng.choices(world.words, k=5))),
+        (0.24, lambda: counts_document(rng, rng.choices(count_prompts, k=5))),
     )
     documents: list[WorldText] = []
     for share, write in writers:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import streamlit as st
 
@@ -21,12 +21,16 @@ def chart(
     twin(table, key, table_label)
 
 
-def clickable(figure: go.Figure, key: str, alt: str, table: pl.DataFrame) -> list[Any] | None:
-    """Draw a chart whose points can be chosen; the chosen point's `customdata`, or None."""
-    event = st.plotly_chart(figure, key=key, alt=alt, on_select="rerun", selection_mode="points", config=CONFIG)
-    twin(table, key, "The same as a table")
-    points = event["selection"]["points"]
-    return list(points[0]["customdata"]) if points else None
+def clickable(figure: go.Figure, key: str, alt: str, table: pl.DataFrame, chooser: str) -> None:
+    """Draw a chart whose points can be chosen: the first value of the point's `customdata` goes to `chooser`."""
+
+    def choose() -> None:
+        points = st.session_state[key]["selection"]["points"]
+        if points:
+            st.session_state[chooser] = int(points[0]["customdata"][0])
+
+    st.plotly_chart(figure, key=key, alt=alt, on_select=choose, selection_mode="points", config=CONFIG)
+    twin(table, key)
 
 
 def twin(table: pl.DataFrame, key: str, label: str = "The same as a table") -> None:

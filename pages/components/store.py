@@ -12,12 +12,15 @@ import streamlit as st
 from workbench.checkpoint import Checkpoint
 from workbench.errors import MarbleError
 from workbench.lab import Lab
-from workbench.plan import Plan
+from workbench.plan import Plan, resolve
 
 if TYPE_CHECKING:
     import polars as pl
     from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
+    from workbench.comparison import Comparison
+    from workbench.dashboard import Dashboard
+    from workbench.features import FeatureTable
     from workbench.sampling import Continuation, Sampling
     from workbench.trace import Trace
 
@@ -58,6 +61,45 @@ def _loaded(path: str, lab_path: str, address: str) -> Loaded:
 def loaded(lab: Lab, address: str) -> Loaded:
     """The model at `address` (`sft`, `sft@128`), loaded once for all viewers."""
     return _loaded(str(Checkpoint.of(lab, address).path), str(lab.path), address)
+
+
+@st.cache_resource(max_entries=8, show_spinner=False)
+def _features(lab_path: str, name: str, id_: str) -> FeatureTable:
+    from workbench.features import FeatureTable
+
+    return FeatureTable.of(Lab(Path(lab_path)), name)
+
+
+def features(lab: Lab, name: str) -> FeatureTable:
+    """The feature table of a dictionary, kept by the artefact's id."""
+    return _features(str(lab.path), name, lab.find("features", name).id)
+
+
+@st.cache_resource(max_entries=64, show_spinner=False)
+def _dashboard(lab_path: str, name: str, id_: str, latent: int) -> Dashboard:
+    return _features(lab_path, name, id_).dashboard(latent)
+
+
+def dashboard(lab: Lab, name: str, latent: int) -> Dashboard:
+    """Everything about one latent."""
+    return _dashboard(str(lab.path), name, lab.find("features", name).id, latent)
+
+
+@st.cache_resource(max_entries=8, show_spinner=False)
+def _comparison(lab_path: str, name: str, id_: str) -> Comparison:
+    from workbench.comparison import Comparison
+
+    return Comparison.of(Lab(Path(lab_path)), name)
+
+
+def comparison(lab: Lab, name: str) -> Comparison:
+    """A finished comparison, kept by the artefact's id."""
+    return _comparison(str(lab.path), name, lab.find("comparison", name).id)
+
+
+def finished(lab: Lab, kind: str) -> list[str]:
+    """Names of the recipe's artefacts of a kind that are finished, in the recipe's order."""
+    return [r.step.name for r in resolve(lab, Plan.of(lab)) if r.step.kind == kind and r.artefact is not None]
 
 
 def addresses(lab: Lab) -> list[str]:

@@ -57,6 +57,16 @@ def readable(token: TokenText) -> str:
         return token.shown
 
 
+def from_shown(text: str) -> Token:
+    """A token that came as signs, as it stands in running text; markers and half characters stay signs."""
+    from workbench.vocabulary import read
+
+    try:
+        return Token(text=read(text).decode("utf-8"), special=text.startswith("<|") and text.endswith("|>"))
+    except UnicodeDecodeError:
+        return Token(text=text)
+
+
 def running(tokens: Sequence[TokenText], lines: Sequence[list[str]]) -> list[Token]:
     """Tokens as running text, each with what is said on hover."""
     return [

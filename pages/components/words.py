@@ -91,3 +91,15 @@ def named(address: str) -> str:
         return "nothing"
     name, at, step = address.partition("@")
     return f"{name}, step {int(step):,}" if at else name
+
+
+def label(row: Mapping[str, Any]) -> str:
+    """What a latent is called by: its label if it has one, else its strongest tokens."""
+    tokens = row.get("top_tokens") or [row.get("top_token") or "never fires"]
+    return str(row["label"]) if row.get("label") else "  ".join(tokens[:3])
+
+
+def kind(name: str) -> str:
+    """A latent's kind as words: 'exclusive:sft' -> 'only in sft'."""
+    what, _, checkpoint = name.partition(":")
+    return {"exclusive": f"only in {checkpoint}", "absent": f"missing in {checkpoint}"}.get(what, what)

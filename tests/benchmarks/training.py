@@ -101,14 +101,17 @@ def bare_loop(task: Task) -> Mapping[str, float]:
     model = copy.deepcopy(task.model).to(device).train()
     optimizer = MuonWithAdamW(model, task.config.muon_lr, task.config.lr)
     schedule = trapezoid(optimizer, task.config.steps, warmup=0.02, decay=0.5)
-    ends = []
-    for step in range(task.config.steps):
-        size = task.config.batch_size
-        windows = [task.data[i] for i in range(step * size, (step + 1) * size)]
-        batch = {key: torch.stack([w[key] for w in windows]).to(device) for key in windows[0]}
-        with torch.autocast(device, dtype=torch.bfloat16, enabled=task.config.bf16):
-            loss = model(**batch).loss
-        loss.backward()
+    parts = task.config.gradient_accumulation
+    size = task.config.batch_size // parts
+    at, ends = 0, []
+    for _ in range(task.config.steps):
+        for _ in range(parts):
+            windows = [task.data[i] for i in range(at, at + size)]
+            batch = {key: torch.stack([w[key] for w in windows]).to(device) for key in windows[0]}
+            with torch.autocast(device, dtype=torch.bfloat16, enabled=task.config.bf16):
+                loss = model(**batch).loss / parts
+            loss.backward()
+            at += size
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         schedule.step()
@@ -176,6 +179,7 @@ def compare(quick: bool) -> report.Row:
     settings = {
         **dataclasses.asdict(recipe.model),
         "batch_size": config.batch_size,
+        "gradient_accumulation": config.gradient_accumulation,
         "bf16": config.bf16,
         "steps": config.steps,
         "flops_per_token": flops_per_token(task),

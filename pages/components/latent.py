@@ -1,0 +1,152 @@
+"""The dashboard of one latent: where it fires, how often, what it promotes; alone or checkpoint by checkpoint."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import polars as pl
+import streamlit as st
+
+from pages.components import charts, frame, show, theme, words
+from pages.components.tokens import Strip, Token, from_shown, strips
+
+if TYPE_CHECKING:
+    from workbench.dashboard import Dashboard, Example, Logits
+
+FEW = 8  # examples shown until more are asked for
+
+
+def headline(found: Dashboard) -> None:
+    """What a latent is called by, and its key figures."""
+    row = found.row
+    st.subheader(f"Latent {found.latent}: {words.label(row)}", anchor=False)
+    pairs = [
+        ("fires on", f"{words.share(row['density'])} of tokens"),
+        ("mean when on", words.number(row["mean_activation"])),
+        ("strongest", words.number(row["max_activation"])),
+    ]
+    if row["factor"] is not None:
+        pairs.append(("best factor", row["factor"]))
+        pairs.append(("AUROC for it", words.number(row["factor_auroc"])))
+    frame.facts(pairs)
+
+
+def dashboard(found: Dashboard, colour: str, key: str) -> None:
+    """One latent of an SAE, or of a crosscoder as a whole."""
+    headline(found)
+    if not found.examples:
+        frame.caption("It never fired on the held-out tokens: there are no texts to show.")
+    left, right = st.columns([3, 2], gap="large")
+    with left:
+        _examples(found, colour, key)
+    with right:
+        _pictures(found, colour, key)
+
+
+def _examples(found: Dashboard, colour: str, key: str) -> None:
+    if not found.examples:
+        return
+    frame.caption("The texts on which it fires most; the stronger the tint, the stronger it fires.")
+    strongest = found.row["max_activation"]
+    shown = [_strip(e, e.values, strongest, i) for i, e in enumerate(chosen_examples(found, key), 1)]
+    strips(shown, colour, f"{key}-examples")
+
+
+def chosen_examples(found: Dashboard, key: str) -> list[Example]:
+    """The first few examples, or all of them."""
+    if len(found.examples) <= FEW:
+        return found.examples
+    more = st.toggle(f"All {len(found.examples)} texts", key=f"{key}_all", bind="query-params")
+    return found.examples if more else found.examples[:FEW]
+
+
+def _strip(example: Example, values: Sequence[float], strongest: float, number: int) -> Strip:
+    tokens: list[Token] = [
+        from_shown(text) | Token(value=value, lines=[words.number(value)])
+        for text, value in zip(example.tokens, values, strict=True)
+    ]
+    head = [words.number(values[example.peak]), *origin(example)]
+    return Strip(tokens=tokens, head=head, peak=example.peak, max=strongest, label=f"text {number}")
+
+
+def origin(example: Example) -> list[str]:
+    """Where a text comes from, in words."""
+    source = example.source
+    parts = [f"{example.domain}, {example.kind}" if example.kind != example.domain else example.domain]
+    if source.get("president"):
+        parts.append(f"{source['president']}, {source['year']}" if source.get("year") else source["president"])
+    if source.get("author"):
+        parts.append(f"written by {source['author']}")
+    return parts
+
+
+def _pictures(found: Dashboard, colour: str, key: str) -> None:
+    edges, counts = found.histogram
+    if counts:
+        made = charts.histogram(edges, counts, colour, "activation, where it fires")
+        table = pl.DataFrame({"from": edges[:-1], "to": edges[1:], "tokens": counts})
+        show.chart(made, f"{key}-histogram", f"how strongly latent {found.latent} fires", table)
+    densities(found.densities, f"{key}-densities")
+    for checkpoint, logits in found.logits.items():
+        title = (
+            f"Through the head of {checkpoint}" if len(found.logits) > 1 else "What it promotes and suppresses"
+        )
+        st.markdown(f"##### {title}")
+        tokens_moved(logits, checkpoint, f"{key}-logits-{checkpoint}")
+
+
+def densities(by_checkpoint: Mapping[str, float], key: str) -> None:
+    """How often the latent fires in each checkpoint."""
+    if not by_checkpoint:
+        return
+    names, values = list(by_checkpoint), list(by_checkpoint.values())
+    texts = [words.share(v) for v in values]
+    made = charts.bars(names, values, charts.stage_colours(names), "share of tokens it fires on", texts)
+    made.update_xaxes(tickformat=".2~%", rangemode="tozero")
+    table = pl.DataFrame({"checkpoint": names, "share of tokens": values})
+    show.chart(made, key, "share of held-out tokens on which the latent fires, by checkpoint", table)
+
+
+def tokens_moved(logits: Logits, checkpoint: str, key: str) -> None:
+    """Bars of the tokens whose logits the latent's decoder raises and lowers most."""
+    moved = [*logits.promoted, *reversed(logits.suppressed)]
+    names, values = [name for name, _ in moved], [value for _, value in moved]
+    colour, muted = theme.colours([checkpoint])[checkpoint], theme.palette().muted
+    made = charts.bars(
+        names,
+        values,
+        [colour if v > 0 else muted for v in values],
+        "logits per unit of activation",
+        [words.number(v) for v in values],
+        row_height=19,
+    )
+    table = pl.DataFrame({"token": names, "logits": values})
+    show.chart(made, key, f"tokens that the latent promotes and suppresses in {checkpoint}", table)
+
+
+def side_by_side(found: Dashboard, colours: Mapping[str, str], key: str) -> None:
+    """One crosscoder latent in every checkpoint: the same texts, each checkpoint's own contribution."""
+    headline(found)
+    densities(found.densities, f"{key}-densities")
+    examples = chosen_examples(found, key)
+    if not examples:
+        frame.caption("It never fired on the held-out tokens: there are no texts to show.")
+    else:
+        frame.caption(
+            "The same texts in every column. The tint is what that checkpoint adds to the latent's preactivation, "
+            "on one scale for all; hover a token for the figure."
+        )
+    strongest = max((v for e in examples for c in e.contributions.values() for v in c), default=1.0)
+    for column, name in zip(st.columns(len(found.logits), gap="medium"), found.logits, strict=True):
+        with column:
+            frame.name_tag(name, colours[name], _norm_share(found.row, name))
+            if examples:
+                shown = [_strip(e, e.contributions[name], strongest, i) for i, e in enumerate(examples, 1)]
+                strips(shown, colours[name], f"{key}-examples-{name}")
+            tokens_moved(found.logits[name], name, f"{key}-logits-{name}")
+
+
+def _norm_share(row: Mapping[str, Any], checkpoint: str) -> str:
+    share = row.get(f"w_{checkpoint}")
+    return "" if share is None else f"{words.share(share)} of the decoder's norm"

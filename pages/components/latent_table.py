@@ -1,0 +1,112 @@
+"""All latents of a dictionary: search, table, and how often each fires."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import plotly.graph_objects as go
+import polars as pl
+import streamlit as st
+
+from pages.components import charts, frame, show, theme
+
+if TYPE_CHECKING:
+    from workbench.features import FeatureTable
+
+IN_EXAMPLES, IN_FACTOR, FIRES_ON = "texts it fires on", "its factor", "what fires on this text"
+COLUMNS = ("latent", "top_tokens", "density", "max_activation", "factor", "factor_auroc", "promoted")
+
+
+def view(table: FeatureTable, colour: str) -> int:
+    """Search and table at the left, densities at the right; the chosen latent's number."""
+    left, right = st.columns([3, 2], gap="large")
+    default = int(table.table.sort("density", descending=True)["latent"][0])
+    with left:
+        found = _search(table)
+        _table(found, table.name)
+        chosen = st.number_input(
+            "Latent (or choose a row, or click a point)", 0, table.table.height - 1, default, key="latent",
+            bind="query-params", width=300,
+        )  # fmt: skip
+    with right:
+        frame.caption(
+            f"How often each of the {table.table.height:,} latents fires, from the commonest to the rarest. "
+            "Click one to see it."
+        )
+        ranked = table.table.sort("density", descending=True).select("latent", "density", "top_token")
+        picture = _densities(ranked, int(chosen), colour)
+        show.clickable(picture, "densities", f"density of every latent of {table.name}", ranked, "latent")
+    return int(chosen)
+
+
+def _search(table: FeatureTable) -> pl.DataFrame:
+    words, where = st.columns([2, 3], gap="medium", vertical_alignment="bottom")
+    with words:
+        text = st.text_input(
+            "Search", "", key="find", bind="query-params", placeholder="a word, a factor, a text"
+        )
+    with where:
+        place = st.segmented_control(
+            "Search in", [IN_EXAMPLES, IN_FACTOR, FIRES_ON], default=IN_EXAMPLES, required=True, key="where",
+            bind="query-params", label_visibility="collapsed",
+        )  # fmt: skip
+    if not text:
+        return table.table
+    if place == IN_FACTOR:
+        return table.table.filter(pl.col("factor").str.to_lowercase().str.contains(text.lower(), literal=True))
+    if place == FIRES_ON:
+        fires = table.fires_on(text).select("latent", fires_with="value", on="token")
+        return fires.join(table.table, on="latent", how="left", maintain_order="left")
+    return table.search(text)
+
+
+def _table(found: pl.DataFrame, name: str) -> None:
+    if not len(found):
+        frame.caption("No latent matches: try another word, or search in another place.")
+        return
+    extra = [c for c in ("fires_with", "on", "hits") if c in found.columns]
+    shown = found.select("latent", *extra, *COLUMNS[1:])
+    key = f"table-{name}"
+
+    def choose() -> None:
+        rows = st.session_state[key]["selection"]["rows"]
+        if rows:
+            st.session_state["latent"] = int(shown["latent"][rows[0]])
+
+    st.dataframe(
+        shown, key=key, hide_index=True, height=430, on_select=choose, selection_mode="single-row",
+        alt=f"latents of {name}: strongest tokens, density, largest activation, best factor, promoted tokens",
+        column_config={
+            "latent": st.column_config.NumberColumn("latent", width="small", pinned=True),
+            "fires_with": st.column_config.NumberColumn("fires with", format="%.3g", width="small"),
+            "on": st.column_config.TextColumn("on", width="small"),
+            "hits": st.column_config.NumberColumn("texts", width="small"),
+            "top_tokens": st.column_config.ListColumn("fires on"),
+            "density": st.column_config.NumberColumn("density", format="percent", width="small"),
+            "max_activation": st.column_config.NumberColumn("strongest", format="%.3g", width="small"),
+            "factor": st.column_config.TextColumn("best factor"),
+            "factor_auroc": st.column_config.NumberColumn("AUROC", format="%.2f", width="small"),
+            "promoted": st.column_config.ListColumn("promotes"),
+        },
+    )  # fmt: skip
+
+
+def _densities(ranked: pl.DataFrame, chosen: int, colour: str) -> go.Figure:
+    made = charts.figure(430)
+    trace = go.Scattergl if len(ranked) > charts.WEBGL_ABOVE else go.Scatter
+    firing = ranked.filter(pl.col("density") > 0).with_row_index("rank", offset=1)
+    made.add_trace(
+        trace(
+            x=firing["rank"].to_list(), y=firing["density"].to_list(), mode="markers",
+            marker={"color": colour, "size": 5, "opacity": 0.75},
+            customdata=list(zip(firing["latent"], firing["top_token"], strict=True)),
+            hovertemplate="latent %{customdata[0]}: %{customdata[1]}<br>fires on %{y:.2~%}<extra></extra>",
+        )
+    )  # fmt: skip
+    if len(row := firing.filter(pl.col("latent") == chosen)):
+        ring = {"size": 16, "symbol": "circle-open", "color": theme.palette().ink, "line": {"width": 2.5}}
+        spot = {"x": row["rank"].to_list(), "y": row["density"].to_list()}
+        made.add_trace(go.Scatter(**spot, mode="markers", marker=ring, hoverinfo="skip"))
+    made.update_xaxes(title="latents, commonest first")
+    made.update_yaxes(title="share of tokens it fires on", type="log", dtick=1)
+    return made

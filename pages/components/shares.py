@@ -1,0 +1,72 @@
+"""The crosscoder's latents by how much of each is whose; a click chooses one."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import polars as pl
+import streamlit as st
+
+from pages.components import frame, pairwise, show, ternary, words
+
+if TYPE_CHECKING:
+    from workbench.comparison import Comparison
+
+
+def view(comparison: Comparison) -> int:
+    """Filter, picture, choice; the chosen latent's number."""
+    latents = comparison.latents
+    kinds = ternary.kinds_in_order(latents)
+    wanted = st.pills(
+        "Kinds shown", kinds, selection_mode="multi", default=kinds, key="kinds", bind="query-params",
+        format_func=words.kind,
+    )  # fmt: skip
+    shown = latents.filter(pl.col("kind").is_in(wanted))
+    frame.caption(_bounds(comparison))
+    default = latents.sort("density", descending=True)["latent"][0]
+    chosen = st.session_state.get("joint", default)
+    if len(shown):
+        _draw(comparison, shown, chosen)
+    else:
+        frame.caption("No kind is chosen: choose one above to see its latents.")
+    return int(
+        st.number_input(
+            "Latent (or click a point)",
+            0,
+            len(latents) - 1,
+            int(default),
+            key="joint",
+            bind="query-params",
+            width=240,
+        )
+    )
+
+
+def _draw(comparison: Comparison, shown: pl.DataFrame, chosen: int) -> None:
+    names, bounds = comparison.checkpoints, comparison.bounds
+    if len(names) == 3:
+        made = ternary.picture(shown, names, bounds, chosen)
+        said = f"latents of {comparison.dictionary} between {', '.join(names)}; each point's place is whose norm it has"
+    else:
+        of = names[-1]
+        if len(names) > 2:
+            of = st.selectbox("Share of", names, index=len(names) - 1, key="of", bind="query-params", width=240)
+        made = pairwise.picture(shown, names, of, bounds, chosen)
+        said = f"latents of {comparison.dictionary} by the share of their norm that is {of}'s"
+    show.clickable(made, "shares", said, shown, "joint")
+
+
+def _bounds(comparison: Comparison) -> str:
+    bounds, n = comparison.bounds, len(comparison.checkpoints)
+    said = (
+        f"A latent is shared where every checkpoint's part of its decoder norm is within {bounds['shared']:g} of 1/{n}, "
+        f"only in one where that one has at least {bounds['exclusive']:g}"
+    )
+    if n > 2:
+        said += (
+            f", missing in one where that one has at most {bounds['absent']:g} and the others are within "
+            f"{bounds['shared']:g} of 1/{n - 1}"
+        )
+    return (
+        f"{said}; dotted lines show these bounds. It is a reading of norms, no proof that a feature is lacking."
+    )

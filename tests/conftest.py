@@ -1,0 +1,69 @@
+"""Shared fixtures: shapes are checked at run time, and one tiny lab is grown for the whole session."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from jaxtyping import install_import_hook
+
+install_import_hook(["saes", "workbench"], "beartype.beartype")
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
+
+from workbench.grow import grow  # noqa: E402
+from workbench.lab import Lab  # noqa: E402
+from workbench.recipe import Recipe, load_preset, write_recipe  # noqa: E402
+
+
+def tiny_recipe() -> Recipe:
+    """The quick recipe at a size that grows in seconds: the same code, real text, a two-layer model."""
+    quick = load_preset("quick")
+    replace = dataclasses.replace
+    return replace(
+        quick,
+        preset="tiny",
+        corpus=replace(
+            quick.corpus,
+            max_prose_characters=900_000,
+            world_characters=300_000,
+            n_heldout=3,
+            n_dictionary=3,
+            n_countries=12,
+            n_words=150,
+            n_chats=600,
+        ),
+        tokenizer=replace(quick.tokenizer, vocab_size=512),
+        model=replace(quick.model, n_layers=2, d_model=32, n_heads=2, d_mlp=64, n_ctx=64),
+        base=replace(quick.base, steps=60, batch_size=16, gradient_accumulation=1),
+        sft=replace(quick.sft, steps=24, batch_size=32),
+        grpo=replace(quick.grpo, steps=4, batch_size=32),
+        activations=replace(quick.activations, dictionary_tokens=24_000, heldout_tokens=16_000, n_rollouts=8),
+        dictionaries=tuple(replace(d, d_sae=128, k=8, steps=80, batch_size=512) for d in quick.dictionaries),
+    )
+
+
+@pytest.fixture(scope="session")
+def labs_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """`$MARBLE_HOME` for the whole session."""
+    home = tmp_path_factory.mktemp("labs")
+    before = os.environ.get("MARBLE_HOME")
+    os.environ["MARBLE_HOME"] = str(home)
+    yield home
+    if before is None:
+        del os.environ["MARBLE_HOME"]
+    else:
+        os.environ["MARBLE_HOME"] = before
+
+
+@pytest.fixture(scope="session")
+def tiny_lab(labs_home: Path) -> Lab:
+    """A lab with every step of the recipe grown. Read-only: a test that writes makes its own."""
+    write_recipe(labs_home / "tiny" / "recipe.toml", tiny_recipe())
+    lab = Lab.open("tiny")
+    grow(lab, quiet=True)
+    return lab

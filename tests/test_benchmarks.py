@@ -1,0 +1,88 @@
+"""The benchmarks' shared output, and that the training benchmark's bare loop trains as the lab's stage does."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import json
+
+import pytest
+import torch
+
+from tests.benchmarks import report, training
+from workbench import base
+from workbench.lab_callback import LabCallback
+from workbench.recipe import BaseConfig, ModelConfig
+
+TINY = ModelConfig(n_layers=2, d_model=32, n_heads=2, d_mlp=48, n_ctx=16)
+
+
+def test_contenders_run_in_turn_and_the_median_counts():
+    order: list[str] = []
+    speeds = {"ours": iter([3.0, 9.0, 4.0]), "peer": iter([2.0, 2.0, 8.0])}
+
+    def contender(name: str):
+        def run() -> dict[str, float]:
+            order.append(name)
+            return {"tokens_per_s": next(speeds[name])}
+
+        return run
+
+    found = report.in_turn({name: contender(name) for name in speeds}, 3)
+    assert order == ["ours", "peer", "peer", "ours", "ours", "peer"]
+    assert found == {"ours": {"tokens_per_s": 4.0}, "peer": {"tokens_per_s": 2.0}}
+    row = report.Row.of({"k": 1}, found["ours"], {"peer": found["peer"]}, "tokens_per_s")
+    assert row.ratio == {"peer": 2.0}
+    with pytest.raises(ValueError, match="at least 3"):
+        report.in_turn({}, 2)
+
+
+def test_json_is_one_document_in_the_agreed_form(capsys):
+    row = report.Row.of({"k": 1}, {"a": 1.0}, {"peer": {"a": 4.0, "b": 2_000.0}}, "a")
+    report.write("name", [row], True, report.missing("json", "no_such_peer"))
+    document = json.loads(capsys.readouterr().out)
+    assert document["rows"] == [
+        {
+            "config": {"k": 1},
+            "ours": {"a": 1.0},
+            "peers": {"peer": {"a": 4.0, "b": 2000.0}},
+            "ratio": {"peer": 0.25},
+        }
+    ]
+    assert set(document) == {"name", "machine", "rows", "missing"}
+    assert list(document["missing"]) == ["no_such_peer"]
+    report.write("name", [row], False, {"no_such_peer": "why"})
+    table = capsys.readouterr().out
+    assert "2,000" in table
+    assert "missing: no_such_peer (why)" in table
+
+
+def test_the_bare_loop_learns_what_the_stage_learns(tmp_path, monkeypatch):
+    """Same start, same batches, same optimizer: after four steps the weights agree."""
+    monkeypatch.setattr(training, "WARM_UP", 1)
+    monkeypatch.setattr(training, "best_device", lambda: "cpu")
+    config = BaseConfig(steps=4, batch_size=4, lr=3e-3, bf16=False, gradient_accumulation=2)
+    task = training.Task.of(TINY, config, vocab_size=64)
+    kept: list[torch.nn.Module] = []
+    monkeypatch.setattr(
+        training.copy, "deepcopy", lambda m, _deepcopy=copy.deepcopy: kept.append(_deepcopy(m)) or kept[-1]
+    )
+    assert training.bare_loop(task)["tokens_per_s"] > 0
+    monkeypatch.undo()
+    stage = copy.deepcopy(task.model)
+    base.train(tmp_path, stage, task.data, config, LabCallback(tmp_path))
+    moved = 0.0
+    for start, ours, theirs in zip(
+        task.model.parameters(), stage.cpu().parameters(), kept[0].parameters(), strict=True
+    ):
+        torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5)
+        moved = max(moved, float((ours - start).abs().max()))
+    assert moved > 1e-3
+
+
+def test_flops_by_hand():
+    config = BaseConfig(steps=2, batch_size=2, lr=1e-3)
+    task = training.Task.of(TINY, config, vocab_size=64)
+    block = 4 * 32 * 32 + 3 * 32 * 48 + 2 * 32
+    assert training.flops_per_token(task) == 6 * (64 * 32 + 2 * block + 32) + 12 * 2 * 32 * 16
+    assert dataclasses.replace(task, config=config).tokens_per_step == 32

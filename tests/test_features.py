@@ -1,0 +1,196 @@
+"""The feature table says what the models and the dictionary say; planted truths are found."""
+
+from __future__ import annotations
+
+import time
+
+import numpy as np
+import polars as pl
+import pytest
+import torch
+from sklearn.metrics import roc_auc_score
+
+from saes.index import FeatureIndex
+from tests.tiny_lab import shared_lab
+from workbench.errors import Failure, Misuse
+from workbench.examples import top_excerpts
+from workbench.factor_scores import LABELLED, aurocs, best_factors
+from workbench.features import DENSITY, FeatureTable, read_table
+from workbench.vocabulary import read
+
+
+@pytest.fixture(scope="module")
+def lab():
+    return shared_lab()
+
+
+@pytest.fixture(scope="module", params=["crosscoder", "sae-sft"])
+def table(request, lab):
+    return FeatureTable.of(lab, request.param)
+
+
+@pytest.fixture(scope="module")
+def tokens(lab):
+    return FeatureTable.of(lab, "sae-sft").token_set
+
+
+def index_of(columns: list[np.ndarray]) -> FeatureIndex:
+    """An index of latents given as dense columns [token]."""
+    dense = np.stack(columns, axis=1)
+    rows, latents = np.nonzero(dense)
+    return FeatureIndex.from_entries(
+        rows, latents, dense[rows, latents], n_latents=dense.shape[1], n_tokens=len(dense)
+    )
+
+
+def factor_column(tokens, factor: int) -> np.ndarray:
+    column = np.zeros(len(tokens))
+    column[tokens.factors.filter(pl.col("factor") == factor)["token"].to_numpy()] = 1
+    return column
+
+
+def common_factors(tokens, n: int) -> list[int]:
+    counts = tokens.factors["factor"].value_counts().sort(["count", "factor"], descending=True)
+    return counts.filter(pl.col("count").is_between(150, 800))["factor"].to_list()[:n]
+
+
+def test_a_planted_latent_is_given_its_factor(tokens):
+    """Latents that fire on one factor's tokens, with noise and misses; one that fires at random; one silent."""
+    rng = np.random.default_rng(0)
+    planted = common_factors(tokens, 4)
+    assert len(planted) == 4
+    columns = []
+    for factor in planted:
+        hit = factor_column(tokens, factor) * (rng.random(len(tokens)) < 0.97)
+        columns.append(hit * rng.uniform(1, 2, len(tokens)) + 0.1 * (rng.random(len(tokens)) < 0.01))
+    noise = rng.random(len(tokens)) * (rng.random(len(tokens)) < 0.05)
+    found = best_factors(index_of([*columns, noise, np.zeros(len(tokens))]), tokens)
+    same = [np.array_equal(factor_column(tokens, f), factor_column(tokens, g)) for f, g in zip(planted, found.factor, strict=False)]  # fmt: skip
+    assert all(same)
+    assert (found.auroc[:4] > 0.95).all()
+    assert found.auroc[4] < 0.75
+    assert found.factor[5] == -1
+    assert np.isnan(found.auroc[5])
+
+
+def test_sparse_auroc_is_the_dense_one(tokens):
+    """scikit-learn's AUROC on dense columns, ties and all."""
+    from workbench.factor_scores import _labels
+
+    rng = np.random.default_rng(1)
+    inside = np.isin(tokens.domain, LABELLED)[tokens.document] & (rng.random(len(tokens)) < 0.5)
+    latents = [np.round(rng.random(len(tokens)), 1) * (rng.random(len(tokens)) < p) for p in (0.02, 0.3, 1.0)]
+    factors = common_factors(tokens, 3)
+    found = aurocs(index_of(latents), _labels(tokens, len(tokens.factor_names)), inside)
+    for j, latent in enumerate(latents):
+        for factor in factors:
+            expected = roc_auc_score(factor_column(tokens, factor)[inside], latent[inside])
+            assert found[j, factor] == pytest.approx(expected, abs=1e-12)
+
+
+def test_rows_are_what_the_dictionary_does(table):
+    """Densities, means and peaks against a dense pass; own density is the density."""
+    x = table.activations[np.arange(len(table.token_set))]
+    dense = table.dictionary.encode(x).numpy()
+    fires = dense > 0
+    row = table.table
+    np.testing.assert_allclose(row["density"].to_numpy(), fires.mean(axis=0), atol=2 / len(dense))
+    np.testing.assert_allclose(row["max_activation"].to_numpy(), dense.max(axis=0), rtol=1e-4)
+    means = dense.sum(axis=0) / np.maximum(fires.sum(axis=0), 1)
+    np.testing.assert_allclose(row["mean_activation"].to_numpy(), means, rtol=2e-2)
+    assert row["latent"].to_list() == list(range(table.dictionary.n_latents))
+    assert {f"{DENSITY}{name}" for name in ("base", "sft", "grpo")} <= set(row.columns)
+    if table.name == "sae-sft":
+        assert row["density_sft"].to_list() == row["density"].to_list()
+    else:
+        author = table.token_set.documents["author"].fill_null("").to_numpy()[table.token_set.document]
+        np.testing.assert_allclose(row["density_grpo"], fires[author == "grpo"].mean(axis=0), atol=0.02)
+        shares = row.select("w_base", "w_sft", "w_grpo").sum_horizontal()
+        np.testing.assert_allclose(shares, 1.0, rtol=1e-5)
+
+
+def test_search_finds_exactly_the_latents_whose_excerpts_hold_the_text(table):
+    tokens = table.token_set
+    data = [read(shown) for shown in tokens.vocabulary]
+    for text in ("capital", "<script>", "ZZZ nowhere"):
+        expected = {
+            latent
+            for latent in range(table.index.n_latents)
+            for found in top_excerpts(table.index, tokens, latent)
+            if text.lower() in b"".join(data[i] for i in tokens.tokens[found.start : found.stop]).decode(errors="replace").lower()
+        }  # fmt: skip
+        assert set(table.search(text)["latent"]) == expected
+        assert bool(expected) == (text != "ZZZ nowhere")
+
+
+def test_a_dashboard_agrees_with_the_model(table):
+    """Values are the index's, contributions and bias add up to the preactivation, text is plain strings."""
+    latent = int(table.table.sort("density", descending=True)["latent"][0])
+    found = table.dashboard(latent)
+    assert found.row["latent"] == latent
+    assert sum(found.histogram.counts) == len(table.index.entries(latent).tokens)
+    assert len(found.histogram.edges) == len(found.histogram.counts) + 1
+    peaks = [example.values[example.peak] for example in found.examples]
+    assert peaks == sorted(peaks, reverse=True)
+    assert peaks[0] == pytest.approx(found.row["max_activation"])
+    bias = float(table.dictionary.b_enc[latent])
+    for example in found.examples:
+        assert len(example.tokens) == len(example.values)
+        assert set(example.contributions) == set(table.checkpoints)
+        total = bias + sum(np.array(values) for values in example.contributions.values())
+        on = np.array(example.values) > 0
+        np.testing.assert_allclose(total[on], np.array(example.values)[on], rtol=1e-3, atol=1e-4)
+        assert all(type(token) is str for token in example.tokens)
+    assert set(found.logits) == set(table.checkpoints)
+    assert found.densities.keys() == {"base", "sft", "grpo"}
+
+
+def test_promoted_tokens_go_through_the_right_head(table):
+    """Top of (d ⊙ γ) W_U with each checkpoint's own decoder and unembedding, by hand."""
+    for m, name in enumerate(table.checkpoints):
+        model = table.lab.checkpoint(name).model()
+        with torch.no_grad():
+            logits = model.lm_head(table.dictionary.W_dec[5, m] * model.model.norm.weight)
+        promoted = table.dashboard(5).logits[name].promoted
+        best = int(logits.argmax())
+        assert promoted[0][0] == table.token_set.vocabulary[best]
+        assert promoted[0][1] == pytest.approx(float(logits[best]), rel=1e-4)
+        assert table.dashboard(5).logits[name].suppressed[0][1] == pytest.approx(float(logits.min()), rel=1e-4)
+
+
+def test_fires_on_is_what_is_stored(table):
+    """A held-out document typed in gives the latents that its stored tokens have."""
+    tokens = table.token_set
+    document = tokens.documents.filter(pl.col("domain") == "world").row(0, named=True)
+    window = tokens.window_of(document["start"])
+    start, stop = int(tokens.starts[window]), int(tokens.stops[window])
+    text = b"".join(read(tokens.vocabulary[i]) for i in tokens.tokens[start:stop]).decode()
+    found = table.fires_on(text)
+    dense = table.dictionary.encode(table.activations[np.arange(start, stop)])
+    expected = {int(j) for j in (dense > 0).any(dim=0).nonzero()}
+    assert len(set(found["latent"]) ^ expected) <= 0.05 * len(expected)
+    best = found.row(0, named=True)
+    assert best["value"] == pytest.approx(float(dense.max()), rel=1e-3)
+    with pytest.raises(Misuse, match="empty"):
+        table.fires_on("")
+
+
+def test_a_dashboard_reads_quickly(table):
+    table.dashboard(0)
+    began = time.process_time()
+    for latent in range(1, 11):
+        table.dashboard(latent)
+    assert (time.process_time() - began) / 10 < 0.1
+
+
+def test_bad_requests_are_sentences(lab, table, tmp_path):
+    with pytest.raises(Misuse, match="no latent 96"):
+        table.row(96)
+    with pytest.raises(Misuse, match="did you mean 'crosscoder'"):
+        FeatureTable.of(lab, "croscoder")
+    table.table.drop("factor").write_parquet(tmp_path / "table.parquet")
+    with pytest.raises(Failure, match="column 'factor' is None"):
+        read_table(tmp_path / "table.parquet")
+    (tmp_path / "table.parquet").write_bytes(b"PAR1 cut short")
+    with pytest.raises(Failure, match="cannot be read"):
+        read_table(tmp_path / "table.parquet")
