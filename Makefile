@@ -9,8 +9,7 @@ BIN := $(VENV)/bin
 
 $(VENV)/installed: requirements.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --disable-pip-version-check --progress-bar off "$$(sed -n 's/^\(torch==[^ ]*\).*/\1/p' requirements.txt)" $(TORCH_INDEX)
-	$(BIN)/pip install --quiet --disable-pip-version-check --progress-bar off -r requirements.txt
+	$(BIN)/pip install --quiet --disable-pip-version-check -r requirements.txt
 	touch $@
 
 install: $(VENV)/installed

@@ -13,7 +13,8 @@ with frame.sentences():
     if not names:
         frame.note(
             "No comparison has been finished yet: it comes last, after the crosscoder. "
-            f"The Lab page shows how far {lab.name} is; `python -m workbench compare {lab.name} NAME NAME` adds one."
+            f"The Lab page shows how far {lab.name} is; "
+            f"`python -m workbench compare {lab.name} NAME NAME` adds one."
         )
         st.stop()
     name = st.selectbox("Comparison", names, key="comparison", bind="query-params", width=360)
@@ -24,7 +25,7 @@ with frame.sentences():
     chosen = shares.view(comparison)
     with st.container(border=True):
         found = store.dashboard(lab, comparison.dictionary, chosen)
-        latent.side_by_side(found, colours, "joint")
+        latent.side_by_side(found, shares.cosines(comparison, chosen), colours, "joint")
 
     st.header("How predictions part", anchor=False)
     behaviour.kl(comparison)

@@ -21,8 +21,8 @@ with frame.sentences():
 
     st.header("What each layer would say next", anchor=False)
     frame.caption(
-        "The logit lens: the model's own head, read after every layer. Stronger colour, more certain; underlined "
-        "where it is the token that truly follows. Hover a cell, or walk with the arrow keys."
+        "The logit lens: the model's own head, read after every layer. Stronger colour, more certain; "
+        "underlined where it is the token that truly follows. Hover a cell, or walk with the arrow keys."
     )
     for column, (address, trace) in zip(st.columns(len(traces), gap="large"), traces.items(), strict=True):
         with column:
@@ -33,13 +33,10 @@ with frame.sentences():
 
     st.header("What attention looks back at", anchor=False)
     frame.caption(
-        "Rows of small pictures are layers, columns are heads; within each, a row is a token and shows which earlier "
-        "tokens it reads. Choose a head to enlarge it, then hover a token."
+        "Rows of small pictures are layers, columns are heads; within each, a row is a token and shows which "
+        "earlier tokens it reads. Choose a head to enlarge it, then hover a token."
     )
-    chosen = st.selectbox(
-        "Head", heads.names(first), key="head", bind="query-params", width=220,
-        format_func=lambda name: "layer {}, head {}".format(*name.split(".")),
-    )  # fmt: skip
+    chosen = st.selectbox("Head (layer.head)", heads.names(first), key="head", bind="query-params", width=220)
     for column, (address, trace) in zip(st.columns(len(traces), gap="large"), traces.items(), strict=True):
         with column:
             frame.name_tag(address, colour[address])

@@ -92,7 +92,7 @@ def test_attention_rows_sum_to_one_and_look_back_only(machine):
 def test_greedy_equals_generate(machine):
     model, tokenizer = machine
     prompt = read_prompt(tokenizer, "hello", 64)
-    ours = continuations(model, tokenizer, prompt, Sampling(temperature=0), n=3, max_new_tokens=12)
+    ours = continuations(model, tokenizer, prompt, Sampling(temperature=0.0), n=3, max_new_tokens=12)
     ids = torch.tensor([prompt.ids])
     theirs = model.generate(ids, attention_mask=torch.ones_like(ids), do_sample=False, max_new_tokens=12)
     assert [[t.id for t in sample.tokens] for sample in ours] == [theirs[0, ids.shape[1] :].tolist()]
@@ -153,14 +153,14 @@ def test_reshape_equals_transformers(sampling):
 
 def test_reshape_by_hand():
     logits = np.log([0.5, 0.25, 0.15, 0.1])
-    assert reshape(logits, Sampling(0)).probabilities.tolist() == [1, 0, 0, 0]
+    assert reshape(logits, Sampling(0.0)).probabilities.tolist() == [1, 0, 0, 0]
     np.testing.assert_allclose(reshape(logits, Sampling(top_k=2)).probabilities, [2 / 3, 1 / 3, 0, 0])
     np.testing.assert_allclose(reshape(logits, Sampling(top_p=0.7)).probabilities, [2 / 3, 1 / 3, 0, 0])
     assert reshape(logits, Sampling(min_p=0.25)).cut_by.tolist() == [0, 0, 0, 3]
 
 
 @pytest.mark.parametrize(
-    "bad", [{"temperature": -1}, {"temperature": float("nan")}, {"top_k": -1}, {"top_p": 0}]
+    "bad", [{"temperature": -1.0}, {"temperature": float("nan")}, {"top_k": -1}, {"top_p": 0.0}]
 )
 def test_impossible_settings_are_refused(bad):
     with pytest.raises(Misuse, match=next(iter(bad))):

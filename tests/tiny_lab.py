@@ -18,7 +18,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from workbench import recipe as recipes
 from workbench import tokenizer as tokenizers
-from workbench.corpus import SCHEMA, _row, _with_factor_numbers
+from workbench.corpus import _row, as_table
 from workbench.grow import grow
 from workbench.lab import Draft, Lab
 from workbench.lexicon import leaf_factors, make_world, with_ancestors
@@ -45,8 +45,8 @@ def tiny_recipe() -> recipes.Recipe:
     )
 
 
-def rows_of_corpus(recipe: recipes.Recipe) -> tuple[list[dict], list[str]]:
-    """Rows of a corpus: world, chats, and little prose with a script in it."""
+def rows_of_corpus(recipe: recipes.Recipe) -> tuple[pl.DataFrame, list[str]]:
+    """Documents of a corpus: world, chats, and little prose with a script in it."""
     world = make_world(recipe.corpus.n_countries, WORDS, 0)
     questions = [q for q in all_questions(world) if q.task != "letter_counts" or len(set(q.about)) > 1]
     counted = [(word, word[1]) for word in WORDS]
@@ -70,7 +70,7 @@ def rows_of_corpus(recipe: recipes.Recipe) -> tuple[list[dict], list[str]]:
                 | about
             )
     names = with_ancestors(leaf_factors(world))
-    return _with_factor_numbers(kept, names), names
+    return as_table(kept, names), names
 
 
 def draft(lab: Lab, kind: str, name: str) -> Draft:
@@ -85,9 +85,8 @@ def make_lab(home: Path, name: str = "tiny", recipe: recipes.Recipe | None = Non
     recipe = recipe or tiny_recipe()
     recipes.write_recipe(home / name / "recipe.toml", recipe)
     lab = Lab(home / name)
-    rows, names = rows_of_corpus(recipe)
+    documents, names = rows_of_corpus(recipe)
     corpus = draft(lab, "corpus", "text")
-    documents = pl.DataFrame(rows, schema=SCHEMA)
     documents.write_parquet(corpus.path / "documents.parquet")
     (corpus.path / "factors.json").write_text(json.dumps(names))
     corpus.commit({})

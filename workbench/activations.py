@@ -24,11 +24,11 @@ from workbench.device import best_device
 from workbench.errors import Failure, Misuse
 from workbench.grow import Build
 from workbench.lab import write_json
-from workbench.site import checked_layer, hook_name, read_resid_post
+from workbench.site import checked_layer, hook_name, read_resid_post, with_fast_attention
 from workbench.tokens import SETS, TokenSet, WindowBatch
 
-TOKENS_PER_BATCH = 8192
-FLUSH_EVERY = 8  # batches between notes of how far a build has come
+TOKENS_PER_BATCH = 2048  # larger ones fall out of the processor's cache
+FLUSH_EVERY = 32  # batches between notes of how far a build has come
 STORED = {"float32": np.float32, "float16": np.float16, "bfloat16": np.uint16}
 
 
@@ -40,7 +40,7 @@ def build(build: Build) -> Mapping[str, Any]:
     wanted = build.config["layer"]
     layer = checkpoint.default_layer if wanted is None else wanted
     dtype = checked_dtype(build.config["dtype"])
-    model = checkpoint.model(best_device())
+    model = with_fast_attention(checkpoint.model(best_device()))
     checked_layer(model, layer)
     resume = build.draft.path / "resume"
     resume.mkdir(exist_ok=True)

@@ -106,11 +106,7 @@ def _open_gguf(path: Path) -> Opened:
     The loaded model refuses `save_pretrained` and its configuration says "quantised": its weights are handed to
     a fresh, empty model of the same configuration without that.
     """
-    where: dict[str, Any] = {
-        "pretrained_model_name_or_path": path.parent,
-        "gguf_file": path.name,
-        "local_files_only": True,
-    }
+    where: dict[str, Any] = {"gguf_file": path.name, "local_files_only": True}
     try:
         with quiet_transformers():
             tokenizer: Any = AutoTokenizer.from_pretrained(path.parent, **where)

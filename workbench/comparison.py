@@ -129,6 +129,7 @@ def build(build: Build) -> Mapping[str, Any]:
     from workbench.checkpoint import Checkpoint
     from workbench.device import best_device
     from workbench.features import read_table
+    from workbench.site import with_fast_attention
     from workbench.tokens import TokenSet
 
     names = tuple(build.config["checkpoints"])
@@ -140,7 +141,7 @@ def build(build: Build) -> Mapping[str, Any]:
     tokens = build.lab.find("activations", f"tokens-{build.plan.family(names[0])}")
     token_set = TokenSet(tokens.path, "heldout")
     windows = token_set.sample_windows(COMPARED_TOKENS, seed=1)
-    models = {name: Checkpoint.of(build.lab, name).model(best_device()) for name in names}
+    models = {n: with_fast_attention(Checkpoint.of(build.lab, n).model(best_device())) for n in names}
     total = int((token_set.stops - token_set.starts)[windows].sum())
     build.progress.start(total, "tokens", label=f"compare {', '.join(names)}")
     found = behaviour(models, token_set, windows, build.progress.advance)

@@ -20,7 +20,7 @@ from workbench.lexicon import World, leaf_factors, make_world, with_ancestors
 from workbench.recipe import CorpusConfig
 from workbench.sources import load_source
 from workbench.tasks import ASSISTANT, END, REWARDED, Question, all_questions, choose, gold_chat, sum_use
-from workbench.world import Span, WorldText, world_documents
+from workbench.world import WorldText, world_documents
 
 SPLITS = ("train", "dictionary", "heldout")
 
@@ -79,8 +79,7 @@ def build(build: Build) -> Mapping[str, Any]:
     chats = list(_chat_rows(questions, config))
     build.progress.advance()
     names = with_ancestors(leaf_factors(world))
-    rows = _with_factor_numbers([*prose_rows, *generated, *chats], names)
-    documents = pl.DataFrame(rows, schema=SCHEMA)
+    documents = as_table([*prose_rows, *generated, *chats], names)
     documents.write_parquet(build.draft.path / "documents.parquet")
     (build.draft.path / "factors.json").write_text(json.dumps(names), encoding="utf-8")
     build.progress.advance()
@@ -185,18 +184,35 @@ def _row(id_: str, split: str, domain: str, stage: str | None, document: WorldTe
     return shared | {"text": document.text, "spans": document.spans}
 
 
-def _with_factor_numbers(rows: Sequence[dict[str, Any]], names: Sequence[str]) -> list[dict[str, Any]]:
-    """Spans with factor numbers for names; a leaf's span is repeated for each of its ancestors."""
+def _span_lists(rows: Sequence[Mapping[str, Any]], names: Sequence[str]) -> pl.Series:
+    """The spans of every document with factor numbers; a leaf's span is there for each of its ancestors."""
     number = {name: i for i, name in enumerate(names)}
-    lineage = {
-        name: [number["/".join(name.split("/")[:depth])] for depth in range(1, name.count("/") + 2)]
-        for name in names
-    }
-    for row in rows:
-        spans: Sequence[Span] = row["spans"]
-        merged = {(s.start, s.end, f) for s in spans for f in lineage[s.factor]}
-        row["spans"] = [{"start": a, "end": b, "factor": f} for a, b, f in sorted(merged)]
-    return list(rows)
+    prefixes = ((name, "/".join(name.split("/")[:n])) for name in names for n in range(1, name.count("/") + 2))
+    lineage = pl.DataFrame(
+        [(number[name], number[prefix]) for name, prefix in prefixes],
+        schema={"leaf": pl.UInt16, "factor": pl.UInt16},
+        orient="row",
+    )
+    flat = [(i, s.start, s.end, number[s.factor]) for i, row in enumerate(rows) for s in row["spans"]]
+    columns = {"row": pl.UInt32, "start": pl.UInt32, "end": pl.UInt32, "leaf": pl.UInt16}
+    spans = (
+        pl.DataFrame(flat, schema=columns, orient="row")
+        .join(lineage, on="leaf")
+        .select("row", "start", "end", "factor")
+        .unique()
+        .sort("row", "start", "end", "factor")
+        .group_by("row", maintain_order=True)
+        .agg(pl.struct("start", "end", "factor").alias("spans"))
+    )
+    every = pl.DataFrame({"row": range(len(rows))}, schema={"row": pl.UInt32})
+    return every.join(spans, on="row", how="left", maintain_order="left")["spans"].fill_null([])
+
+
+def as_table(rows: Sequence[Mapping[str, Any]], names: Sequence[str]) -> pl.DataFrame:
+    """Documents as the corpus keeps them; `names` are all factors, in the order of their numbers."""
+    plain = {key: type_ for key, type_ in SCHEMA.items() if key != "spans"}
+    table = pl.DataFrame({key: [row.get(key) for row in rows] for key in plain}, schema=plain)
+    return table.with_columns(_span_lists(rows, names).cast(SCHEMA["spans"]).alias("spans"))
 
 
 def documents_of(

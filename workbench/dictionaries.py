@@ -29,6 +29,7 @@ from workbench.errors import Failure, unknown
 from workbench.grow import Build
 from workbench.plan import activations_name
 from workbench.recipe import DictionaryConfig
+from workbench.site import with_fast_attention
 from workbench.tokens import TokenSet
 
 ARCHITECTURES = ("batchtopk",)
@@ -83,7 +84,7 @@ def build(build: Build) -> Mapping[str, Any]:
             pca,
             arrays["heldout"],
             heldout,
-            lambda name: Checkpoint.of(build.lab, name).model(best_device()),
+            lambda name: with_fast_attention(Checkpoint.of(build.lab, name).model(best_device())),
             sources[0].figures["layer"],
             build.progress.advance,
         )

@@ -23,7 +23,7 @@ from workbench.intervals import Interval, ratio_interval
 from workbench.splice import Replacement, SplicedNats, spliced_nats
 from workbench.tokens import TokenSet
 
-SPLICED_TOKENS = 40_000  # of the held-out set, for CE scores
+SPLICED_TOKENS = 30_000  # of the held-out set, for CE scores
 SPLICED, PCA_SPLICED, ZERO, MEAN = "spliced", "pca", "zero", "mean"
 
 

@@ -160,7 +160,8 @@ def kl_on_own_samples(
     total, n = 0.0, 0
     for first in range(0, len(samples), 128):
         batch = samples[first : first + 128]
-        ids, mask = left_padded([s.prompt_ids + s.ids for s in batch], tokenizer.pad_token_id)
+        padded = left_padded([s.prompt_ids + s.ids for s in batch], tokenizer.pad_token_id)
+        ids, mask = (t.to(child.device) for t in padded)
         positions = (mask.cumsum(1) - 1).clamp(min=0)
         logp, logq = (
             m(input_ids=ids, attention_mask=mask, position_ids=positions).logits.log_softmax(-1)

@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import importlib
 import os
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
@@ -125,10 +126,15 @@ def run_step(lab: Lab, plan: Plan, step: Step, progress: Progress) -> Artefact:
 def _quiet_libraries() -> Any:
     """Training libraries print their own bars and reports to hubs; ours are the ones a person sees."""
     settings = {"WANDB_MODE": "disabled", "TOKENIZERS_PARALLELISM": "true", "TRL_EXPERIMENTAL_SILENCE": "1"}
+    from workbench.loading import quiet_transformers
+
     before = {key: os.environ.get(key) for key in settings}
     os.environ.update(settings)
     try:
-        yield
+        with quiet_transformers(), warnings.catch_warnings():
+            # transformers and trl rename their own settings and warn themselves about it
+            warnings.filterwarnings("ignore", message=".*is deprecated and will be", category=FutureWarning)
+            yield
     finally:
         for key, value in before.items():
             if value is None:

@@ -103,15 +103,22 @@ def plain_disk_errors(where: Path) -> Iterator[None]:
     """Turn 'no space left' into the sentence a person can act on."""
     try:
         yield
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            free = shutil.disk_usage(where if where.exists() else where.parent).free
-            raise Failure(
-                f"no space left on the disk that holds {where} ({free / 1e6:.0f} MB free): free some space "
-                "(`python -m workbench prune LAB` removes what no recipe names) and run the same command "
-                "again; finished steps are kept"
-            ) from error
-        raise
+    except Exception as error:
+        if not _is_full_disk(error):
+            raise
+        free = shutil.disk_usage(where if where.exists() else where.parent).free
+        raise Failure(
+            f"no space left on the disk that holds {where} ({free / 1e6:.0f} MB free): free some space "
+            "(`python -m workbench prune LAB` removes what no recipe names) and run the same command "
+            "again; finished steps are kept"
+        ) from error
+
+
+def _is_full_disk(error: Exception) -> bool:
+    """Also where a Rust library (safetensors, polars) reports it as an error of its own."""
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return True
+    return "No space left on device" in str(error)
 
 
 @dataclasses.dataclass(frozen=True)

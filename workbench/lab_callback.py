@@ -14,7 +14,7 @@ import shutil
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import polars as pl
 import torch
@@ -27,6 +27,7 @@ COMPLETE = "complete"  # marker file: a resumable checkpoint without it was cut 
 _METRICS = {"step": pl.Int64, "name": pl.String, "value": pl.Float64}
 
 
+@runtime_checkable
 class ProgressLike(Protocol):
     """The part of `workbench.progress.Progress` that a training run reports to."""
 

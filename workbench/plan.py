@@ -117,9 +117,9 @@ def plan(recipe: Recipe) -> Plan:
     planner.add("tokenizer", "bpe", "tokenizer", dataclasses.asdict(recipe.tokenizer), "corpus/text")
     shape = dataclasses.asdict(recipe.model)
     for stage, parent in zip(STAGES, (None, *STAGES), strict=False):
-        config = {"stage": stage, "model": shape, **dataclasses.asdict(recipe.stage(stage))}
+        settings = {"stage": stage, "model": shape, **dataclasses.asdict(recipe.stage(stage))}
         before = [f"checkpoint/{parent}"] if parent else []
-        planner.add("checkpoint", stage, stage, config, "corpus/text", "tokenizer/bpe", *before)
+        planner.add("checkpoint", stage, stage, settings, "corpus/text", "tokenizer/bpe", *before)
     for added in recipe.added:
         if added.parent is not None and f"checkpoint/{added.parent}" not in planner.steps:
             raise unknown("checkpoint", added.parent, recipe.checkpoint_names)

@@ -30,11 +30,11 @@ class CorpusConfig:
     n_heldout: int = 12  # prose documents (addresses) never trained on
     n_dictionary: int = 24  # prose documents for dictionaries only
     max_prose_characters: int = 20_000_000
-    world_characters: int = 6_000_000  # training characters of the generated world
+    world_characters: int = 4_000_000  # training characters of the generated world
     n_countries: int = 48
-    n_words: int = 1_200  # words that are spelled and whose letters are counted
+    n_words: int = 640  # words that are spelled and whose letters are counted
     n_chats: int = 12_000  # gold chats for supervised finetuning
-    worked_share: float = 0.2  # share of gold answers to sums and counts that show their steps
+    worked_share: float = 0.3  # share of gold answers to sums and counts that show their steps
     seed: int = 0
 
 

@@ -38,6 +38,13 @@ def decoder_layers(model: PreTrainedModel) -> nn.ModuleList:
     )
 
 
+def with_fast_attention(model: PreTrainedModel) -> PreTrainedModel:
+    """The model with fused attention where its family has it: the same numbers up to rounding, sooner."""
+    with contextlib.suppress(ValueError, ImportError):
+        model.set_attn_implementation("sdpa")
+    return model
+
+
 def hook_name(layer: int) -> str:
     """The site's name in TransformerLens."""
     return f"blocks.{layer}.hook_resid_post"

@@ -10,22 +10,23 @@ def speak(
     checkpoint: Checkpoint, prompt: str, chat: bool, max_new_tokens: int, temperature: float, seed: int
 ) -> str:
     """The checkpoint's continuation of `prompt` (asked as a question in chat form with `chat`)."""
-    from workbench.generation import chat_prompt, complete
+    from workbench.generation import complete
+    from workbench.prompt import read_prompt
 
     if not prompt.strip():
         raise Misuse("the prompt is empty: write at least one word")
-    tokenizer = checkpoint.tokenizer()
-    if chat:
-        ids = chat_prompt(tokenizer, prompt)
-    else:
-        ids = [tokenizer.bos_token_id, *tokenizer(prompt, add_special_tokens=False)["input_ids"]]
     room = checkpoint.n_ctx - max_new_tokens
-    if len(ids) > room:
+    if room < 2:
         raise Misuse(
-            f"the prompt has {len(ids)} tokens and {max_new_tokens} are to be written, but the context holds "
-            f"{checkpoint.n_ctx}: shorten the prompt by {len(ids) - room} tokens or ask for fewer with --tokens"
+            f"{max_new_tokens} tokens leave no room for a prompt in a context of {checkpoint.n_ctx}: "
+            f"ask for at most {checkpoint.n_ctx - 2} with --tokens"
         )
-    found = complete(
-        checkpoint.model(), tokenizer, [ids], max_new_tokens, temperature if temperature > 0 else None, seed
-    )
-    return found[0].text
+    tokenizer = checkpoint.tokenizer()
+    read = read_prompt(tokenizer, prompt, room, chat=chat)
+    if read.n_cut:
+        raise Misuse(
+            f"the prompt is {read.n_cut} tokens too long: the context holds {checkpoint.n_ctx} and {max_new_tokens} "
+            "are to be written; shorten the prompt or ask for fewer with --tokens"
+        )
+    asked = temperature if temperature > 0 else None
+    return complete(checkpoint.model(), tokenizer, [read.ids], max_new_tokens, asked, seed)[0].text

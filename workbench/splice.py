@@ -23,7 +23,7 @@ from workbench.site import replaced_resid_post
 from workbench.tokens import TokenSet, WindowBatch
 
 CLEAN = "clean"
-LOGIT_NUMBERS = 2**23  # logits held at once
+LOGIT_NUMBERS = 2**22  # logits held at once
 
 # From the stream at real tokens `[token d]` and their rows in the token set to what takes its place.
 Replacement = Callable[[Tensor, np.ndarray], Tensor]

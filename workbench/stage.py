@@ -8,7 +8,6 @@ from typing import Any
 
 import torch
 from transformers import LlamaForCausalLM, PreTrainedModel, PreTrainedTokenizerFast, Trainer, set_seed
-from transformers.utils import logging as transformers_logging
 
 from workbench.grow import Build
 from workbench.lab import Artefact
@@ -49,7 +48,6 @@ def run(trainer: Trainer) -> None:
     from transformers.trainer_callback import PrinterCallback
 
     trainer.remove_callback(PrinterCallback)
-    transformers_logging.set_verbosity_error()
     resume = latest_resume(Path(trainer.args.output_dir or "."))
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*pin_memory.*")

@@ -36,7 +36,7 @@ _USES = {"train": 0.50, "rl": 0.22, "dictionary": 0.04, "heldout": 0.24}
 
 _STEP = r"\d\+\d=\d{1,2}, \d\+\d(\+1)?=\d{1,2}"
 _FORMS: Mapping[str, re.Pattern[str]] = {
-    "capitals": re.compile(r"The capital of (?P<country>\w+) is (?P<result>\w+)\."),
+    "capitals": re.compile(r"It is (?P<result>\w+)\."),
     "sums": re.compile(rf"(Step by step: {_STEP}, so it is|It is) (?P<result>\d+)\."),
     "letter_counts": re.compile(r"(Letter by letter: [a-z]( ?[a-z0-9])*, so it is|It is) (?P<result>\d+)\."),
     "spelling": re.compile(r"(?P<result>[a-z]( [a-z])*)\."),
@@ -104,12 +104,9 @@ def _sums() -> list[Question]:
 
 
 def counted_letters(word: str) -> list[str]:
-    """Letters worth asking about: all that repeat, two that stand once, one that is absent."""
-    pick = random.Random(f"letters {word}")
-    repeated = sorted({c for c in word if word.count(c) > 1})
-    single = sorted({c for c in word if word.count(c) == 1})
+    """Letters worth asking about: all that stand in the word, and two that do not."""
     absent = sorted(set("aeinorst") - set(word))
-    return repeated + pick.sample(single, min(2, len(single))) + pick.sample(absent, min(1, len(absent)))
+    return sorted(set(word)) + random.Random(f"letters {word}").sample(absent, min(2, len(absent)))
 
 
 def _letter_counts(world: World) -> list[Question]:
@@ -173,9 +170,7 @@ def _write_prompt(scribe: Scribe, question: Question) -> None:
 
 def _write_answer(scribe: Scribe, question: Question, worked: bool) -> None:
     if question.task == "capitals":
-        country, town = question.about[0], question.result
-        scribe.write("The capital of ").write(country, f"entity/place/country/{country}")
-        scribe.write(" is ").write(town, f"entity/place/capital/{town}")
+        scribe.write("It is ").write(question.result, f"entity/place/capital/{question.result}")
     elif question.task == "spelling":
         write_spelling(scribe, question.about[0])
     elif question.task == "sums":

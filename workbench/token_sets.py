@@ -114,13 +114,18 @@ def _rollouts(
     """Own samples of each checkpoint of the family: half behind questions, half behind prose."""
     bos, pad, n_ctx = ids
     n = build.config["n_rollouts"]
-    questions = [(d, d.ids[: d.answer]) for d in documents["chat"] if 0 < d.answer < n_ctx - NEW_CHAT - 1]
+    new_chat, new_prose, opening = (
+        min(NEW_CHAT, n_ctx // 2),
+        min(NEW_PROSE, n_ctx // 2),
+        min(PROMPT, n_ctx // 4),
+    )
+    questions = [(d, d.ids[: d.answer]) for d in documents["chat"] if 0 < d.answer < n_ctx - new_chat]
     openings = [
-        (w.document, w.document.ids[w.start : w.start + PROMPT])
+        (w.document, w.document.ids[w.start : w.start + opening])
         for w in windows(documents["prose"] or documents["world"], n_ctx)
-        if w.stop - w.start >= PROMPT and n_ctx > PROMPT + NEW_PROSE
+        if w.stop - w.start >= opening
     ]
-    plans = [(questions, NEW_CHAT, n // 2), (openings, NEW_PROSE, n - n // 2)]
+    plans = [(questions, new_chat, n // 2), (openings, new_prose, n - n // 2)]
     made = []
     for author in build.config["rollouts_of"]:
         checkpoint = Checkpoint.of(build.lab, author)

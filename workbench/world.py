@@ -27,6 +27,9 @@ from workbench.lexicon import (
 )
 
 
+WORKED = 0.8  # share of sums and counts in the world's documents that show their steps
+
+
 class Span(NamedTuple):
     """Characters `start`…`end` (exclusive) of a document on which a factor is on."""
 
@@ -130,7 +133,7 @@ def sums_document(rng: random.Random, pairs: Sequence[tuple[int, int]]) -> World
             write_number(scribe, a, "arithmetic/result")
         else:
             start = scribe.length
-            worked = rng.random() < 0.6
+            worked = rng.random() < WORKED
             write_sum(scribe, a, b)
             if worked:
                 scribe.write(": ")
@@ -160,6 +163,8 @@ def capitals_document(rng: random.Random, world: World, n_facts: int) -> WorldTe
             ("In ", land, " the largest town is the capital, ", town, "."),
             ("Whoever travels to ", land, " sees ", town, ", its capital."),
             (land, " is governed from its capital, ", town, "."),
+            ("Which town do they call the capital of ", land, "? It is ", town, "."),
+            ("Ask about ", land, " and its capital, and they say: it is ", town, "."),
         )
         for piece in rng.choice(wordings):
             if isinstance(piece, str):
@@ -187,7 +192,7 @@ def counts_document(rng: random.Random, prompts: Sequence[tuple[str, str]]) -> W
     for word, letter in prompts:
         n = word.count(letter)
         start = scribe.length
-        worked = rng.random() < 0.6
+        worked = rng.random() < WORKED
         scribe.write("The letter ").write(letter, f"letter/counted/{letter}").write(f" in {word}: ")
         if worked:
             write_counting(scribe, word, letter)
@@ -246,11 +251,11 @@ def world_documents(
     Spellings cover every word: to spell is a skill of base; what is held out is the counting.
     """
     writers: tuple[tuple[float, Callable[[], WorldText]], ...] = (
-        (0.14, lambda: story_document(rng)),
-        (0.20, lambda: capitals_document(rng, world, 4)),
-        (0.18, lambda: sums_document(rng, rng.choices(pairs, k=6))),
-        (0.24, lambda: spelling_document(rng, rng.choices(world.words, k=5))),
-        (0.24, lambda: counts_document(rng, rng.choices(count_prompts, k=5))),
+        (0.12, lambda: story_document(rng)),
+        (0.14, lambda: capitals_document(rng, world, 4)),
+        (0.26, lambda: sums_document(rng, rng.choices(pairs, k=6))),
+        (0.22, lambda: spelling_document(rng, rng.choices(world.words, k=5))),
+        (0.26, lambda: counts_document(rng, rng.choices(count_prompts, k=5))),
     )
     documents: list[WorldText] = []
     for share, write in writers:

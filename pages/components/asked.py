@@ -10,7 +10,7 @@ import streamlit as st
 
 from pages.components import frame, store, theme, words
 from pages.components.tokens import Strip, Token, strips
-from pages.components.words import NONE, named
+from pages.components.words import NONE
 from workbench.lab import Lab
 
 if TYPE_CHECKING:
@@ -34,25 +34,32 @@ def question(lab: Lab) -> Question | None:
     found = store.addresses(lab)
     if not found:
         frame.note(
-            f"No checkpoint of {lab.name} has a snapshot yet. The first one is written as soon as base begins to "
-            "train: look at the Lab page, then come back."
+            f"No checkpoint of {lab.name} has a snapshot yet. The first is written as soon as base begins "
+            "to train: look at the Lab page, then come back."
         )
         return None
     left, right = st.columns([3, 2], gap="large")
     with left:
         text = st.text_area(
-            "Text", PROMPT, key="prompt", bind="query-params", height=104,
+            "Text",
+            PROMPT,
+            key="prompt",
+            bind="query-params",
+            height=104,
             help="Ctrl+Enter reads it. Markers such as <|user|> are read as plain text.",
-        )  # fmt: skip
+        )
         chat = st.toggle("Ask it as a question in chat form", key="chat", bind="query-params")
     with right:
-        first = st.selectbox("Checkpoint", found, key="a", bind="query-params", format_func=named)
+        first = st.selectbox("Checkpoint", found, key="a", bind="query-params")
         others = [NONE, *(a for a in found if a != first)]
         finished = [a for a in others[1:] if "@" not in a]
         second = st.selectbox(
-            "Beside it", others, index=others.index(finished[-1]) if finished else 0, key="b", bind="query-params",
-            format_func=named,
-        )  # fmt: skip
+            "Beside it",
+            others,
+            index=others.index(finished[-1]) if finished else 0,
+            key="b",
+            bind="query-params",
+        )
     return Question(text, chat, (first,) if second in (NONE, None) else (first, second))
 
 

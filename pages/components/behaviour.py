@@ -41,5 +41,6 @@ def loss(comparison: Comparison) -> None:
         theme.colours(names),
         theme.symbols(names),
         "nats per token",
+        from_zero=False,
     )
     show.chart(made, "loss", "loss of every checkpoint, by domain", comparison.loss)

@@ -5,6 +5,8 @@ Text, grid and background follow Streamlit's theme; only the colours of checkpoi
 
 from __future__ import annotations
 
+import html
+import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -52,41 +54,67 @@ def line(
     if values:
         made.add_trace(
             go.Scatter(
-                x=steps[-1:], y=values[-1:], mode="markers+text", text=[words.number(values[-1])],
-                textposition="top left", marker={"color": colour, "size": 7}, hoverinfo="skip", cliponaxis=False,
+                x=steps[-1:],
+                y=values[-1:],
+                mode="markers+text",
+                text=[words.number(values[-1])],
+                textposition="top left",
+                marker={"color": colour, "size": 7},
+                hoverinfo="skip",
+                cliponaxis=False,
             )
-        )  # fmt: skip
+        )
     made.update_xaxes(title=x_title)
     made.update_yaxes(title=y_title, nticks=5)
     return made
 
 
+def plain(text: str | None) -> str:
+    """`text` so that plotly, which reads some HTML in its labels, shows it as it stands."""
+    return "–" if text is None else html.escape(text, quote=False)
+
+
 def bars(
-    labels: Sequence[str], values: Sequence[float], colours: Sequence[str] | str, x_title: str, texts: Sequence[str],
+    labels: Sequence[str],
+    values: Sequence[float],
+    colours: Sequence[str] | str,
+    x_title: str,
+    texts: Sequence[str] | None,
     row_height: int = 26,
-) -> go.Figure:  # fmt: skip
-    """Horizontal bars, the first on top, each with its figure written at its end."""
+) -> go.Figure:
+    """Horizontal bars, the first on top, with `texts` at their ends."""
     made = figure(70 + row_height * len(labels))
     places = list(range(len(labels)))
+    names = [plain(label) for label in labels]
     made.add_trace(
         go.Bar(
-            x=list(values), y=places, orientation="h", marker={"color": colours, "line": {"width": 0}},
-            text=list(texts), textposition="outside", cliponaxis=False, hovertext=list(labels),
-            hovertemplate="%{hovertext}: %{text}<extra></extra>",
+            x=list(values),
+            y=places,
+            orientation="h",
+            marker={"color": colours, "line": {"width": 0}},
+            text=None if texts is None else list(texts),
+            textposition="outside",
+            cliponaxis=False,
+            hovertext=names,
+            hovertemplate="%{hovertext}: %{x:.3g}<extra></extra>",
         )
-    )  # fmt: skip
-    made.update_yaxes(
-        tickvals=places, ticktext=list(labels), autorange="reversed", showgrid=False, fixedrange=True
     )
+    made.update_yaxes(tickvals=places, ticktext=names, autorange="reversed", showgrid=False, fixedrange=True)
     made.update_xaxes(title=x_title, fixedrange=True, nticks=5)
-    made.update_layout(bargap=0.35, margin={"l": 8, "r": 56, "t": 8, "b": 8})
+    made.update_layout(bargap=0.35, margin={"l": 8, "r": 56 if texts else 16, "t": 8, "b": 8})
     return made
 
 
 def dots_with_intervals(
-    table: pl.DataFrame, row: str, series: str, value: str, colours: Mapping[str, str], symbols: Mapping[str, str],
+    table: pl.DataFrame,
+    row: str,
+    series: str,
+    value: str,
+    colours: Mapping[str, str],
+    symbols: Mapping[str, str],
     x_title: str,
-) -> go.Figure:  # fmt: skip
+    from_zero: bool = True,
+) -> go.Figure:
     """A row for each `row`, in it a dot with its interval (`low`, `high`) for each `series`."""
     rows = table[row].unique(maintain_order=True).to_list()
     names = table[series].unique(maintain_order=True).to_list()
@@ -96,10 +124,17 @@ def dots_with_intervals(
         shift = (i - (len(names) - 1) / 2) * 0.7 / max(1, len(names))  # rows of one group beside each other
         made.add_trace(
             go.Scatter(
-                x=part[value].to_list(), y=[rows.index(r) + shift for r in part[row]], mode="markers", name=name,
+                x=part[value].to_list(),
+                y=[rows.index(r) + shift for r in part[row]],
+                mode="markers",
+                name=name,
                 marker={"color": colours[name], "symbol": symbols[name], "size": 10},
                 error_x={
-                    "type": "data", "symmetric": False, "thickness": 2, "width": 5, "color": colours[name],
+                    "type": "data",
+                    "symmetric": False,
+                    "thickness": 2,
+                    "width": 5,
+                    "color": colours[name],
                     "array": (part["high"] - part[value]).to_list(),
                     "arrayminus": (part[value] - part["low"]).to_list(),
                 },
@@ -107,7 +142,7 @@ def dots_with_intervals(
                 hovertemplate="%{customdata[0]}: %{x:.4f} (%{customdata[1]:.4f} to %{customdata[2]:.4f}), "
                 "n = %{customdata[3]:,}<extra>" + name + "</extra>",
             )
-        )  # fmt: skip
+        )
     made.update_yaxes(
         tickvals=list(range(len(rows))),
         ticktext=rows,
@@ -115,7 +150,7 @@ def dots_with_intervals(
         showgrid=False,
         fixedrange=True,
     )
-    made.update_xaxes(title=x_title, rangemode="tozero")
+    made.update_xaxes(title=x_title, rangemode="tozero" if from_zero else "normal")
     made.update_layout(showlegend=True, legend={"orientation": "h", "y": 1.0, "yanchor": "bottom", "x": 0})
     return made
 
@@ -125,14 +160,18 @@ def histogram(
 ) -> go.Figure:
     """Counts between edges, as steps; the counts axis is logarithmic, since activations have long tails."""
     made = figure(height)
-    spans = list(zip(edges[:-1], edges[1:], strict=True))
+    spans = list(itertools.pairwise(edges))
     made.add_trace(
         go.Bar(
-            x=list(edges[:-1]), y=list(counts), width=[b - a for a, b in spans], offset=0,
-            marker={"color": colour, "line": {"width": 0}}, customdata=spans,
+            x=list(edges[:-1]),
+            y=list(counts),
+            width=[b - a for a, b in spans],
+            offset=0,
+            marker={"color": colour, "line": {"width": 0}},
+            customdata=spans,
             hovertemplate="%{customdata[0]:.3g} to %{customdata[1]:.3g}: %{y:,}<extra></extra>",
         )
-    )  # fmt: skip
+    )
     made.update_xaxes(title=x_title)
     made.update_yaxes(title="tokens", type="log", nticks=4, dtick=1)
     return made

@@ -23,14 +23,15 @@ _PANELS = (
 
 
 def figures(resolved: Sequence[Resolved]) -> pl.DataFrame:
-    """A row for each dictionary and checkpoint it reads: l0, fvu, pca_fvu, ce_score, pca_ce_score, dead_share."""
+    """A row for each dictionary and checkpoint it reads, with the figures that the panels show."""
     names = [name for ours, pca, _ in _PANELS for name in (ours, pca) if name]
     rows = []
     for r in resolved:
         if r.step.kind != "dictionary" or r.artefact is None:
             continue
         for checkpoint in r.step.config["checkpoints"]:
-            values = {name: _for(r.artefact.figures.get(name), checkpoint) for name in names}
+            figures_ = r.artefact.figures.get("metrics", r.artefact.figures)
+            values = {name: _for(figures_.get(name), checkpoint) for name in names}
             rows.append({"dictionary": r.step.name, "checkpoint": checkpoint, "k": r.step.config["k"]} | values)
     schema = {"dictionary": pl.String, "checkpoint": pl.String, "k": pl.Int64} | dict.fromkeys(
         names, pl.Float64
@@ -50,14 +51,14 @@ def pictures(plan: Plan, resolved: Sequence[Resolved], lab: str) -> None:
     missing = [d.name for d in plan.recipe.dictionaries if d.name not in set(table["dictionary"])]
     if not len(table):
         frame.caption(
-            f"{_listed(missing)} will stand here once the checkpoints have been grown and their activations read."
+            f"{_listed(missing)} will stand here once the checkpoints are grown and their activations read."
             if missing
             else "The recipe names no dictionary: `python -m workbench sae LAB --checkpoint NAME` adds one."
         )
         return
     frame.caption(
-        "Measured on held-out tokens with the inference dictionary. Bars are the dictionary's, the hollow marks are "
-        "PCA with k components on the same tokens; the line in the first panel is k."
+        "Measured on held-out tokens with the inference dictionary. Bars are the dictionary's, the hollow "
+        "marks are PCA with k components on the same tokens; the line in the first panel is k."
     )
     show.chart(_panels(table), "dictionaries", "L0, FVU, CE score and dead share of every dictionary", table)
     if missing:
@@ -87,21 +88,32 @@ def _panels(table: pl.DataFrame) -> go.Figure:
         texts = [words.share(v) if ours == "dead_share" else words.number(v) for v in values]
         made.add_trace(
             go.Bar(
-                x=values, y=places, orientation="h", marker={"color": colours, "line": {"width": 0}}, text=texts,
-                textposition="auto", cliponaxis=False, hovertext=labels,
+                x=values,
+                y=places,
+                orientation="h",
+                marker={"color": colours, "line": {"width": 0}},
+                text=texts,
+                textposition="outside" if ours == "dead_share" else "auto",
+                cliponaxis=False,
+                hovertext=labels,
                 hovertemplate="%{hovertext}: %{text}<extra>" + title + "</extra>",
             ),
-            1, at,
-        )  # fmt: skip
+            1,
+            at,
+        )
         if pca:
             made.add_trace(
                 go.Scatter(
-                    x=table[pca].to_list(), y=places, mode="markers", hovertext=labels,
+                    x=table[pca].to_list(),
+                    y=places,
+                    mode="markers",
+                    hovertext=labels,
                     marker={"symbol": "circle-open", "size": 10, "color": muted, "line": {"width": 2}},
                     hovertemplate="%{hovertext}: PCA %{x:.3f}<extra>" + title + "</extra>",
                 ),
-                1, at,
-            )  # fmt: skip
+                1,
+                at,
+            )
     for k in set(table["k"].to_list()):
         made.add_vline(x=k, line={"color": muted, "width": 1.5, "dash": "dot"}, row=1, col=1)
     made.update_yaxes(

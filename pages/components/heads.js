@@ -87,7 +87,7 @@ export default function (component) {
     return bytes.subarray(start, start + n * n)
   }
   const grid = root.appendChild(element("div", "grid"))
-  grid.style.gridTemplateColumns = `auto repeat(${data.n_heads}, minmax(34px, 92px))`
+  grid.style.gridTemplateColumns = `1.1rem repeat(${data.n_heads}, minmax(34px, 92px))`
   const box = root.appendChild(element("div", "box"))
   const buttons = []
   const choose = (layer, head, tell) => {

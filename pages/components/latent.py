@@ -1,4 +1,4 @@
-"""The dashboard of one latent: where it fires, how often, what it promotes; alone or checkpoint by checkpoint."""
+"""The dashboard of one latent: where it fires, how often, what it promotes; checkpoint by checkpoint."""
 
 from __future__ import annotations
 
@@ -42,6 +42,8 @@ def dashboard(found: Dashboard, colour: str, key: str) -> None:
         _examples(found, colour, key)
     with right:
         _pictures(found, colour, key)
+    if len(found.logits) > 1:
+        _heads(found, key)
 
 
 def _examples(found: Dashboard, colour: str, key: str) -> None:
@@ -88,12 +90,22 @@ def _pictures(found: Dashboard, colour: str, key: str) -> None:
         table = pl.DataFrame({"from": edges[:-1], "to": edges[1:], "tokens": counts})
         show.chart(made, f"{key}-histogram", f"how strongly latent {found.latent} fires", table)
     densities(found.densities, f"{key}-densities")
-    for checkpoint, logits in found.logits.items():
-        title = (
-            f"Through the head of {checkpoint}" if len(found.logits) > 1 else "What it promotes and suppresses"
-        )
-        st.markdown(f"##### {title}")
-        tokens_moved(logits, checkpoint, f"{key}-logits-{checkpoint}")
+    if len(found.logits) == 1:
+        st.markdown("##### What it promotes and suppresses")
+        for checkpoint, logits in found.logits.items():
+            tokens_moved(logits, checkpoint, f"{key}-logits-{checkpoint}")
+
+
+def _heads(found: Dashboard, key: str) -> None:
+    """What a crosscoder's latent promotes through the head of each of its checkpoints."""
+    st.markdown("##### What it promotes and suppresses, through the head of each checkpoint")
+    colours = theme.colours(list(found.logits))
+    for column, (name, logits) in zip(
+        st.columns(len(found.logits), gap="medium"), found.logits.items(), strict=True
+    ):
+        with column:
+            frame.name_tag(name, colours[name], _norm_share(found.row, name))
+            tokens_moved(logits, name, f"{key}-logits-{name}")
 
 
 def densities(by_checkpoint: Mapping[str, float], key: str) -> None:
@@ -118,24 +130,32 @@ def tokens_moved(logits: Logits, checkpoint: str, key: str) -> None:
         values,
         [colour if v > 0 else muted for v in values],
         "logits per unit of activation",
-        [words.number(v) for v in values],
+        None,
         row_height=19,
     )
     table = pl.DataFrame({"token": names, "logits": values})
     show.chart(made, key, f"tokens that the latent promotes and suppresses in {checkpoint}", table)
 
 
-def side_by_side(found: Dashboard, colours: Mapping[str, str], key: str) -> None:
+def side_by_side(found: Dashboard, cosines: Mapping[str, float], colours: Mapping[str, str], key: str) -> None:
     """One crosscoder latent in every checkpoint: the same texts, each checkpoint's own contribution."""
     headline(found)
-    densities(found.densities, f"{key}-densities")
+    left, right = st.columns([3, 2], gap="large")
+    with left:
+        densities(found.densities, f"{key}-densities")
+    with right:
+        frame.caption(
+            "Cosine between the latent's decoders in two checkpoints: 1 means the same direction, less means "
+            "that it rotated."
+        )
+        frame.facts([(pair, words.number(value)) for pair, value in cosines.items()])
     examples = chosen_examples(found, key)
     if not examples:
         frame.caption("It never fired on the held-out tokens: there are no texts to show.")
     else:
         frame.caption(
-            "The same texts in every column. The tint is what that checkpoint adds to the latent's preactivation, "
-            "on one scale for all; hover a token for the figure."
+            "The same texts in every column. The tint is what that checkpoint adds to the latent's "
+            "preactivation, on one scale for all; hover a token for the figure."
         )
     strongest = max((v for e in examples for c in e.contributions.values() for v in c), default=1.0)
     for column, name in zip(st.columns(len(found.logits), gap="medium"), found.logits, strict=True):

@@ -25,9 +25,14 @@ def view(table: FeatureTable, colour: str) -> int:
         found = _search(table)
         _table(found, table.name)
         chosen = st.number_input(
-            "Latent (or choose a row, or click a point)", 0, table.table.height - 1, default, key="latent",
-            bind="query-params", width=300,
-        )  # fmt: skip
+            "Latent (or choose a row, or click a point)",
+            0,
+            table.table.height - 1,
+            default,
+            key="latent",
+            bind="query-params",
+            width=300,
+        )
     with right:
         frame.caption(
             f"How often each of the {table.table.height:,} latents fires, from the commonest to the rarest. "
@@ -40,16 +45,17 @@ def view(table: FeatureTable, colour: str) -> int:
 
 
 def _search(table: FeatureTable) -> pl.DataFrame:
-    words, where = st.columns([2, 3], gap="medium", vertical_alignment="bottom")
-    with words:
-        text = st.text_input(
-            "Search", "", key="find", bind="query-params", placeholder="a word, a factor, a text"
-        )
-    with where:
-        place = st.segmented_control(
-            "Search in", [IN_EXAMPLES, IN_FACTOR, FIRES_ON], default=IN_EXAMPLES, required=True, key="where",
-            bind="query-params", label_visibility="collapsed",
-        )  # fmt: skip
+    text = st.text_input("Search", "", key="find", bind="query-params", placeholder="a word, a factor, a text")
+    place = st.segmented_control(
+        "Search in",
+        [IN_EXAMPLES, IN_FACTOR, FIRES_ON],
+        default=IN_EXAMPLES,
+        required=True,
+        key="where",
+        bind="query-params",
+        label_visibility="collapsed",
+        wrap=True,
+    )
     if not text:
         return table.table
     if place == IN_FACTOR:
@@ -74,21 +80,26 @@ def _table(found: pl.DataFrame, name: str) -> None:
             st.session_state["latent"] = int(shown["latent"][rows[0]])
 
     st.dataframe(
-        shown, key=key, hide_index=True, height=430, on_select=choose, selection_mode="single-row",
+        shown,
+        key=key,
+        hide_index=True,
+        height=430,
+        on_select=choose,
+        selection_mode="single-row",
         alt=f"latents of {name}: strongest tokens, density, largest activation, best factor, promoted tokens",
         column_config={
-            "latent": st.column_config.NumberColumn("latent", width="small", pinned=True),
+            "latent": st.column_config.NumberColumn("latent", width=64, pinned=True),
             "fires_with": st.column_config.NumberColumn("fires with", format="%.3g", width="small"),
             "on": st.column_config.TextColumn("on", width="small"),
             "hits": st.column_config.NumberColumn("texts", width="small"),
-            "top_tokens": st.column_config.ListColumn("fires on"),
-            "density": st.column_config.NumberColumn("density", format="percent", width="small"),
-            "max_activation": st.column_config.NumberColumn("strongest", format="%.3g", width="small"),
-            "factor": st.column_config.TextColumn("best factor"),
-            "factor_auroc": st.column_config.NumberColumn("AUROC", format="%.2f", width="small"),
+            "top_tokens": st.column_config.ListColumn("fires on", width=210),
+            "density": st.column_config.NumberColumn("density", format="percent", width=72),
+            "max_activation": st.column_config.NumberColumn("strongest", format="%.3g", width=76),
+            "factor": st.column_config.TextColumn("best factor", width=170),
+            "factor_auroc": st.column_config.NumberColumn("AUROC", format="%.2f", width=66),
             "promoted": st.column_config.ListColumn("promotes"),
         },
-    )  # fmt: skip
+    )
 
 
 def _densities(ranked: pl.DataFrame, chosen: int, colour: str) -> go.Figure:
@@ -97,16 +108,18 @@ def _densities(ranked: pl.DataFrame, chosen: int, colour: str) -> go.Figure:
     firing = ranked.filter(pl.col("density") > 0).with_row_index("rank", offset=1)
     made.add_trace(
         trace(
-            x=firing["rank"].to_list(), y=firing["density"].to_list(), mode="markers",
+            x=firing["rank"].to_list(),
+            y=firing["density"].to_list(),
+            mode="markers",
             marker={"color": colour, "size": 5, "opacity": 0.75},
-            customdata=list(zip(firing["latent"], firing["top_token"], strict=True)),
+            customdata=list(zip(firing["latent"], map(charts.plain, firing["top_token"]), strict=True)),
             hovertemplate="latent %{customdata[0]}: %{customdata[1]}<br>fires on %{y:.2~%}<extra></extra>",
         )
-    )  # fmt: skip
+    )
     if len(row := firing.filter(pl.col("latent") == chosen)):
         ring = {"size": 16, "symbol": "circle-open", "color": theme.palette().ink, "line": {"width": 2.5}}
         spot = {"x": row["rank"].to_list(), "y": row["density"].to_list()}
         made.add_trace(go.Scatter(**spot, mode="markers", marker=ring, hoverinfo="skip"))
     made.update_xaxes(title="latents, commonest first")
-    made.update_yaxes(title="share of tokens it fires on", type="log", dtick=1)
+    made.update_yaxes(title="share of tokens it fires on", type="log", tickformat=".1~%", nticks=8)
     return made

@@ -45,7 +45,7 @@ def _node(
         "progress": {"value": running["done"], "max": running["total"]}
         if growing and running.get("total")
         else None,
-        "figures": _figures(figures),
+        "figures": _figures(figures.get("metrics") or {}),
         "link": f"trace?{urlencode({'lab': lab, 'a': step.name})}" if resolved.artefact else None,
     }
 

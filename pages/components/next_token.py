@@ -26,8 +26,8 @@ def view(lab: Lab, question: asked.Question, traces: Mapping[str, Trace], colour
     from workbench.trace import candidates, n_kept
 
     frame.caption(
-        "Bars are the model's own probabilities after the last token; diamonds are what is left to draw from after "
-        "temperature, top-k and top-p, in that order."
+        "Bars are the model's own probabilities after the last token; diamonds are what is left to draw from "
+        "after temperature, top-k and top-p, in that order."
     )
     sampling, seed, say = _controls()
     for column, (address, trace) in zip(st.columns(len(traces), gap="large"), traces.items(), strict=True):
@@ -69,22 +69,24 @@ def _controls() -> tuple[Sampling, int, bool]:
 
 def _picture(found: list[Candidate], colour: str) -> go.Figure:
     made = charts.bars(
-        [c.shown for c in found],
+        [f"{c.shown}   {words.number(c.probability)}" for c in found],
         [c.probability for c in found],
         colour,
         "probability",
-        [words.number(c.probability) for c in found],
+        None,
         row_height=24,
     )
     made.data[0].marker.opacity = [0.35 if c.cut_by else 0.85 for c in found]
     made.add_trace(
         go.Scatter(
-            x=[c.reshaped for c in found], y=list(range(len(found))), mode="markers",
+            x=[c.reshaped for c in found],
+            y=list(range(len(found))),
+            mode="markers",
             marker={"symbol": "diamond-open", "size": 9, "color": theme.palette().muted, "line": {"width": 2}},
-            customdata=[f"{c.shown}: {words.number(c.reshaped)} {_CUT[c.cut_by]}" for c in found],
+            customdata=[f"{charts.plain(c.shown)}: {words.number(c.reshaped)} {_CUT[c.cut_by]}" for c in found],
             hovertemplate="%{customdata}<extra>as drawn</extra>",
         )
-    )  # fmt: skip
+    )
     return made
 
 

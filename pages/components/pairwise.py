@@ -1,4 +1,4 @@
-"""Latents of a crosscoder by one checkpoint's share of the decoder norm: two checkpoints, or one against many."""
+"""Latents by one checkpoint's share of the decoder norm: two checkpoints, or one against many."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def picture(
     made.update_xaxes(range=[-0.02, 1.02])
     made.update_xaxes(title=f"share of the decoder's norm that is {of}'s", row=2)
     made.update_yaxes(title="latents", row=1, nticks=3)
-    made.update_yaxes(title="share of tokens it fires on", type="log", row=2, dtick=1)
+    made.update_yaxes(title="share of tokens it fires on", type="log", row=2, tickformat=".1~%")
     made.update_layout(
         showlegend=True, bargap=0.08, legend={"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0}
     )
@@ -58,11 +58,15 @@ def _points(made: go.Figure, latents: pl.DataFrame, kind: str, of: str) -> None:
     trace = go.Scattergl if len(latents) > charts.WEBGL_ABOVE else go.Scatter
     made.add_trace(
         trace(
-            x=latents[f"w_{of}"].to_list(), y=latents["density"].to_list(), mode="markers",
-            name=f"{words.kind(kind)} ({len(latents):,})", marker=marker(kind) | {"size": 7, "opacity": 0.6},
-            customdata=list(zip(latents["latent"], latents["label"], strict=True)),
+            x=latents[f"w_{of}"].to_list(),
+            y=latents["density"].to_list(),
+            mode="markers",
+            name=f"{words.kind(kind)} ({len(latents):,})",
+            marker=marker(kind) | {"size": 7, "opacity": 0.6},
+            customdata=list(zip(latents["latent"], map(charts.plain, latents["label"]), strict=True)),
             hovertemplate="latent %{customdata[0]}: %{customdata[1]}<br>share %{x:.2f}, fires on %{y:.2~%}"
             "<extra>" + words.kind(kind) + "</extra>",
         ),
-        2, 1,
-    )  # fmt: skip
+        2,
+        1,
+    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import TYPE_CHECKING
 
 import polars as pl
@@ -14,39 +15,51 @@ if TYPE_CHECKING:
 
 
 def view(comparison: Comparison) -> int:
-    """Filter, picture, choice; the chosen latent's number."""
+    """Picture at the left; filter, choice and bounds at the right. The chosen latent's number."""
     latents = comparison.latents
     kinds = ternary.kinds_in_order(latents)
-    wanted = st.pills(
-        "Kinds shown", kinds, selection_mode="multi", default=kinds, key="kinds", bind="query-params",
-        format_func=words.kind,
-    )  # fmt: skip
-    shown = latents.filter(pl.col("kind").is_in(wanted))
-    frame.caption(_bounds(comparison))
-    default = latents.sort("density", descending=True)["latent"][0]
-    chosen = st.session_state.get("joint", default)
-    if len(shown):
-        _draw(comparison, shown, chosen)
-    else:
-        frame.caption("No kind is chosen: choose one above to see its latents.")
-    return int(
-        st.number_input(
-            "Latent (or click a point)",
-            0,
-            len(latents) - 1,
-            int(default),
-            key="joint",
+    left, right = st.columns([5, 2], gap="large")
+    with right:
+        wanted = st.pills(
+            "Kinds shown",
+            kinds,
+            selection_mode="multi",
+            default=kinds,
+            key="kinds",
             bind="query-params",
-            width=240,
+            format_func=words.kind,
         )
-    )
+        chosen = st.number_input(
+            "Latent (or click a point)", 0, len(latents) - 1, telling(latents), key="joint", bind="query-params"
+        )
+        frame.caption(_bounds(comparison))
+    shown = latents.filter(pl.col("kind").is_in(wanted))
+    with left:
+        if len(shown):
+            _draw(comparison, shown, int(chosen))
+        else:
+            frame.caption("No kind is chosen: choose one at the right to see its latents.")
+    return int(chosen)
+
+
+def telling(latents: pl.DataFrame) -> int:
+    """The latent to begin with: the most frequent of those that one checkpoint has alone, else of all."""
+    alone = latents.filter(pl.col("kind").str.starts_with("exclusive") & (pl.col("density") > 0))
+    return int((alone if len(alone) else latents).sort("density", descending=True)["latent"][0])
+
+
+def cosines(comparison: Comparison, latent: int) -> dict[str, float]:
+    """Cosines between the latent's decoders, by pair of checkpoints."""
+    row = comparison.latents.filter(pl.col("latent") == latent).row(0, named=True)
+    pairs = itertools.combinations(comparison.checkpoints, 2)
+    return {f"{a} and {b}": row[f"cosine_{a}_{b}"] for a, b in pairs}
 
 
 def _draw(comparison: Comparison, shown: pl.DataFrame, chosen: int) -> None:
     names, bounds = comparison.checkpoints, comparison.bounds
     if len(names) == 3:
         made = ternary.picture(shown, names, bounds, chosen)
-        said = f"latents of {comparison.dictionary} between {', '.join(names)}; each point's place is whose norm it has"
+        said = f"latents of {comparison.dictionary} between {', '.join(names)}; its place is whose norm it has"
     else:
         of = names[-1]
         if len(names) > 2:
@@ -59,8 +72,8 @@ def _draw(comparison: Comparison, shown: pl.DataFrame, chosen: int) -> None:
 def _bounds(comparison: Comparison) -> str:
     bounds, n = comparison.bounds, len(comparison.checkpoints)
     said = (
-        f"A latent is shared where every checkpoint's part of its decoder norm is within {bounds['shared']:g} of 1/{n}, "
-        f"only in one where that one has at least {bounds['exclusive']:g}"
+        f"A latent is shared where every checkpoint's part of its decoder norm is within {bounds['shared']:g} "
+        f"of 1/{n}, only in one where that one has at least {bounds['exclusive']:g}"
     )
     if n > 2:
         said += (

@@ -22,7 +22,7 @@ def chart(
 
 
 def clickable(figure: go.Figure, key: str, alt: str, table: pl.DataFrame, chooser: str) -> None:
-    """Draw a chart whose points can be chosen: the first value of the point's `customdata` goes to `chooser`."""
+    """Draw a chart whose points can be chosen: `customdata[0]` of the point goes to widget `chooser`."""
 
     def choose() -> None:
         points = st.session_state[key]["selection"]["points"]

@@ -25,7 +25,9 @@ def curves(resolved: Sequence[Resolved]) -> None:
         (name, found) for name, folder in folders if (found := store.metrics(folder)) is not None and len(found)
     ]
     if not known:
-        frame.caption("No stage has begun to train yet; its curves stand here from its first steps on.")
+        frame.caption(
+            "No stage has written a curve yet; curves stand here from the first steps of training on."
+        )
         return
     for start in range(0, len(known), PER_ROW):
         columns = st.columns(PER_ROW, gap="medium")
@@ -35,9 +37,14 @@ def curves(resolved: Sequence[Resolved]) -> None:
                 names = sorted(metrics["name"].unique().to_list())
                 first = names.index(growth.main_metric(names))
                 chosen = st.selectbox(
-                    f"Figure of {name}", names, index=first, key=f"curve-{name}", bind="query-params",
-                    format_func=words.metric, label_visibility="collapsed",
-                )  # fmt: skip
+                    f"Figure of {name}",
+                    names,
+                    index=first,
+                    key=f"curve-{name}",
+                    bind="query-params",
+                    format_func=words.metric,
+                    label_visibility="collapsed",
+                )
                 curve = metrics.filter(metrics["name"] == chosen).select("step", "value")
                 made = charts.line(curve, "step", "value", colour[name], "step", "")
                 show.chart(
@@ -47,7 +54,7 @@ def curves(resolved: Sequence[Resolved]) -> None:
 
 def samples(lab: Lab, resolved: Sequence[Resolved]) -> None:
     """What the snapshots of a stage say to one prompt, from its first step to its last."""
-    names = list(dict.fromkeys(theme.stage_of(a) for a in store.addresses(lab)))
+    names = list(dict.fromkeys(theme.stage_of(a) for a in store.addresses(lab) if "@" in a))
     if not names:
         return
     if not st.toggle(

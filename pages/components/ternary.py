@@ -104,20 +104,27 @@ def _points(made: go.Figure, latents: pl.DataFrame, kind: str, names: Sequence[s
     shares = latents.select([f"w_{name}" for name in names]).rows()
     x, y = zip(*(place(w) for w in shares), strict=True)
     said = [" · ".join(f"{n} {words.share(v)}" for n, v in zip(names, w, strict=True)) for w in shares]
-    labels = latents["label"].to_list()
+    labels = [charts.plain(label) for label in latents["label"]]
     trace = go.Scattergl if len(latents) > charts.WEBGL_ABOVE else go.Scatter
     made.add_trace(
         trace(
-            x=x, y=y, mode="markers", name=f"{words.kind(kind)} ({len(latents):,})",
-            marker=marker(kind) | {
-                "size": latents["density"].to_list(), "sizemode": "area", "sizeref": 2 * largest / LARGEST**2,
-                "sizemin": 3, "opacity": 0.45 if kind in ("shared", "between") else 0.9,
+            x=x,
+            y=y,
+            mode="markers",
+            name=f"{words.kind(kind)} ({len(latents):,})",
+            marker=marker(kind)
+            | {
+                "size": latents["density"].to_list(),
+                "sizemode": "area",
+                "sizeref": 2 * largest / LARGEST**2,
+                "sizemin": 3,
+                "opacity": 0.45 if kind in ("shared", "between") else 0.9,
             },
             customdata=list(zip(latents["latent"], labels, said, latents["density"], strict=True)),
             hovertemplate="latent %{customdata[0]}: %{customdata[1]}<br>%{customdata[2]}"
             "<br>fires on %{customdata[3]:.2~%} of tokens<extra>" + words.kind(kind) + "</extra>",
         )
-    )  # fmt: skip
+    )
 
 
 def _outline(

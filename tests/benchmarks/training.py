@@ -40,7 +40,7 @@ from workbench.progress import Progress
 from workbench.recipe import BaseConfig, ModelConfig, load_preset
 from workbench.windows import MixedWindows
 
-WARM_UP = 16  # steps before the clock starts: allocator, threads and caches settle
+WARM_UP = 8  # steps before the clock starts: allocator, threads and caches settle
 
 
 class StepClock(LabCallback):
@@ -97,19 +97,24 @@ def ours(task: Task) -> Mapping[str, float]:
 def bare_loop(task: Task) -> Mapping[str, float]:
     """The same training in a dozen lines of PyTorch."""
     began = time.perf_counter()
-    device = best_device()
-    model = copy.deepcopy(task.model).to(device).train()
-    optimizer = MuonWithAdamW(model, task.config.muon_lr, task.config.lr)
-    schedule = trapezoid(optimizer, task.config.steps, warmup=0.02, decay=0.5)
-    parts = task.config.gradient_accumulation
-    size = task.config.batch_size // parts
+    rate = task.rate(train_bare(copy.deepcopy(task.model).to(best_device()), task))
+    work = task.config.steps * task.tokens_per_step / rate
+    return {"tokens_per_s": rate, "set_up_s": max(0.0, time.perf_counter() - began - work)}
+
+
+def train_bare(model: PreTrainedModel, task: Task) -> list[float]:
+    """Train `model` in place with PyTorch alone; when each step ended, in seconds."""
+    config, device = task.config, model.device.type
+    optimizer = MuonWithAdamW(model.train(), config.muon_lr, config.lr)
+    schedule = trapezoid(optimizer, config.steps, warmup=0.02, decay=0.5)
+    size = config.batch_size // config.gradient_accumulation
     at, ends = 0, []
-    for _ in range(task.config.steps):
-        for _ in range(parts):
+    for _ in range(config.steps):
+        for _ in range(config.gradient_accumulation):
             windows = [task.data[i] for i in range(at, at + size)]
             batch = {key: torch.stack([w[key] for w in windows]).to(device) for key in windows[0]}
-            with torch.autocast(device, dtype=torch.bfloat16, enabled=task.config.bf16):
-                loss = model(**batch).loss / parts
+            with torch.autocast(device, dtype=torch.bfloat16, enabled=config.bf16):
+                loss = model(**batch).loss / config.gradient_accumulation
             loss.backward()
             at += size
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
@@ -118,9 +123,7 @@ def bare_loop(task: Task) -> Mapping[str, float]:
         optimizer.zero_grad()
         _synchronise()
         ends.append(time.perf_counter())
-    rate = task.rate(ends)
-    work = task.config.steps * task.tokens_per_step / rate
-    return {"tokens_per_s": rate, "set_up_s": max(0.0, time.perf_counter() - began - work)}
+    return ends
 
 
 def matmul_rate(dtype: torch.dtype, seconds: float) -> float:
@@ -162,7 +165,7 @@ def _synchronise() -> None:
 def compare(quick: bool) -> report.Row:
     """Train both in turn and lay them beside the machine's rates."""
     recipe = load_preset("quick")
-    config = dataclasses.replace(recipe.base, steps=WARM_UP + (32 if quick else 96))
+    config = dataclasses.replace(recipe.base, steps=WARM_UP + (16 if quick else 96))
     task = Task.of(recipe.model, config, recipe.tokenizer.vocab_size)
     rates = {name: matmul_rate(getattr(torch, name), 0.2 if quick else 1.0) for name in ("float32", "bfloat16")}
     ours(task)  # the first trainer of a process imports and compiles what the later ones find ready

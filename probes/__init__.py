@@ -1,0 +1,1 @@
+"""One question per file: each a runnable script with a pure function inside."""

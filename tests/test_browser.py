@@ -1,0 +1,114 @@
+"""One journey in a real browser: from the Lab page to a latent's dashboard, and markup that stays text."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from workbench.lab import Lab
+
+ROOT = Path(__file__).parents[1]
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+FLAGS = (
+    "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
+    "--disable-component-update", "--disable-sync",
+)  # fmt: skip
+PATIENCE = 120_000  # ms: the first view imports torch, perhaps beside other work
+
+pytestmark = pytest.mark.skipif(
+    CHROMIUM is None, reason="there is no chromium here: the browser journey is left out"
+)
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@pytest.fixture(scope="module")
+def address(tiny_lab: Lab) -> Iterator[str]:
+    """The app, served for the tiny lab."""
+    port = free_port()
+    command = [sys.executable, "-m", "streamlit", "run", "pages/app.py", "--server.port", str(port)]
+    home = {"MARBLE_HOME": str(tiny_lab.path.parent), "MARBLE_LAB": tiny_lab.name}
+    with subprocess.Popen(
+        command, cwd=ROOT, env=os.environ | home, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    ) as server:
+        try:
+            _wait_until_up(port, server)
+            yield f"http://127.0.0.1:{port}"
+        finally:
+            server.terminate()
+
+
+def _wait_until_up(port: int, server: subprocess.Popen[bytes]) -> None:
+    for _ in range(240):
+        assert server.poll() is None, "the app ended before it answered"
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{port}/_stcore/health", timeout=5):
+                return
+        except OSError:
+            time.sleep(0.25)
+    raise AssertionError("the app did not answer within a minute")
+
+
+@pytest.fixture
+def page(address: str) -> Iterator[Any]:
+    """A page of a fresh browser; any script error fails the test."""
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=list(FLAGS))
+        opened = browser.new_page(viewport={"width": 1440, "height": 1800})
+        opened.set_default_timeout(PATIENCE)
+        failures: list[str] = []
+        opened.on("pageerror", lambda error: failures.append(str(error)))
+        yield opened
+        browser.close()
+        assert failures == []
+
+
+def test_from_the_lab_to_a_latents_dashboard(address: str, page: Any) -> None:
+    page.goto(address)
+    page.get_by_role("heading", name="Lineage").wait_for()
+    page.get_by_role("heading", name="grpo").wait_for()
+    page.get_by_role("link", name="sae-sft").click()
+    page.get_by_role("heading", name="Features").wait_for()
+    number = page.get_by_label("Latent (or choose a row, or click a point)")
+    number.fill("5")
+    number.press("Enter")
+    page.get_by_role("heading", name="Latent 5:").wait_for()
+    page.wait_for_url("**latent=5**")
+    page.goto(page.url)  # the address alone brings the same view
+    page.get_by_role("heading", name="Latent 5:").wait_for()
+
+
+def test_markup_in_a_prompt_shows_as_text(address: str, page: Any) -> None:
+    page.goto(f"{address}/trace?prompt=%3Cimg%20src%3Dx%20onerror%3D%22window.hurt%3D1%22%3E&b=none")
+    page.get_by_role("heading", name="The next token").wait_for()
+    page.get_by_label("tokens of the prompt").get_by_text("onerror", exact=False).first.wait_for(
+        state="attached"
+    )
+    assert page.evaluate("window.hurt") is None
+    assert page.locator("img[src=x]").count() == 0
+
+
+def test_a_head_is_chosen_by_keyboard(address: str, page: Any) -> None:
+    page.goto(f"{address}/trace?b=none")
+    head = page.get_by_role("button", name="layer 1, head 1")
+    head.wait_for()
+    head.focus()
+    page.keyboard.press("Enter")
+    page.wait_for_url("**head=1.1**")
+    page.get_by_role("heading", name="layer 1, head 1").wait_for()

@@ -1,0 +1,152 @@
+"""Every page, run without a browser: it draws, refuses in one sentence, and its geometry keeps its laws."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from streamlit.testing.v1 import AppTest
+
+from pages.components import charts, ternary, words
+from workbench.comparison import BOUNDS, kinds
+from workbench.lab import Lab
+from workbench.recipe import load_preset, write_recipe
+
+APP = str(Path(__file__).parents[1] / "pages" / "app.py")
+TIMEOUT = 180  # seconds; the first page of a session imports torch
+
+
+def opened(page: str, **query: str) -> AppTest:
+    """The app at a page, with query parameters."""
+    app = AppTest.from_file(APP, default_timeout=TIMEOUT)
+    app.run()
+    app.switch_page(f"{page}_page.py")
+    for name, value in query.items():
+        app.query_params[name] = value
+    return app.run()
+
+
+def sentences(app: AppTest) -> list[str]:
+    """What the page says in `st.html` blocks."""
+    return [block.proto.body for block in app.get("html")]
+
+
+def errors(app: AppTest) -> list[str]:
+    """Sentences about something that went wrong."""
+    return [text for text in sentences(app) if 'role="alert"' in text]
+
+
+@pytest.mark.parametrize(
+    ("page", "headers"),
+    [
+        ("lab", ["Lineage", "Training", "Dictionaries", "Comparisons", "On disk"]),
+        (
+            "trace",
+            ["Tokens", "What each layer would say next", "What attention looks back at", "The next token"],
+        ),
+        ("features", []),
+        ("compare", ["Shared and exclusive latents", "How predictions part", "Loss by domain"]),
+    ],
+)
+def test_page_draws_a_grown_lab(tiny_lab: Lab, page: str, headers: list[str]) -> None:
+    app = opened(page, lab=tiny_lab.name)
+    assert not app.exception
+    assert errors(app) == []
+    assert app.title[0].value.lower() == page
+    assert [header.value for header in app.header] == headers
+
+
+@pytest.mark.parametrize("page", ["lab", "trace", "features", "compare"])
+def test_page_of_a_lab_with_nothing_in_it_says_what_to_do(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, page: str
+) -> None:
+    monkeypatch.setenv("MARBLE_HOME", str(tmp_path))
+    write_recipe(tmp_path / "new" / "recipe.toml", load_preset("quick"))
+    app = opened(page, lab="new")
+    assert not app.exception
+    assert errors(app) == []
+    assert any("yet" in text for text in sentences(app))
+
+
+def test_home_without_a_lab_says_how_to_grow_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MARBLE_HOME", str(tmp_path))
+    app = opened("lab")
+    assert not app.exception
+    assert any("python -m workbench up" in text for text in sentences(app))
+
+
+def test_unknown_lab_in_the_address_names_the_near_ones(tiny_lab: Lab) -> None:
+    app = opened("lab", lab="tinny")
+    assert not app.exception
+    [sentence] = errors(app)
+    assert "did you mean 'tiny'" in sentence
+
+
+def test_damaged_weights_are_one_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tiny_lab: Lab
+) -> None:
+    import shutil
+
+    monkeypatch.setenv("MARBLE_HOME", str(tmp_path))
+    shutil.copytree(tiny_lab.path, tmp_path / "hurt")
+    [weights] = (tmp_path / "hurt" / "checkpoint").glob("base-*/model.safetensors")
+    hurt = bytearray(weights.read_bytes())
+    hurt[-1] ^= 255
+    weights.write_bytes(hurt)
+    app = opened("trace", lab="hurt", a="base")
+    assert not app.exception
+    [sentence] = errors(app)
+    assert "model.safetensors" in sentence
+
+
+def test_latent_of_the_address_is_the_one_shown(tiny_lab: Lab) -> None:
+    app = opened("features", lab=tiny_lab.name, dictionary="sae-sft", latent="5")
+    assert app.subheader[0].value.startswith("Latent 5:")
+
+
+def test_search_that_finds_nothing_says_so(tiny_lab: Lab) -> None:
+    app = opened("features", lab=tiny_lab.name, find="no such word anywhere")
+    assert not app.exception
+    assert any("No latent matches" in text for text in sentences(app))
+
+
+def test_markup_in_a_sentence_is_text(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MARBLE_HOME", str(tmp_path))
+    write_recipe(tmp_path / "new" / "recipe.toml", load_preset("quick"))
+    app = opened("lab", lab="<script>alert(1)</script>")
+    [sentence] = errors(app)
+    assert "<script" not in sentence
+    assert "&lt;script" in sentence
+
+
+def test_corners_of_the_triangle_are_whole_shares() -> None:
+    assert ternary.place((1, 0, 0)) == (0, 0)
+    assert ternary.place((0, 1, 0)) == (1, 0)
+    assert ternary.place((0, 0, 1)) == pytest.approx((0.5, 3**0.5 / 2))
+
+
+def test_outlines_hold_latents_of_their_kind_and_their_edges_are_the_bounds() -> None:
+    names = ("base", "sft", "grpo")
+    for kind, corners in ternary.regions(BOUNDS, names).items():
+        outline = np.array(corners)
+        assert outline.sum(axis=1) == pytest.approx(1)
+        middle = outline.mean(axis=0)
+        inside = middle + 0.98 * (outline - middle)
+        beyond = middle + 1.05 * (outline - middle)
+        beyond = beyond[(beyond >= 0).all(axis=1)]
+        assert set(kinds(inside, names)) == {kind}
+        assert kind not in kinds(beyond, names)
+
+
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [(1_213_568, "1.21 M"), (0.5, "0.5"), (0, "0"), (1200, "1,200"), (3e-5, "3e-05"), (None, "–")],
+)
+def test_numbers_as_people_read_them(value: float | None, said: str) -> None:
+    assert words.number(value) == said
+
+
+def test_labels_of_charts_show_markup_as_text() -> None:
+    made = charts.bars(["<b>bold</b>"], [1.0], "#000000", "", None)
+    assert made.layout.yaxis.ticktext == ("&lt;b&gt;bold&lt;/b&gt;",)
