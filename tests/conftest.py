@@ -36,6 +36,7 @@ def tiny_recipe() -> Recipe:
             n_countries=12,
             n_words=150,
             n_chats=600,
+            n_questions=60,
         ),
         tokenizer=replace(quick.tokenizer, vocab_size=512),
         model=replace(quick.model, n_layers=2, d_model=32, n_heads=2, d_mlp=64, n_ctx=64),

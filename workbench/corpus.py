@@ -19,7 +19,7 @@ from workbench.lab import Artefact
 from workbench.lexicon import World, leaf_factors, make_world, with_ancestors
 from workbench.recipe import CorpusConfig
 from workbench.sources import load_source
-from workbench.tasks import ASSISTANT, END, REWARDED, Question, all_questions, choose, gold_chat, sum_use
+from workbench.tasks import ASSISTANT, END, REWARDED, TASKS, Question, all_questions, choose, gold_chat, sum_use
 from workbench.world import WorldText, world_documents
 
 SPLITS = ("train", "dictionary", "heldout")
@@ -150,33 +150,24 @@ def _world_rows(
 
 
 def _chat_rows(questions: Sequence[Question], config: CorpusConfig) -> Iterable[dict[str, Any]]:
-    """Gold chats: demonstrations for SFT, prompts for RL, and those of the other two splits.
-
-    Demonstrations are drawn with equal numbers a task as far as distinct questions go.
-    """
+    """Gold chats: demonstrations for SFT, prompts for RL, and those of the other two splits."""
     rng = random.Random(f"chats {config.seed}")
-    for use, stage, split in (
-        ("train", "sft", "train"),
-        ("rl", "grpo", "train"),
-        ("dictionary", None, "dictionary"),
-        ("heldout", None, "heldout"),
+    for use, stage, split, most in (
+        ("train", "sft", "train", config.n_chats // len(TASKS)),
+        ("rl", "grpo", "train", None),
+        ("dictionary", None, "dictionary", config.n_questions),
+        ("heldout", None, "heldout", config.n_questions),
     ):
-        for task in ("capitals", "sums", "letter_counts", "spelling"):
-            if stage == "grpo" and task not in REWARDED:
-                continue
+        for task in REWARDED if stage == "grpo" else TASKS:
             chosen = choose(questions, use, task)
             rng.shuffle(chosen)
-            for i, question in enumerate(chosen[: config.n_chats // 4] if stage == "sft" else chosen):
+            for i, question in enumerate(chosen[:most]):
                 worked = task in REWARDED and rng.random() < config.worked_share
                 document = gold_chat(question, worked)
                 row = _row(f"{use}-{task}-{i}", split, "chat", stage, document)
                 answer = document.text.split(ASSISTANT)[1].removesuffix(END)
-                yield row | {
-                    "question": question.prompt,
-                    "answer": answer,
-                    "task": task,
-                    "result": question.result,
-                }
+                about = {"question": question.prompt, "answer": answer}
+                yield row | about | {"task": task, "result": question.result}
 
 
 def _row(id_: str, split: str, domain: str, stage: str | None, document: WorldText) -> dict[str, Any]:

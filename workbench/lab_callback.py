@@ -99,9 +99,10 @@ class LabCallback(TrainerCallback):
         if not torch.isfinite(norms).all():
             kept = sorted(p.name for p in (self.folder / "snapshots").glob("step-*"))
             raise Failure(
-                f"the loss or its gradient is not finite in batch {state.global_step + 1} of {state.max_steps}: "
-                f"training stopped before the weights took that step; the last good snapshot is "
-                f"{kept[-1] if kept else 'none'}; lower the learning rate or look for a damaged input"
+                f"the loss or its gradient is not finite in batch {state.global_step + 1} "
+                f"of {state.max_steps}: training stopped before the weights took that step; "
+                f"the last good snapshot is {kept[-1] if kept else 'none'}; "
+                "lower the learning rate or look for a damaged input"
             )
 
     def on_step_end(

@@ -25,8 +25,8 @@ def speak(
     read = read_prompt(tokenizer, prompt, room, chat=chat)
     if read.n_cut:
         raise Misuse(
-            f"the prompt is {read.n_cut} tokens too long: the context holds {checkpoint.n_ctx} and {max_new_tokens} "
-            "are to be written; shorten the prompt or ask for fewer with --tokens"
+            f"the prompt is {read.n_cut} tokens too long: the context holds {checkpoint.n_ctx} and "
+            f"{max_new_tokens} are to be written; shorten the prompt or ask for fewer with --tokens"
         )
     asked = temperature if temperature > 0 else None
     return complete(checkpoint.model(), tokenizer, [read.ids], max_new_tokens, asked, seed)[0].text

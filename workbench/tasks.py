@@ -104,9 +104,9 @@ def _sums() -> list[Question]:
 
 
 def counted_letters(word: str) -> list[str]:
-    """Letters worth asking about: all that stand in the word, and two that do not."""
+    """Letters worth asking about: all that stand in the word, and three that do not."""
     absent = sorted(set("aeinorst") - set(word))
-    return sorted(set(word)) + random.Random(f"letters {word}").sample(absent, min(2, len(absent)))
+    return sorted(set(word)) + random.Random(f"letters {word}").sample(absent, min(3, len(absent)))
 
 
 def _letter_counts(world: World) -> list[Question]:

@@ -108,7 +108,7 @@ def build(build: Build) -> Mapping[str, Any]:
     build.progress.advance()
     tokenizer = as_pretrained(trained, build.plan.recipe.model.n_ctx)
     tokenizer.save_pretrained(build.draft.path)
-    sample = "".join(texts.head(2000))
+    sample = "".join(text[:5_000] for text in texts.head(200))
     n_tokens = len(trained.encode(sample).ids)
     build.progress.advance()
     return {"vocab_size": size, "bytes_per_token": len(sample.encode()) / n_tokens}

@@ -19,7 +19,8 @@ def dress() -> None:
     """Page settings, logo and style sheet; called once per run, before the page."""
     st.set_page_config(page_title="Marble", layout="wide", page_icon=str(theme.HERE / "icon.svg"))
     st.logo(str(theme.HERE / "marble.svg"), size="large")
-    st.html(f"<style>{theme.source('style.css')}</style>")
+    alarm = f":root {{ --marble-alarm: {theme.palette().alarm}; }}"
+    st.html(f"<style>{alarm}{theme.source('style.css')}</style>")
 
 
 def labs() -> list[str]:

@@ -11,6 +11,7 @@ from pages.components import charts, frame, store, theme, words
 from workbench import jobs
 from workbench.lab import Lab
 from workbench.plan import Plan, Resolved, resolve
+from workbench.serve import grow_in_background
 
 POLL_RUNNING, POLL_IDLE = 1.0, 3.0  # seconds
 
@@ -119,8 +120,7 @@ def _resting(lab: Lab, newest: jobs.Job | None, n_missing: int, n_steps: int) ->
         f"Begin here, or run `python -m workbench grow {lab.name}`."
     )
     if st.button("Grow what is missing", key="grow", type="primary"):
-        jobs.start(lab, ["grow", lab.name])
-        frame.caption("Begun: progress shows here in a moment.")
+        frame.caption(f"{grow_in_background(lab)}.")
 
 
 _ENDED = {"failed": "failed", "lost": "was cut off", "stopped": "was stopped"}

@@ -27,6 +27,7 @@ class Palette:
     panel: str
     page: str
     accent: str
+    alarm: str
     stages: dict[str, str]
     others: tuple[str, ...]
 
@@ -38,6 +39,7 @@ LIGHT = Palette(
     panel="#f2f0eb",
     page="#fbfaf7",
     accent="#35596e",
+    alarm="#a8323f",
     stages={"base": "#2f6690", "sft": "#b97f12", "grpo": "#b1445a"},
     others=("#3e8e7e", "#7a5ba6", "#6f7b3a", "#5f6b76"),
 )
@@ -48,6 +50,7 @@ DARK = Palette(
     panel="#1e2125",
     page="#15171a",
     accent="#9fc0d3",
+    alarm="#f0909a",
     stages={"base": "#78b0dc", "sft": "#e5bc62", "grpo": "#ee8ea0"},
     others=("#7fcab9", "#b79bdd", "#b9c47f", "#a9b4be"),
 )

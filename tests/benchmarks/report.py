@@ -138,4 +138,4 @@ def _number(value: float | None) -> str:
 
 
 def _short(figures: Mapping[str, Any]) -> str:
-    return ", ".join(f"{k} {_number(v) if isinstance(v, int | float) else v}" for k, v in figures.items())
+    return ", ".join(f"{k} {v if isinstance(v, bool | str) else _number(v)}" for k, v in figures.items())
