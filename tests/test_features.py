@@ -65,8 +65,8 @@ def test_a_planted_latent_is_given_its_factor(tokens):
         columns.append(hit * rng.uniform(1, 2, len(tokens)) + 0.1 * (rng.random(len(tokens)) < 0.01))
     noise = rng.random(len(tokens)) * (rng.random(len(tokens)) < 0.05)
     found = best_factors(index_of([*columns, noise, np.zeros(len(tokens))]), tokens)
-    same = [np.array_equal(factor_column(tokens, f), factor_column(tokens, g)) for f, g in zip(planted, found.factor, strict=False)]  # fmt: skip
-    assert all(same)
+    for factor, given in zip(planted, found.factor, strict=False):
+        assert np.array_equal(factor_column(tokens, factor), factor_column(tokens, int(given)))
     assert (found.auroc[:4] > 0.95).all()
     assert found.auroc[4] < 0.75
     assert found.factor[5] == -1
@@ -113,12 +113,12 @@ def test_search_finds_exactly_the_latents_whose_excerpts_hold_the_text(table):
     tokens = table.token_set
     data = [read(shown) for shown in tokens.vocabulary]
     for text in ("capital", "<script>", "ZZZ nowhere"):
-        expected = {
-            latent
-            for latent in range(table.index.n_latents)
-            for found in top_excerpts(table.index, tokens, latent)
-            if text.lower() in b"".join(data[i] for i in tokens.tokens[found.start : found.stop]).decode(errors="replace").lower()
-        }  # fmt: skip
+        expected = set()
+        for latent in range(table.index.n_latents):
+            for found in top_excerpts(table.index, tokens, latent):
+                shown = b"".join(data[i] for i in tokens.tokens[found.start : found.stop])
+                if text.lower() in shown.decode(errors="replace").lower():
+                    expected.add(latent)
         assert set(table.search(text)["latent"]) == expected
         assert bool(expected) == (text != "ZZZ nowhere")
 

@@ -10,9 +10,10 @@ from pathlib import Path
 import pytest
 
 from workbench.care import prune
+from workbench.disk import plain_disk_errors
 from workbench.errors import Failure, Misuse
 from workbench.grow import prepare
-from workbench.lab import MANIFEST, Lab, artefact_id, plain_disk_errors, read_artefact
+from workbench.lab import MANIFEST, Lab, artefact_id, read_artefact
 from workbench.plan import Plan, plan
 from workbench.recipe import load_preset, read_recipe, write_recipe
 

@@ -17,11 +17,18 @@ APP = str(Path(__file__).parents[1] / "pages" / "app.py")
 TIMEOUT = 180  # seconds; the first page of a session imports torch
 
 
+@pytest.fixture(autouse=True)
+def _default_lab(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The lab is named as `up` names it: `AppTest` drops an address's `lab` when it switches pages."""
+    monkeypatch.setenv("MARBLE_LAB", "tiny")
+
+
 def opened(page: str, **query: str) -> AppTest:
     """The app at a page, with query parameters."""
     app = AppTest.from_file(APP, default_timeout=TIMEOUT)
-    app.run()
-    app.switch_page(f"{page}_page.py")
+    if page != "lab":
+        app.run()
+        app.switch_page(f"{page}_page.py")
     for name, value in query.items():
         app.query_params[name] = value
     return app.run()
@@ -50,7 +57,7 @@ def errors(app: AppTest) -> list[str]:
     ],
 )
 def test_page_draws_a_grown_lab(tiny_lab: Lab, page: str, headers: list[str]) -> None:
-    app = opened(page, lab=tiny_lab.name)
+    app = opened(page)
     assert not app.exception
     assert errors(app) == []
     assert app.title[0].value.lower() == page
@@ -63,7 +70,7 @@ def test_page_of_a_lab_with_nothing_in_it_says_what_to_do(
 ) -> None:
     monkeypatch.setenv("MARBLE_HOME", str(tmp_path))
     write_recipe(tmp_path / "new" / "recipe.toml", load_preset("quick"))
-    app = opened(page, lab="new")
+    app = opened(page)
     assert not app.exception
     assert errors(app) == []
     assert any("yet" in text for text in sentences(app))
@@ -89,24 +96,25 @@ def test_damaged_weights_are_one_sentence(
     import shutil
 
     monkeypatch.setenv("MARBLE_HOME", str(tmp_path))
+    monkeypatch.setenv("MARBLE_LAB", "hurt")
     shutil.copytree(tiny_lab.path, tmp_path / "hurt")
     [weights] = (tmp_path / "hurt" / "checkpoint").glob("base-*/model.safetensors")
     hurt = bytearray(weights.read_bytes())
     hurt[-1] ^= 255
     weights.write_bytes(hurt)
-    app = opened("trace", lab="hurt", a="base")
+    app = opened("trace", a="base")
     assert not app.exception
     [sentence] = errors(app)
     assert "model.safetensors" in sentence
 
 
 def test_latent_of_the_address_is_the_one_shown(tiny_lab: Lab) -> None:
-    app = opened("features", lab=tiny_lab.name, dictionary="sae-sft", latent="5")
+    app = opened("features", dictionary="sae-sft", latent="5")
     assert app.subheader[0].value.startswith("Latent 5:")
 
 
 def test_search_that_finds_nothing_says_so(tiny_lab: Lab) -> None:
-    app = opened("features", lab=tiny_lab.name, find="no such word anywhere")
+    app = opened("features", find="no such word anywhere")
     assert not app.exception
     assert any("No latent matches" in text for text in sentences(app))
 

@@ -27,7 +27,6 @@ from workbench.lab import Lab
 from workbench.lab_callback import LabCallback, latest_resume, snapshot_steps
 from workbench.recipe import write_recipe
 from workbench.stage import load_parent
-from workbench.windows import MixedWindows
 
 
 class CutOff(Exception):
@@ -71,10 +70,9 @@ def _train(stage: str, lab: Lab, folder: Path, kill: int | None) -> dict[str, to
     callback = KillingCallback(folder, kill)
     if stage == "base":
         model = base.new_model(recipe.model, len(tokenizer), seed=0)
-        prose, world = base.streams(corpus, tokenizer)
+        prose, world = (base.training_documents(corpus, tokenizer, domain) for domain in ("prose", "world"))
         config = recipe.base
-        n = config.steps * config.batch_size
-        data = MixedWindows(prose, world, n, recipe.model.n_ctx, config.prose_share, 1, config.seed)
+        data = base.windows(prose, world, config, recipe.model.n_ctx, tokenizer.bos_token_id)
         base.train(folder, model, data, config, callback)
     elif stage == "sft":
         model = load_parent(lab.find("checkpoint", "base"), seed=0)

@@ -195,3 +195,14 @@ def test_a_hub_out_of_reach_is_one_sentence(monkeypatch):
     with pytest.raises(Failure, match=r"'a/b' cannot be reached on the hub .*give local files") as caught:
         next(load_source("hub:a/b", EVERYTHING))
     assert "\n" not in str(caught.value)
+
+
+def test_rows_of_a_hub_dataset_become_documents(tmp_path, monkeypatch):
+    """The library reads a folder `owner/name` below the present one as it reads the hub's."""
+    (tmp_path / "owner" / "name").mkdir(parents=True)
+    _table(tmp_path / "owner" / "name" / "train.jsonl", [{"text": f"story {i}"} for i in range(12)])
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("huggingface_hub.HfApi.dataset_info", lambda *args, **kwargs: None)
+    for source in ("hub:owner/name", "hub:owner/name:default"):
+        documents = list(load_source(source, EVERYTHING))
+        assert [d["text"] for d in documents] == [f"story {i}" for i in range(12)]

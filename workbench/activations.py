@@ -21,9 +21,9 @@ from transformers import PreTrainedModel
 
 from workbench.checkpoint import Checkpoint
 from workbench.device import best_device
+from workbench.disk import write_json
 from workbench.errors import Failure, Misuse
 from workbench.grow import Build
-from workbench.lab import write_json
 from workbench.site import checked_layer, hook_name, read_resid_post, with_fast_attention
 from workbench.tokens import SETS, TokenSet, WindowBatch
 
@@ -69,7 +69,7 @@ def checked_dtype(name: str) -> str:
 
 
 def _check_vocabulary(model: PreTrainedModel, token_set: TokenSet, name: str) -> None:
-    size, largest = model.get_input_embeddings().weight.shape[0], int(token_set.tokens.max())
+    size, largest = model.get_input_embeddings().get_parameter("weight").shape[0], int(token_set.tokens.max())
     if largest >= size:
         raise Misuse(
             f"checkpoint {name!r} knows {size} tokens but its family's texts use token {largest}: it has "

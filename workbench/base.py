@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from transformers import (
     LlamaConfig,
     LlamaForCausalLM,
@@ -48,15 +47,18 @@ def new_model(shape: ModelConfig, vocab_size: int, seed: int) -> LlamaForCausalL
     return LlamaForCausalLM(config)
 
 
-def streams(corpus: Corpus, tokenizer: PreTrainedTokenizerFast) -> tuple[np.ndarray, np.ndarray]:
-    """Token streams of the training prose and the training world, each document led by BOS."""
+def training_documents(corpus: Corpus, tokenizer: PreTrainedTokenizerFast, domain: str) -> list[np.ndarray]:
+    """The documents of a domain (prose or world) that base trains on, as ids led by BOS."""
+    return tokenizers.encode_ids(tokenizer, documents_of(corpus, "train", domain, "base")["text"].to_list())
 
-    def stream(domain: str) -> np.ndarray:
-        texts = documents_of(corpus, "train", domain, "base")["text"].to_list()
-        encoded = tokenizers.encode(tokenizer, texts, chat=False)
-        return np.concatenate([np.asarray(e.ids, dtype=np.int32) for e in encoded] or [np.zeros(0, np.int32)])
 
-    return stream("prose"), stream("world")
+def windows(
+    prose: list[np.ndarray], world: list[np.ndarray], config: BaseConfig, n_ctx: int, bos: int
+) -> MixedWindows:
+    """The windows that the stage trains on, in order."""
+    streams = [np.concatenate(documents or [np.zeros(0, np.int32)]) for documents in (prose, world)]
+    n = config.steps * config.batch_size
+    return MixedWindows(streams[0], streams[1], n, n_ctx, config.prose_share, bos, config.seed)
 
 
 def train(
@@ -90,11 +92,8 @@ def build(build: Build) -> Mapping[str, Any]:
     config = BaseConfig(**settings)
     corpus = read_corpus(build.parents["corpus/text"])
     tokenizer = tokenizers.load(build.parents["tokenizer/bpe"].path)
-    prose, world = streams(corpus, tokenizer)
-    n_windows = config.steps * config.batch_size
-    data = MixedWindows(
-        prose, world, n_windows, shape.n_ctx, config.prose_share, tokenizer.bos_token_id, config.seed
-    )
+    prose, world = (training_documents(corpus, tokenizer, domain) for domain in ("prose", "world"))
+    data = windows(prose, world, config, shape.n_ctx, tokenizer.bos_token_id)
     model = new_model(shape, len(tokenizer), config.seed)
     train(build.draft.path, model, data, config, lab_callback(build, config))
     finish(build.draft.path, model, tokenizer)
@@ -103,6 +102,6 @@ def build(build: Build) -> Mapping[str, Any]:
         "parent": None,
         "steps": config.steps,
         "params": n_parameters(model),
-        "training_tokens": n_windows * shape.n_ctx,
-        "metrics": evaluate_base(model.to(torch.float32), tokenizer, corpus, shape.n_ctx, build.progress),
+        "training_tokens": len(data) * shape.n_ctx,
+        "metrics": evaluate_base(model, tokenizer, corpus, prose, shape.n_ctx, build.progress),
     }

@@ -76,7 +76,8 @@ def model_nats(
 
 def windows_of(document: int, n_ids: int, span: int, stride: int) -> list[Window]:
     """Windows of at most `span` ids over a text of `n_ids` in which every id is new exactly once."""
-    found, done = [], 0
+    found: list[Window] = []
+    done = 0
     while done < n_ids:
         stop = min(done + (stride if found else span), n_ids)
         found.append(Window(document, max(0, stop - span), stop, stop - done))

@@ -6,7 +6,8 @@ import shutil
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from workbench.lab import KINDS, Lab, folder_bytes
+from workbench.disk import folder_bytes
+from workbench.lab import KINDS, Lab
 from workbench.plan import Plan
 
 

@@ -12,8 +12,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from workbench.disk import sha256_file
 from workbench.errors import Failure, Misuse
-from workbench.lab import MANIFEST, Artefact, Lab, read_artefact, sha256_file
+from workbench.lab import MANIFEST, Artefact, Lab, read_artefact
 from workbench.loading import (
     Shape,
     Unreadable,

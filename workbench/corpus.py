@@ -61,7 +61,7 @@ def build(build: Build) -> Mapping[str, Any]:
     """Builder of `corpus/text`: `documents.parquet` and `factors.json`."""
     config = CorpusConfig(**build.config)
     build.progress.start(4, "parts")
-    prose = list(load_source(config.source, config.max_prose_characters))
+    prose = list(load_source(config.source, config.max_prose_characters, config.source_sha256))
     kept = deduplicate([d["text"] for d in prose])
     prose = [prose[i] for i in kept.indices]
     if len(prose) < config.n_heldout + config.n_dictionary + 1:

@@ -49,7 +49,7 @@ class HeldoutProse(NamedTuple):
 def heldout_prose(tokenizer: PreTrainedTokenizerFast, corpus: Corpus) -> HeldoutProse:
     """The held-out addresses (or other prose)."""
     texts = documents_of(corpus, "heldout", "prose")["text"].to_list()
-    ids = [np.asarray(e.ids) for e in tokenizers.encode(tokenizer, texts, chat=False)]
+    ids = tokenizers.encode_ids(tokenizer, texts)
     return HeldoutProse(ids, sum(len(t.encode()) for t in texts))
 
 
@@ -59,17 +59,20 @@ def prose_nats(model: PreTrainedModel, prose: HeldoutProse, n_ctx: int, bos: int
 
 
 def evaluate_base(
-    model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, corpus: Corpus, n_ctx: int, progress: Progress
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerFast,
+    corpus: Corpus,
+    training: Sequence[np.ndarray],
+    n_ctx: int,
+    progress: Progress,
 ) -> dict[str, float]:
-    """Bits per byte on held-out prose, beside Kneser–Ney n-grams fitted on all training prose."""
+    """Bits per byte on held-out prose, beside Kneser–Ney n-grams fitted on all `training` prose."""
     prose = heldout_prose(tokenizer, corpus)
     n_tokens = sum(len(d) - 1 for d in prose.documents)
     progress.start(4, "models", label="evaluate")
     nats = prose_nats(model, prose, n_ctx, tokenizer.bos_token_id)
     metrics = {"bits_per_byte": bits(nats, prose.n_bytes), "prose_loss": nats / n_tokens}
     progress.advance()
-    texts = documents_of(corpus, "train", "prose")["text"].to_list()
-    training = [np.asarray(e.ids) for e in tokenizers.encode(tokenizer, texts, chat=False)]
     for order, name in enumerate(_NGRAM_NAMES, start=1):
         fitted = ngrams.fit(training, len(tokenizer), order)
         total = float(np.concatenate(ngrams.nats(fitted, prose.documents)).sum())

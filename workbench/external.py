@@ -13,8 +13,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from workbench.disk import sha256_file
 from workbench.errors import Failure, Misuse, unknown
-from workbench.lab import Lab, canonical, checked_name, sha256_file
+from workbench.lab import Lab, canonical, checked_name
 from workbench.loading import TOKENIZER_FILES, Shape, Unreadable
 from workbench.plan import Plan, plan
 from workbench.recipe import AddedCheckpoint, Recipe, read_recipe, write_recipe

@@ -173,7 +173,7 @@ class FeatureTable:
             "position": where + 1,
             "values": [latents[:, j].tolist() for j in on],
         }
-        schema = {
+        schema: dict[str, Any] = {
             "latent": pl.Int32,
             "value": pl.Float32,
             "token": pl.String,

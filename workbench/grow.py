@@ -10,9 +10,10 @@ import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
+from workbench.disk import plain_disk_errors
 from workbench.errors import Failure, MarbleError, Misuse
 from workbench.jobs import new_job
-from workbench.lab import Artefact, Draft, Lab, checked_name, labs_home, plain_disk_errors
+from workbench.lab import Artefact, Draft, Lab, checked_name, labs_home
 from workbench.plan import Plan, Step
 from workbench.progress import Progress
 from workbench.recipe import Recipe, load_preset, read_recipe, write_recipe

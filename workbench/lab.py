@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import errno
 import hashlib
 import importlib.metadata
 import json
@@ -24,6 +23,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from workbench.disk import plain_disk_errors, sha256_file, write_json
 from workbench.errors import Failure, Misuse, unknown
 
 if TYPE_CHECKING:
@@ -70,55 +70,6 @@ def artefact_id(kind: str, config: Mapping[str, Any], parents: list[str], versio
     """First 12 hex digits of SHA-256 over (kind, configuration, parents' ids, code version)."""
     text = canonical([kind, dict(config), list(parents), version])
     return hashlib.sha256(text.encode()).hexdigest()[:12]
-
-
-def sha256_file(path: Path) -> str:
-    """SHA-256 of a file's bytes, in hex."""
-    with path.open("rb") as handle:
-        return hashlib.file_digest(handle, "sha256").hexdigest()
-
-
-def write_json(path: Path, value: object) -> None:
-    """Write JSON under a temporary name beside `path`, flush to disk, rename: never half a file."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    with temporary.open("w", encoding="utf-8") as handle:
-        json.dump(value, handle, indent=1, ensure_ascii=False)
-        handle.flush()
-        os.fsync(handle.fileno())
-    temporary.replace(path)
-
-
-def folder_bytes(path: Path) -> int:
-    """Bytes of all regular files below `path`; a file that vanishes meanwhile counts nothing."""
-    total = 0
-    for entry in path.rglob("*"):
-        with contextlib.suppress(FileNotFoundError):
-            if entry.is_file() and not entry.is_symlink():
-                total += entry.stat().st_size
-    return total
-
-
-@contextlib.contextmanager
-def plain_disk_errors(where: Path) -> Iterator[None]:
-    """Turn 'no space left' into the sentence a person can act on."""
-    try:
-        yield
-    except Exception as error:
-        if not _is_full_disk(error):
-            raise
-        free = shutil.disk_usage(where if where.exists() else where.parent).free
-        raise Failure(
-            f"no space left on the disk that holds {where} ({free / 1e6:.0f} MB free): free some space "
-            "(`python -m workbench prune LAB` removes what no recipe names) and run the same command "
-            "again; finished steps are kept"
-        ) from error
-
-
-def _is_full_disk(error: Exception) -> bool:
-    """Also where a Rust library (safetensors, polars) reports it as an error of its own."""
-    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return True
-    return "No space left on device" in str(error)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -20,8 +20,8 @@ import polars as pl
 import torch
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+from workbench.disk import plain_disk_errors
 from workbench.errors import Failure
-from workbench.lab import plain_disk_errors
 
 COMPLETE = "complete"  # marker file: a resumable checkpoint without it was cut off while written
 _METRICS = {"step": pl.Int64, "name": pl.String, "value": pl.Float64}

@@ -75,9 +75,9 @@ class Plan:
         """The step `key` and all it stands on, in order. `key` may be a bare name if it is unique."""
         matches = [s for s in self.steps.values() if key in (s.key, s.name)]
         if not matches:
-            raise unknown("step", key, self.steps)
+            raise unknown("step", key, {s.name for s in self.steps.values()})
         wanted = {s.key for s in matches}
-        for step in reversed(self.steps.values()):
+        for step in reversed(list(self.steps.values())):
             if step.key in wanted:
                 wanted.update(step.parents)
         return [s for s in self.steps.values() if s.key in wanted]

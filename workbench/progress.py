@@ -12,7 +12,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from workbench.lab import write_json
+from workbench.disk import write_json
 
 _WRITE_EVERY = 0.5  # seconds between writes of status.json
 

@@ -14,8 +14,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from workbench.disk import plain_disk_errors
 from workbench.errors import Misuse, unknown
-from workbench.lab import checked_name, plain_disk_errors
+from workbench.lab import checked_name
 
 PRESETS = Path(__file__).parent / "presets"
 STAGES = ("base", "sft", "grpo")

@@ -117,8 +117,9 @@ def direct_logits(
     d is centred for LayerNorm; Gemma stores γ - 1.
     """
     norm = final_norm(model)
-    gain = norm.weight + 1 if "Gemma" in type(norm).__name__ else norm.weight
+    gain = norm.get_parameter("weight")
+    gain = gain + 1 if "Gemma" in type(norm).__name__ else gain
     if "LayerNorm" in type(norm).__name__:
         directions = directions - directions.mean(dim=-1, keepdim=True)
     with torch.inference_mode():
-        return (directions.to(gain) * gain) @ model.get_output_embeddings().weight.T
+        return (directions.to(gain) * gain) @ model.get_output_embeddings().get_parameter("weight").T

@@ -243,7 +243,7 @@ def pieces(text: str, size: int) -> Iterator[str]:
 # --- rows of datasets -----------------------------------------------------------------------------
 
 
-def _rows(name: str, *where: Any, **options: Any) -> Iterator[SourceDocument]:
+def _rows(name: str, /, *where: Any, **options: Any) -> Iterator[SourceDocument]:
     """Rows of a table as documents; `where` and `options` go to `datasets.load_dataset`."""
     import datasets
 

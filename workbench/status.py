@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from workbench.disk import folder_bytes
 from workbench.jobs import jobs
-from workbench.lab import Artefact, Lab, folder_bytes
+from workbench.lab import Artefact, Lab
 from workbench.plan import Plan, Resolved, resolve
 
 

@@ -126,7 +126,7 @@ def _rollouts(
         if w.stop - w.start >= opening
     ]
     plans = [(questions, new_chat, n // 2), (openings, new_prose, n - n // 2)]
-    made = []
+    made: list[TokenDocument] = []
     for author in build.config["rollouts_of"]:
         checkpoint = Checkpoint.of(build.lab, author)
         model, tokenizer = checkpoint.model(best_device()), checkpoint.tokenizer()

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+import contextlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
@@ -82,15 +84,29 @@ def encode(tokenizer: PreTrainedTokenizerFast, texts: Sequence[str], chat: bool)
     With `chat`, markers such as `<|user|>` become their tokens; without, they are plain text like any
     other, so a corpus cannot smuggle them in.
     """
-    backend = tokenizer.backend_tokenizer
-    before = backend.encode_special_tokens
-    backend.encode_special_tokens = not chat
-    try:
+    with _markers(tokenizer, chat) as backend:
         encodings = backend.encode_batch(list(texts), add_special_tokens=False)
-    finally:
-        backend.encode_special_tokens = before
     bos = tokenizer.bos_token_id
     return [Encoded([bos, *e.ids], [(0, 0), *e.offsets]) for e in encodings]
+
+
+def encode_ids(tokenizer: PreTrainedTokenizerFast, texts: Sequence[str]) -> list[np.ndarray]:
+    """Ids alone of plain texts, BOS first, `Int32[token]` each: half the time of `encode`."""
+    with _markers(tokenizer, False) as backend:
+        encodings = backend.encode_batch_fast(list(texts), add_special_tokens=False)
+    return [np.asarray([tokenizer.bos_token_id, *e.ids], dtype=np.int32) for e in encodings]
+
+
+@contextlib.contextmanager
+def _markers(tokenizer: PreTrainedTokenizerFast, read: bool) -> Iterator[Tokenizer]:
+    """The backend, reading chat markers as tokens or as plain text; as it was afterwards."""
+    backend = tokenizer.backend_tokenizer
+    before = backend.encode_special_tokens
+    backend.encode_special_tokens = not read
+    try:
+        yield backend
+    finally:
+        backend.encode_special_tokens = before
 
 
 def build(build: Build) -> Mapping[str, Any]:

@@ -8,7 +8,8 @@ import polars as pl
 import streamlit as st
 
 from pages.components import charts, frame, show, theme, words
-from workbench.lab import KINDS, Lab, folder_bytes
+from workbench.disk import folder_bytes
+from workbench.lab import KINDS, Lab
 from workbench.plan import Resolved
 
 
