@@ -69,5 +69,6 @@ def start(lab: Lab, arguments: Sequence[str]) -> subprocess.Popen[bytes]:
             stdout=log,
             stderr=subprocess.STDOUT,
             start_new_session=True,
-            env={**os.environ, "MARBLE_HOME": str(lab.path.parent.resolve())},
+            # The app and the browser want the same cores: threads that wait for one another must not spin.
+            env={"OMP_WAIT_POLICY": "passive", **os.environ, "MARBLE_HOME": str(lab.path.parent.resolve())},
         )

@@ -34,7 +34,7 @@ class CorpusConfig:
     world_characters: int = 4_000_000  # training characters of the generated world
     n_countries: int = 48
     n_words: int = 560  # words that are spelled and whose letters are counted
-    n_chats: int = 2_400  # gold chats for supervised finetuning
+    n_chats: int = 3_200  # gold chats for supervised finetuning
     n_questions: int = 1_200  # held-out questions of each task, at most
     worked_share: float = 0.3  # share of gold answers to sums and counts that show their steps
     seed: int = 0
