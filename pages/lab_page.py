@@ -10,14 +10,24 @@ lab = frame.begin("Lab", "What has been grown here, what descends from what, and
 with frame.sentences():
     plan = Plan.of(lab)
     resolved = resolve(lab, plan)
-    growth.watch(lab, growth.keys_done(resolved))
+    done = growth.keys_done(resolved)
+    shape = plan.recipe.model
+    frame.facts(
+        [
+            ("preset", plan.recipe.preset),
+            ("text", plan.recipe.corpus.source),
+            ("model", f"{shape.n_layers} layers of {shape.d_model}, {shape.n_ctx} tokens"),
+            ("steps grown", f"{len(done)} of {len(resolved)}"),
+        ]
+    )
+    growth.watch(lab, done)
 
     st.header("Lineage", anchor=False)
     frame.caption("Every checkpoint is trained from the one at its left. Bars carry 95 % intervals.")
     lineage.tree(plan, resolved, growth.running(lab), lab.name)
 
     st.header("Training", anchor=False)
-    stages.curves(resolved)
+    stages.curves(resolved, growth.running(lab))
     stages.samples(lab, resolved)
 
     st.header("Dictionaries", anchor=False)

@@ -132,7 +132,7 @@ def sae(
     _answer(
         {"lab": lab, "dictionary": chosen, **figures},
         as_json,
-        lambda: f"dictionary {chosen!r}: {figures['metrics']}",
+        lambda: f"dictionary {chosen!r}: L0 {figures['l0']:.1f}, FVU {figures['fvu']:.3f}",
     )
 
 

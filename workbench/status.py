@@ -36,10 +36,14 @@ def _checkpoint(artefact: Artefact) -> dict[str, Any]:
     return {"metrics": {}} | {key: figures[key] for key in wanted if key in figures}
 
 
+_DICTIONARY_METRICS = ("l0", "fvu", "dead_share", "ce_score", "pca_fvu", "pca_ce_score")
+
+
 def _dictionary(artefact: Artefact) -> dict[str, Any]:
     figures = artefact.figures
-    wanted = ("kind", "arch", "site", "checkpoints", "d_sae", "k", "metrics")
-    return {key: figures[key] for key in wanted if key in figures}
+    about = {key: figures[key] for key in ("kind", "arch", "site", "d_sae", "k")}
+    metrics = {key: figures[key] for key in _DICTIONARY_METRICS}
+    return {**about, "checkpoints": artefact.config["checkpoints"], "metrics": metrics}
 
 
 def _step(resolved: Resolved) -> dict[str, str]:

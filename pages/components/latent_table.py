@@ -121,5 +121,5 @@ def _densities(ranked: pl.DataFrame, chosen: int, colour: str) -> go.Figure:
         spot = {"x": row["rank"].to_list(), "y": row["density"].to_list()}
         made.add_trace(go.Scatter(**spot, mode="markers", marker=ring, hoverinfo="skip"))
     made.update_xaxes(title="latents, commonest first")
-    made.update_yaxes(title="share of tokens it fires on", type="log", tickformat=".1~%", nticks=8)
+    made.update_yaxes(title="share of tokens it fires on", type="log", tickformat=".2~%", nticks=8)
     return made

@@ -40,9 +40,6 @@ function card(node) {
   title.appendChild(element("span", "", node.name))
   made.appendChild(title)
   made.appendChild(element("p", "line", node.line))
-  if (node.progress !== undefined && node.progress !== null) {
-    made.appendChild(bar(node.progress, node.colour))
-  }
   const list = element("dl")
   for (const figure of node.figures) {
     const row = element("div", "figure")

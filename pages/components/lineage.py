@@ -42,7 +42,6 @@ def _node(
         "state": state,
         "colour": colour,
         "line": _line(step.name, step.config, figures, state),
-        "progress": {"value": running["done"], "max": running["total"]}
         if growing and running.get("total")
         else None,
         "figures": _figures(figures.get("metrics") or {}),

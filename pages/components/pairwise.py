@@ -47,7 +47,7 @@ def picture(
     made.update_xaxes(range=[-0.02, 1.02])
     made.update_xaxes(title=f"share of the decoder's norm that is {of}'s", row=2)
     made.update_yaxes(title="latents", row=1, nticks=3)
-    made.update_yaxes(title="share of tokens it fires on", type="log", row=2, tickformat=".1~%")
+    made.update_yaxes(title="share of tokens it fires on", type="log", row=2, tickformat=".2~%")
     made.update_layout(
         showlegend=True, bargap=0.08, legend={"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0}
     )

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import streamlit as st
 
@@ -16,18 +17,17 @@ from workbench.sampling import Sampling
 PER_ROW = 3
 
 
-def curves(resolved: Sequence[Resolved]) -> None:
-    """One panel a stage: a metric over its steps."""
-    checkpoints = [r for r in resolved if r.step.kind == "checkpoint"]
+def curves(resolved: Sequence[Resolved], running: Mapping[str, Any] | None) -> None:
+    """One panel a stage: a metric over its steps. The stage that grows has its live curve further up."""
+    growing = running["step"] if running is not None and "step" in running else None
+    checkpoints = [r for r in resolved if r.step.kind == "checkpoint" and r.step.key != growing]
     colour = theme.colours([r.step.name for r in checkpoints])
     folders = [(r.step.name, r.artefact.path if r.artefact else r.partial) for r in checkpoints]
     known = [
         (name, found) for name, folder in folders if (found := store.metrics(folder)) is not None and len(found)
     ]
     if not known:
-        frame.caption(
-            "No stage has written a curve yet; curves stand here from the first steps of training on."
-        )
+        frame.caption("Curves of the stages stand here as soon as the first one has been trained.")
         return
     for start in range(0, len(known), PER_ROW):
         columns = st.columns(PER_ROW, gap="medium")
