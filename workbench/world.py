@@ -253,9 +253,9 @@ def world_documents(
     counted = {word for word, _ in count_prompts}
     weights = [1.0 if word in counted else 2.5 for word in world.words]
     writers: tuple[tuple[float, Callable[[], WorldText]], ...] = (
-        (0.12, lambda: story_document(rng)),
+        (0.10, lambda: story_document(rng)),
         (0.14, lambda: capitals_document(rng, world, 4)),
-        (0.22, lambda: sums_document(rng, rng.choices(pairs, k=6))),
+        (0.24, lambda: sums_document(rng, rng.choices(pairs, k=6))),
         (0.28, lambda: spelling_document(rng, rng.choices(world.words, weights, k=5))),
         (0.24, lambda: counts_document(rng, rng.choices(count_prompts, k=5))),
     )

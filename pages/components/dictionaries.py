@@ -82,7 +82,7 @@ def _panels(table: pl.DataFrame) -> go.Figure:
     made.update_layout(charts.figure(96 + 34 * len(labels)).layout)
     made.update_layout(margin={"l": 8, "r": 24, "t": 44, "b": 8}, bargap=0.45)
     colours = charts.stage_colours(table["checkpoint"].to_list())
-    muted = theme.palette().muted
+    muted, ink = theme.palette().muted, theme.palette().ink
     for at, (ours, pca, title) in enumerate(_PANELS, start=1):
         values = table[ours].to_list()
         texts = [words.share(v) if ours == "dead_share" else words.number(v) for v in values]
@@ -112,7 +112,7 @@ def _panels(table: pl.DataFrame) -> go.Figure:
                     marker={
                         "symbol": "circle-open",
                         "size": 10,
-                        "color": theme.palette().ink,
+                        "color": ink,
                         "line": {"width": 2},
                     },
                     hovertemplate="%{hovertext}: PCA %{x:.3f}<extra>" + title + "</extra>",

@@ -42,8 +42,6 @@ def _node(
         "state": state,
         "colour": colour,
         "line": _line(step.name, step.config, figures, state),
-        if growing and running.get("total")
-        else None,
         "figures": _figures(figures.get("metrics") or {}),
         "link": f"trace?{urlencode({'lab': lab, 'a': step.name})}" if resolved.artefact else None,
     }
