@@ -7,6 +7,7 @@ Exit 0 done, 1 failed, 2 misuse; both failures are one sentence.
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Callable
 from typing import Annotated, Any
@@ -235,5 +236,14 @@ def main() -> None:
     except OSError as error:
         sys.stderr.write(
             f"marble: {error.strerror or error} ({error.filename}): check the path and its permissions\n"
+        )
+        sys.exit(Failure.exit_code)
+    except Exception as error:
+        if os.environ.get("MARBLE_DEBUG"):
+            raise
+        gist = (str(error).strip().splitlines() or [""])[0]
+        sys.stderr.write(
+            f"marble: unexpected trouble ({type(error).__name__}: {gist}); finished steps are kept; "
+            "run the command again with MARBLE_DEBUG=1 to see where\n"
         )
         sys.exit(Failure.exit_code)

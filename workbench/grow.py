@@ -100,7 +100,7 @@ def grow(lab: Lab, only: Sequence[str] = (), quiet: bool = False) -> list[Artefa
                 with progress.step(step.key, position, len(todo)):
                     built.append(run_step(lab, plan, step, progress))
         except BaseException as error:
-            message = str(error) if isinstance(error, MarbleError) else type(error).__name__
+            message = str(error) if isinstance(error, MarbleError) else f"{type(error).__name__}: {error}"
             progress.finish("stopped" if isinstance(error, KeyboardInterrupt) else "failed", message)
             raise
         progress.finish("done")
