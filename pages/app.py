@@ -17,7 +17,7 @@ from pages.components import frame  # noqa: E402
 frame.dress()
 st.navigation(
     [
-        st.Page(ROOT / "lab_page.py", title="Lab", url_path="lab-view", default=True),
+        st.Page(ROOT / "lab_page.py", title="Lab", default=True),
         st.Page(ROOT / "trace_page.py", title="Trace", url_path="trace"),
         st.Page(ROOT / "features_page.py", title="Features", url_path="features"),
         st.Page(ROOT / "compare_page.py", title="Compare", url_path="compare"),

@@ -23,7 +23,9 @@ with frame.sentences():
     growth.watch(lab, done)
 
     st.header("Lineage", anchor=False)
-    frame.caption("Every checkpoint is trained from the one at its left. Bars carry 95 % intervals.")
+    frame.caption(
+        "Every checkpoint is trained from the one at its left. Marks on the bars of answers are 95 % intervals, on base those of the n-grams."
+    )
     lineage.tree(plan, resolved, growth.running(lab), lab.name)
 
     st.header("Training", anchor=False)

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from workbench.disk import sha256_file
 from workbench.errors import Failure, Misuse
+from workbench.jobs import how_to_grow
 from workbench.lab import MANIFEST, Artefact, Lab, read_artefact
 from workbench.loading import (
     Shape,
@@ -190,8 +191,7 @@ def _chosen(lab: Lab, name: str, wanted: str | None, steps: list[int], finished:
     if not finished and (wanted is None or not steps):
         look = f"; what there is of it: {name}@{steps[-1]}" if steps else ""
         raise Misuse(
-            f"checkpoint {name!r} of lab {lab.name!r} has not been grown yet: "
-            f"run `python -m workbench grow {lab.name}`{look}"
+            f"checkpoint {name!r} of lab {lab.name!r} has not been grown yet: {how_to_grow(lab)}{look}"
         )
     if not steps:
         raise Misuse(f"checkpoint {name!r} has no snapshots: ask for {name!r} itself")

@@ -100,9 +100,9 @@ def add(
     """Bring a checkpoint of one's own into the lab."""
     from workbench.external import add as add_checkpoint
     from workbench.grow import grow as grow_lab
-    from workbench.grow import prepare
+    from workbench.lab import Lab
 
-    opened = prepare(lab, None, None)
+    opened = Lab.open(lab)
     add_checkpoint(opened, name, source, stage, parent)
     grow_lab(opened, [f"checkpoint/{name}"])
     _answer({"lab": lab, "added": name}, as_json, lambda: f"checkpoint {name!r} is in lab {lab!r}")
@@ -167,7 +167,7 @@ def generate(
     chat: Annotated[bool, typer.Option(help="Ask the prompt as a question in chat form.")] = False,
     tokens: Annotated[int, typer.Option(min=1, max=4_096, help="How many tokens at most.")] = 48,
     temperature: Annotated[float, typer.Option(min=0.0, help="0 is greedy.")] = 0.0,
-    seed: int = 0,
+    seed: Annotated[int, typer.Option(help="Sampling depends on it alone.")] = 0,
     as_json: Json = False,
 ) -> None:
     """Let a checkpoint go on from a prompt."""

@@ -40,6 +40,15 @@ def jobs(lab: Lab) -> list[Job]:
     return found
 
 
+def how_to_grow(lab: Lab) -> str:
+    """What a person who misses something does: wait, where a job grows it now; else grow."""
+    for job in jobs(lab):
+        if job.state == "running" and "step_position" in job.status:
+            place = f"step {job.status['step_position']} of {job.status['n_steps']}, {job.status['step']}"
+            return f"the lab is growing now ({place}), wait for it"
+    return f"run `python -m workbench grow {lab.name}`"
+
+
 def _alive(pid: int, started: float) -> bool:
     """The process lives and began before the job did (so the number was not given to another)."""
     import psutil

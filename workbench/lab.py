@@ -217,16 +217,14 @@ class Lab:
 
     def find(self, kind: str, name: str) -> Artefact:
         """The artefact that `name` means in the lab's current recipe."""
+        from workbench.jobs import how_to_grow
         from workbench.plan import Plan
 
         plan = Plan.of(self)
         step = plan.step(kind, name)
         artefact = self.artefact(kind, name, step.id)
         if artefact is None:
-            raise Misuse(
-                f"{kind} {name!r} of lab {self.name!r} has not been grown yet: "
-                f"run `python -m workbench grow {self.name}`"
-            )
+            raise Misuse(f"{kind} {name!r} of lab {self.name!r} has not been grown yet: {how_to_grow(self)}")
         return artefact
 
     def begin(

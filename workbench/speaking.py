@@ -29,4 +29,5 @@ def speak(
             f"{max_new_tokens} are to be written; shorten the prompt or ask for fewer with --tokens"
         )
     asked = temperature if temperature > 0 else None
-    return complete(checkpoint.model(), tokenizer, [read.ids], max_new_tokens, asked, seed)[0].text
+    said = complete(checkpoint.model(), tokenizer, [read.ids], max_new_tokens, asked, seed)[0].text
+    return said.split(tokenizer.bos_token)[0] if tokenizer.bos_token else said  # BOS: another document begins
