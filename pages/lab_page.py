@@ -24,7 +24,8 @@ with frame.sentences():
 
     st.header("Lineage", anchor=False)
     frame.caption(
-        "Every checkpoint is trained from the one at its left. Marks on the bars of answers are 95 % intervals, on base those of the n-grams."
+        "Every checkpoint is trained from the one at its left. "
+        "Marks on the bars of answers are 95 % intervals, on base those of the n-grams."
     )
     lineage.tree(plan, resolved, growth.running(lab), lab.name)
 

@@ -46,12 +46,12 @@ _CAPITAL_WORDINGS = (
     "Which town is the capital of {}?",
     "Name the capital of {}.",
     "Tell me the capital of {}.",
-    "{}: which town is its capital?",
+    "Think of {}: which town is its capital?",
     "Do you know the capital of {}?",
     "What is the name of the capital of {}?",
     "Please name the capital of {}.",
     "I travel to {}. What is its capital?",
-    "{} has a capital. Which town is it?",
+    "The land of {} has a capital. Which town is it?",
 )
 
 
