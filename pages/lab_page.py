@@ -16,7 +16,7 @@ with frame.sentences():
         [
             ("preset", plan.recipe.preset),
             ("text", plan.recipe.corpus.source),
-            ("model", f"{shape.n_layers} layers of {shape.d_model}, {shape.n_ctx} tokens"),
+            ("model", f"{shape.n_layers} layers, d_model {shape.d_model}, n_ctx {shape.n_ctx}"),
             ("steps grown", f"{len(done)} of {len(resolved)}"),
         ]
     )

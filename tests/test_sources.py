@@ -163,7 +163,7 @@ def _bad(folder: Path, name: str) -> str:
         ("zeros.txt", "is not text .*zero bytes"),
         ("latin.txt", "is not UTF-8 text"),
         ("cut.txt", "is not UTF-8 text"),
-        ("few.txt", "gives 1 documents, fewer than the 10"),
+        ("few.txt", "gives 1 document, fewer than the 10"),
         ("few.jsonl", "gives 2 documents, fewer than the 10"),
         ("empty.jsonl", "holds no text"),
         ("nulls.jsonl", "holds no text"),

@@ -23,7 +23,7 @@ from workbench.grow import Build
 from workbench.lab_callback import LabCallback
 from workbench.optimizer import MuonWithAdamW, trapezoid
 from workbench.recipe import BaseConfig, ModelConfig
-from workbench.stage import common_arguments, finish, lab_callback, n_parameters, run
+from workbench.stage import common_arguments, finish, lab_callback, n_parameters, run, stage_config
 from workbench.windows import MixedWindows
 
 
@@ -72,9 +72,7 @@ def train(
     optimizer = MuonWithAdamW(model, config.muon_lr, config.lr)
     schedule = trapezoid(optimizer, config.steps, warmup=0.02, decay=0.5)
     arguments = TrainingArguments(
-        **common_arguments(folder, config)
-        | {"per_device_train_batch_size": config.batch_size // config.gradient_accumulation},
-        gradient_accumulation_steps=config.gradient_accumulation,
+        **common_arguments(folder, config),
         train_sampling_strategy="sequential",
         max_grad_norm=1.0,
     )
@@ -86,10 +84,7 @@ def train(
 
 def build(build: Build) -> Mapping[str, Any]:
     """Builder of `checkpoint/base`."""
-    settings = dict(build.config)
-    shape = ModelConfig(**settings.pop("model"))
-    settings.pop("stage")
-    config = BaseConfig(**settings)
+    shape, config = ModelConfig(**build.config["model"]), stage_config(BaseConfig, build.config)
     corpus = read_corpus(build.parents["corpus/text"])
     tokenizer = tokenizers.load(build.parents["tokenizer/bpe"].path)
     prose, world = (training_documents(corpus, tokenizer, domain) for domain in ("prose", "world"))

@@ -48,7 +48,7 @@ def model_nats(
 ) -> list[np.ndarray]:
     """−ln p of every token but BOS: for each document Float64[token], one fewer than its ids.
 
-    model: a Hugging Face causal language model (anything that answers `model(input_ids).logits`).
+    model: a Hugging Face causal language model (anything that answers `model(input_ids, logits_to_keep=n).logits`).
     bos_id: the id that opens each window; by default the id that opens each document.
     batch: windows at once; fewer where the vocabulary is large. No result depends on it.
     """
@@ -59,7 +59,8 @@ def model_nats(
         raise ValueError(f"n_ctx {n_ctx} and stride {stride}: needs n_ctx from 2 on and 1 <= stride < n_ctx")
     scored = [np.empty(max(len(ids) - 1, 0)) for ids in documents]
     windows = [w for i, ids in enumerate(documents) for w in windows_of(i, len(ids) - 1, n_ctx - 1, stride)]
-    windows.sort(key=lambda w: w.start - w.stop)  # like lengths together; the longest, hungriest batch first
+    # Like shapes together, the longest, hungriest batch first.
+    windows.sort(key=lambda w: (w.start - w.stop, w.n_new))
     was_training = model.training
     model.eval()
     try:
@@ -102,13 +103,14 @@ def _score(
         row[0] = document[0] if bos_id is None else bos_id
         row[1 : w.stop - w.start + 1] = document[w.start + 1 : w.stop + 1]
     input_ids = torch.from_numpy(ids).to(model.device)
-    logits = model(input_ids=input_ids, use_cache=False).logits
-    following = input_ids.roll(-1, dims=1)  # the last column has no next id and is dropped
+    first = min(w.stop - w.start - w.n_new for w in windows)  # no window scores an id before this one
+    logits = model(input_ids=input_ids, use_cache=False, logits_to_keep=longest + 1 - first).logits[:, :-1]
+    following = input_ids[:, first + 1 :]
     losses = torch.nn.functional.cross_entropy(
         logits.flatten(0, 1).float(), following.flatten(), reduction="none"
-    ).view_as(input_ids)[:, :-1]
+    ).view_as(following)
     for row, w in zip(losses.double().cpu().numpy(), windows, strict=True):
-        size = w.stop - w.start
+        size = w.stop - w.start - first
         scored[w.document][w.stop - w.n_new : w.stop] = row[size - w.n_new : size]
 
 

@@ -32,9 +32,11 @@ def unknown(what: str, name: str, valid: Iterable[str]) -> Misuse:
 
     >>> str(unknown("preset", "quik", ["quick", "standard"]))
     "there is no preset 'quik': did you mean 'quick'? (there are: quick, standard)"
+    >>> str(unknown("preset", "zz", ["quick", "standard"]))
+    "there is no preset 'zz' (there are: quick, standard)"
     """
     names = sorted(valid)
     near = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
-    hint = f"did you mean {' or '.join(repr(n) for n in near)}? " if near else ""
+    hint = f": did you mean {' or '.join(repr(n) for n in near)}?" if near else ""
     known = f"(there are: {', '.join(names)})" if names else "(there is none yet)"
-    return Misuse(f"there is no {what} {name!r}: {hint}{known}")
+    return Misuse(f"there is no {what} {name!r}{hint} {known}")

@@ -10,6 +10,7 @@ import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
+from workbench.device import keep_freed_memory
 from workbench.disk import plain_disk_errors
 from workbench.errors import Failure, MarbleError, Misuse
 from workbench.jobs import new_job
@@ -93,6 +94,7 @@ def grow(lab: Lab, only: Sequence[str] = (), quiet: bool = False) -> list[Artefa
         plan, todo = missing(lab, only)
         if not todo:
             return []
+        keep_freed_memory()
         progress = Progress(new_job(lab, "grow"), "grow", quiet)
         built = []
         try:

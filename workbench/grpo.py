@@ -25,7 +25,15 @@ from workbench.evaluation import evaluate_chat
 from workbench.grow import Build
 from workbench.lab_callback import LabCallback
 from workbench.recipe import GrpoConfig
-from workbench.stage import common_arguments, finish, lab_callback, load_parent, n_parameters, run
+from workbench.stage import (
+    common_arguments,
+    finish,
+    lab_callback,
+    load_parent,
+    n_parameters,
+    run,
+    stage_config,
+)
 from workbench.tasks import judge
 
 _FORM_WEIGHT = 0.1
@@ -93,7 +101,7 @@ def train(
     arguments = TrlGrpoConfig(
         **shared,
         num_generations=config.group_size,
-        steps_per_generation=1,
+        steps_per_generation=config.gradient_accumulation,
         max_completion_length=config.max_completion,
         beta=config.beta,
         temperature=config.temperature,
@@ -124,8 +132,7 @@ def train(
 
 def build(build: Build) -> Mapping[str, Any]:
     """Builder of `checkpoint/grpo`; rollouts with rewards and advantages stay in `rollouts/*.parquet`."""
-    settings = {k: v for k, v in build.config.items() if k not in ("model", "stage")}
-    config = GrpoConfig(**settings)
+    config = stage_config(GrpoConfig, build.config)
     corpus = read_corpus(build.parents["corpus/text"])
     parent = build.parents["checkpoint/sft"]
     model = load_parent(parent, config.seed)

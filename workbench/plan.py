@@ -25,11 +25,11 @@ class Builder(NamedTuple):
 
 
 BUILDERS: Mapping[str, Builder] = {
-    "corpus": Builder("workbench.corpus:build", 1),
+    "corpus": Builder("workbench.corpus:build", 2),
     "tokenizer": Builder("workbench.tokenizer:build", 1),
-    "base": Builder("workbench.base:build", 1),
-    "sft": Builder("workbench.sft:build", 1),
-    "grpo": Builder("workbench.grpo:build", 1),
+    "base": Builder("workbench.base:build", 2),
+    "sft": Builder("workbench.sft:build", 2),
+    "grpo": Builder("workbench.grpo:build", 2),
     "added": Builder("workbench.added:build", 1),
     "tokens": Builder("workbench.token_sets:build", 1),
     "activations": Builder("workbench.activations:build", 1),
@@ -72,11 +72,12 @@ class Plan:
         return found
 
     def needed_for(self, key: str) -> list[Step]:
-        """The step `key` and all it stands on, in order. `key` may be a bare name if it is unique."""
+        """The step `key` and all it stands on, in order. A bare name means the first step of that name: the
+        checkpoint before its activations, the dictionary before its features."""
         matches = [s for s in self.steps.values() if key in (s.key, s.name)]
         if not matches:
             raise unknown("step", key, {s.name for s in self.steps.values()})
-        wanted = {s.key for s in matches}
+        wanted = {matches[0].key}
         for step in reversed(list(self.steps.values())):
             if step.key in wanted:
                 wanted.update(step.parents)

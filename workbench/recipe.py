@@ -66,6 +66,7 @@ class StageConfig:
     batch_size: int
     lr: float
     seed: int = 0
+    gradient_accumulation: int = 1  # micro-batches a step: small ones stay in the processor's cache
     bf16: bool = True
     snapshot_base: float = 2.0  # snapshots at step 0, 1, 2, 4, … (powers of this) and the last
 
@@ -75,7 +76,6 @@ class BaseConfig(StageConfig):
     """Next-token prediction: Muon on the matrices, AdamW on the rest."""
 
     muon_lr: float = 0.02
-    gradient_accumulation: int = 1  # micro-batches a step: small ones stay in the processor's cache
     prose_share: float = 0.66  # share of the training tokens that is prose; the rest is world
 
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import polars as pl
 from datasets import Dataset
 from transformers import LlamaForCausalLM, PreTrainedModel, PreTrainedTokenizerFast
@@ -19,10 +20,20 @@ from workbench.generation import chat_prompt
 from workbench.grow import Build
 from workbench.lab_callback import LabCallback
 from workbench.recipe import SftConfig
-from workbench.stage import common_arguments, finish, lab_callback, load_parent, n_parameters, run
+from workbench.stage import (
+    common_arguments,
+    finish,
+    lab_callback,
+    load_parent,
+    n_parameters,
+    run,
+    stage_config,
+)
 from workbench.tasks import END
 
 _IGNORED = -100  # label of a token that carries no loss
+# Shares of the steps at the full rate and falling from it; the rest, at `_FINAL` of it, shows the plateau.
+_STABLE, _DECAY, _FINAL = 0.35, 0.3, 0.03
 _PLATEAU = 0.01  # relative gain of the validation loss over the last quarter that counts as none
 
 
@@ -46,6 +57,20 @@ def balanced(chats: pl.DataFrame, seed: int) -> pl.DataFrame:
     return pl.concat(groups).sample(fraction=1.0, shuffle=True, seed=seed)
 
 
+def in_steps(chats: Dataset, config: SftConfig) -> Dataset:
+    """The chats in the order of training, epoch after epoch, each step's own sorted by length.
+
+    A step sees the same chats in any order; sorted, its micro-batches hold chats of like length and are
+    hardly padded (a fourth fewer tokens in `quick`).
+    """
+    rng = np.random.default_rng(config.seed)
+    n = config.steps * config.batch_size
+    order = np.concatenate([rng.permutation(len(chats)) for _ in range(math.ceil(n / len(chats)))])[:n]
+    lengths = np.array([len(ids) for ids in chats["input_ids"]])
+    steps = [step[np.argsort(lengths[step], kind="stable")] for step in order.reshape(config.steps, -1)]
+    return chats.select(np.concatenate(steps))
+
+
 def train(
     folder: Path,
     model: PreTrainedModel,
@@ -61,19 +86,25 @@ def train(
         max_length=None,
         dataset_kwargs={"skip_prepare_dataset": True},
         remove_unused_columns=False,
-        lr_scheduler_type="cosine",
-        warmup_steps=20,
+        train_sampling_strategy="sequential",
+        lr_scheduler_type="warmup_stable_decay",
+        lr_scheduler_kwargs={
+            "num_stable_steps": round(_STABLE * config.steps),
+            "num_decay_steps": round(_DECAY * config.steps),
+            "min_lr_ratio": _FINAL,
+        },
+        warmup_steps=min(20, config.steps // 10),
         weight_decay=0.0,
         adam_beta2=0.95,
         optim="adamw_torch_fused",
         eval_strategy="steps",
-        eval_steps=max(1, config.steps // 12),
+        eval_steps=max(1, config.steps // 8),
         per_device_eval_batch_size=256,
     )
     trainer = SFTTrainer(
         model,
         arguments,
-        train_dataset=chats,
+        train_dataset=in_steps(chats, config),
         eval_dataset=validation,
         processing_class=tokenizer,
         callbacks=[callback],
@@ -93,8 +124,7 @@ def plateau(validation: list[tuple[int, float]]) -> dict[str, Any]:
 
 def build(build: Build) -> Mapping[str, Any]:
     """Builder of `checkpoint/sft`."""
-    settings = {k: v for k, v in build.config.items() if k not in ("model", "stage")}
-    config = SftConfig(**settings)
+    config = stage_config(SftConfig, build.config)
     corpus = read_corpus(build.parents["corpus/text"])
     parent = build.parents["checkpoint/base"]
     model = load_parent(parent, config.seed)

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import codecs
 import contextlib
+import difflib
 import glob
 import hashlib
 import re
@@ -58,6 +59,8 @@ def resolve_source(source: str) -> tuple[str, str]:
             raise Misuse(f"{source!r} does not name a dataset of the hub: give 'hub:OWNER/NAME[:CONFIG]'")
         return source, ""
     pattern = str(Path(source.removeprefix("path:")).expanduser().absolute())
+    if difflib.get_close_matches(source, ["sotu"], cutoff=0.7) and not Path(pattern).exists():
+        raise Misuse(f"there is no corpus {source!r}: did you mean 'sotu'? ({_FORMS})")
     digest = _digest(_files(pattern))
     for _ in islice(load_source(f"path:{pattern}", 20_000_000), 1):
         pass  # the first document comes only after the checks
@@ -70,6 +73,7 @@ def load_source(source: str, max_characters: int, sha256: str = "") -> Iterator[
     The last document is whole. Documents without text are left out. With `sha256` (as
     `resolve_source` gave it) files that changed since are refused.
     """
+    shown = source.removeprefix("path:")
     if source == "sotu":
         documents = _addresses()
     elif source.startswith("hub:"):
@@ -78,16 +82,16 @@ def load_source(source: str, max_characters: int, sha256: str = "") -> Iterator[
         files = _files(source.removeprefix("path:"))
         if sha256 and _digest(files) != sha256:
             raise Misuse(
-                f"the files of {source} changed since the lab was begun: restore them, or grow another lab"
+                f"the files of {shown} changed since the lab was begun: restore them, or grow another lab"
             )
         documents = _local(files, max_characters)
     documents = _until(documents, max_characters)
     first = list(islice(documents, MIN_DOCUMENTS))
     if not first:
-        raise Misuse(f"{source} holds no text: every document is empty; {_FORMS}")
+        raise Misuse(f"{shown} holds no text: every document is empty; {_FORMS}")
     if len(first) < MIN_DOCUMENTS:
         raise Misuse(
-            f"{source} gives {len(first)} documents, fewer than the {MIN_DOCUMENTS} that can be split into "
+            f"{shown} gives {len(first)} document{'s'[: len(first) != 1]}, fewer than the {MIN_DOCUMENTS} that can be split into "
             "training and held-out text: give more files, or at least 20,000 characters in one"
         )
     yield from first

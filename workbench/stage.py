@@ -3,16 +3,31 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from transformers import LlamaForCausalLM, PreTrainedModel, PreTrainedTokenizerFast, Trainer, set_seed
 
+from workbench.errors import Misuse
 from workbench.grow import Build
 from workbench.lab import Artefact
 from workbench.lab_callback import LabCallback, latest_resume, snapshot_steps
 from workbench.recipe import StageConfig
+
+C = TypeVar("C", bound=StageConfig)
+
+
+def stage_config(cls: type[C], settings: Mapping[str, Any]) -> C:
+    """The stage's own settings out of a step's configuration, which holds the model's shape beside them."""
+    config = cls(**{key: value for key, value in settings.items() if key not in ("model", "stage")})
+    if config.batch_size % config.gradient_accumulation:
+        raise Misuse(
+            f"a step of {config.batch_size} examples cannot be cut into {config.gradient_accumulation} equal "
+            "micro-batches: make batch_size a multiple of gradient_accumulation"
+        )
+    return config
 
 
 def common_arguments(folder: Path, config: StageConfig) -> dict[str, Any]:
@@ -20,7 +35,8 @@ def common_arguments(folder: Path, config: StageConfig) -> dict[str, Any]:
     return {
         "output_dir": str(folder / "resume"),
         "max_steps": config.steps,
-        "per_device_train_batch_size": config.batch_size,
+        "per_device_train_batch_size": config.batch_size // config.gradient_accumulation,
+        "gradient_accumulation_steps": config.gradient_accumulation,
         "learning_rate": config.lr,
         "bf16": config.bf16,
         "seed": config.seed,

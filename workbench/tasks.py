@@ -5,7 +5,7 @@ write demonstrations mostly answer directly and sometimes show their work; the s
 `worked_share`. Reinforcement learning sees only whether the result is right.
 
 Every prompt belongs to exactly one split, decided by what it asks (the unordered pair of addends, the
-word, the country with its wording), so no held-out question was met in training in any form.
+letter with its word, the country with its wording), so no held-out question was met in training in any form.
 """
 
 from __future__ import annotations
@@ -115,7 +115,7 @@ def _letter_counts(world: World) -> list[Question]:
             "letter_counts",
             f"How many times does the letter {letter} stand in {word}?",
             str(word.count(letter)),
-            use_of(f"word {word}"),
+            use_of(f"count {letter} {word}"),
             (word, letter),
         )
         for word in world.words

@@ -247,16 +247,13 @@ def world_documents(
 ) -> list[WorldText]:
     """About `n_characters` of world text over all kinds, only from the given sums and count prompts.
 
-    Spellings cover every word: to spell is a skill of base; what is held out is the counting. A word that is
-    counted here gets spelled on the way, so the others are spelled more often.
+    Spellings cover every word: to spell is a skill of base; what is held out are letters to count.
     """
-    counted = {word for word, _ in count_prompts}
-    weights = [1.0 if word in counted else 2.5 for word in world.words]
     writers: tuple[tuple[float, Callable[[], WorldText]], ...] = (
         (0.10, lambda: story_document(rng)),
         (0.14, lambda: capitals_document(rng, world, 4)),
         (0.24, lambda: sums_document(rng, rng.choices(pairs, k=6))),
-        (0.28, lambda: spelling_document(rng, rng.choices(world.words, weights, k=5))),
+        (0.28, lambda: spelling_document(rng, rng.choices(world.words, k=5))),
         (0.24, lambda: counts_document(rng, rng.choices(count_prompts, k=5))),
     )
     documents: list[WorldText] = []
