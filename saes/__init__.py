@@ -14,7 +14,7 @@ from saes.index import FeatureIndex
 from saes.metrics import Scores, dead_share, evaluate, fvu, l0
 from saes.pca import PCA, fit_pca
 from saes.sparse import Code
-from saes.trainer import Step, fit, train
+from saes.trainer import Step, fit, fit_together, train, train_together
 
 __all__ = [
     "PCA",
@@ -33,9 +33,11 @@ __all__ = [
     "evaluate",
     "fit",
     "fit_pca",
+    "fit_together",
     "fvu",
     "l0",
     "load",
     "save",
     "train",
+    "train_together",
 ]

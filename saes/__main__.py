@@ -6,6 +6,7 @@ Standard output carries the result (with --json, one JSON document), standard er
 
 from __future__ import annotations
 
+import itertools
 import json
 import shutil
 import sys
@@ -68,14 +69,15 @@ def train(
     heldout: Annotated[
         list[Path] | None, typer.Option(help="Held-out arrays, one a model, to score on.")
     ] = None,
-    width: Annotated[int, typer.Option(help="Number of latents.")] = 2048,
-    k: Annotated[int, typer.Option(help="Active latents a token.")] = 16,
+    arch: Annotated[str, typer.Option(help="batchtopk, topk or matryoshka_batchtopk.")] = "batchtopk",
+    width: Annotated[str, typer.Option(help="Number of latents; several (2048,8192) train together.")] = "2048",
+    k: Annotated[str, typer.Option(help="Active latents a token; several train together.")] = "16",
     tokens: Annotated[
         int, typer.Option(help="Tokens to train on (more than there are: several epochs).")
     ] = 1_638_400,
     batch_size: int = 2048,
     lr: float = 4e-3,
-    seed: int = 0,
+    seed: Annotated[str, typer.Option(help="Of the starting weights; several train together.")] = "0",
     device: str = "cpu",
     site: Annotated[str, typer.Option(help="Where the activations were read, for the metadata.")] = "",
     state: Annotated[
@@ -84,7 +86,10 @@ def train(
     state_every: Annotated[int, typer.Option(help="Steps between checkpoints.")] = 100,
     as_json: AsJson = False,
 ) -> None:
-    """Train an SAE (one array) or a crosscoder (several)."""
+    """Train an SAE (one array) or a crosscoder (several).
+
+    Several widths, k or seeds train together over one pass; each is then a folder in `out`.
+    """
     from saes.arrays import ActivationArrays
     from saes.config import TrainConfig
     from saes.errors import DictionaryError
@@ -97,19 +102,31 @@ def train(
         raise DictionaryError(f"--tokens {tokens} is less than one batch of {batch_size}")
     arrays = ActivationArrays(_files(sources))
     held = ActivationArrays(_files(heldout)) if heldout else None
-    config = TrainConfig(
-        n_latents=width, k=k, n_steps=TrainConfig.steps_for(tokens, batch_size), batch_size=batch_size, lr=lr,
-        seed=seed, device=device, state_every=state_every if state else 0,
-    )  # fmt: skip
+    wanted = {
+        f"w{w}-k{one_k}-seed{s}": TrainConfig(
+            arch=arch, n_latents=w, k=one_k, n_steps=TrainConfig.steps_for(tokens, batch_size),
+            batch_size=batch_size, lr=lr, seed=s, device=device, state_every=state_every if state else 0,
+        )
+        for w, one_k, s in itertools.product(*map(_numbers, (width, k, seed)))
+    }  # fmt: skip
     stems = [path.stem for path in arrays.paths]
     names = stems if len(set(stems)) == len(stems) else [str(path.with_suffix("")) for path in arrays.paths]
     resume = state if state and (state / FILE).is_file() else None
-    dictionary = _run(arrays, config, names=names, site=site, state_dir=state, resume=resume)
+    trained = _run(arrays, list(wanted.values()), names=names, site=site, state_dir=state, resume=resume)
     partial = out.with_name(f".partial-{out.name}")
     shutil.rmtree(partial, ignore_errors=True)
-    save(dictionary, partial, {"training": config.to_dict()})
+    results = {}
+    for (name, config), dictionary in zip(wanted.items(), trained, strict=True):
+        save(dictionary, partial if len(wanted) == 1 else partial / name, {"training": config.to_dict()})
+        results[name] = _scores(dictionary, held or arrays, arrays, None)
     partial.replace(out)
-    _show({"out": str(out), **_scores(dictionary, held or arrays, arrays, None)}, as_json)
+    if len(wanted) == 1:
+        _show({"out": str(out), **results.popitem()[1]}, as_json)
+    elif as_json:
+        _show({"out": str(out), "dictionaries": results}, as_json)
+    else:
+        for name, figures in results.items():
+            _show({"out": str(out / name), **figures}, as_json)
 
 
 @app.command()
@@ -131,18 +148,30 @@ def evaluate(
     _show(_scores(load(dictionary), arrays, train_on, limit), as_json)
 
 
-def _run(arrays: Any, config: Any, **options: Any) -> Any:
+def _numbers(listed: str) -> list[int]:
+    """The numbers of a comma-separated list, each once."""
+    from saes.errors import DictionaryError
+
+    try:
+        return list(dict.fromkeys(int(each) for each in listed.split(",")))
+    except ValueError:
+        raise DictionaryError(f"{listed!r} is not a list of whole numbers; write 2048 or 2048,8192") from None
+
+
+def _run(arrays: Any, configs: list[Any], **options: Any) -> Any:
     from tqdm import tqdm
 
-    from saes.trainer import fit
+    from saes.trainer import fit_together
 
-    with tqdm(total=config.n_steps, unit="step", file=sys.stderr) as bar:
+    with tqdm(total=configs[0].n_steps, unit="step", file=sys.stderr) as bar:
 
-        def on_step(step: Any) -> None:
-            bar.update(step.step - bar.n)
-            bar.set_postfix(fvu=f"{step.fvu:.4f}", dead=f"{step.dead_share:.1%}")
+        def on_step(steps: Any) -> None:
+            bar.update(steps[0].step - bar.n)
+            fvu, dead = (" ".join(form.format(getattr(s, of)) for s in steps) for of, form in shown.items())
+            bar.set_postfix(fvu=fvu, dead=dead)
 
-        return fit(arrays, config, on_step=on_step, **options)
+        shown = {"fvu": "{:.4f}", "dead_share": "{:.1%}"}
+        return fit_together(arrays, configs, on_step=on_step, **options)
 
 
 def main() -> None:

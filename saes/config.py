@@ -1,17 +1,26 @@
-"""How a dictionary is trained: one frozen dataclass, checked when it is made."""
+"""How a dictionary is trained: one frozen dataclass, checked when it is made.
+
+Architectures: `batchtopk` [Bussmann 2024] keeps the k·B largest entries of a batch, `topk` [Gao 2024] the k
+largest of each token, `matryoshka_batchtopk` [Bussmann 2025] is the former with a loss on the
+reconstructions from the first `widths[0]`, `widths[1]`, … latents too, so that early latents stay general.
+"""
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from saes.errors import DictionaryError
 
+BATCHTOPK, TOPK, MATRYOSHKA = ARCHITECTURES = ("batchtopk", "topk", "matryoshka_batchtopk")
+
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """Settings of one BatchTopK run. Shares are of the whole run; `steps_for` turns tokens into steps."""
+    """Settings of one run. Shares are of the whole run; `steps_for` turns tokens into steps."""
 
+    arch: str = BATCHTOPK
     n_latents: int = 2048
     k: int = 16
     n_steps: int = 800
@@ -27,18 +36,31 @@ class TrainConfig:
     aux_tokens: int = 512  # of each batch
     dead_after_share: float = 0.1
     grad_clip: float = 1.0
-    seed: int = 0
+    widths: tuple[int, ...] = ()  # inner widths of a Matryoshka dictionary; empty: a 16th and a 4th of it
+    seed: int = 0  # of the starting weights
+    data_seed: int = 0  # of the order of the batches; runs that train together share it
     device: str = "cpu"
     state_every: int = 0  # steps between checkpoints; 0: none
     log_every: int = 25
 
     def __post_init__(self) -> None:
+        if self.arch not in ARCHITECTURES:
+            raise DictionaryError(
+                f"there is no architecture {self.arch!r} here: choose {', '.join(ARCHITECTURES)}"
+            )
         for name in ("n_latents", "k", "n_steps", "batch_size", "log_every"):
             if getattr(self, name) < 1:
                 raise DictionaryError(f"{name} is {getattr(self, name)}; it has to be at least 1")
         if self.k > self.n_latents:
             raise DictionaryError(
                 f"k is {self.k} but there are {self.n_latents} latents; k cannot be the larger"
+            )
+        if self.widths and self.arch != MATRYOSHKA:
+            raise DictionaryError(f"inner widths belong to {MATRYOSHKA}; {self.arch} has none")
+        inner = (0, *self.widths, self.n_latents)
+        if any(a >= b for a, b in itertools.pairwise(inner)):
+            raise DictionaryError(
+                f"inner widths {list(self.widths)} have to rise from above 0 to below {self.n_latents}"
             )
         if self.lr <= 0:
             raise DictionaryError(f"lr is {self.lr}; it has to be above 0")
@@ -58,6 +80,14 @@ class TrainConfig:
         up = (step + 1) / max(1.0, self.warmup_share * self.n_steps)
         down = (self.n_steps - step) / max(1.0, self.decay_share * self.n_steps)
         return self.lr * min(1.0, up, down)
+
+    @property
+    def levels(self) -> tuple[int, ...]:
+        """Widths at which the loss is taken, the whole dictionary last; one where nothing is nested."""
+        if self.arch != MATRYOSHKA:
+            return (self.n_latents,)
+        inner = self.widths or tuple(w for w in (self.n_latents // 16, self.n_latents // 4) if w >= 1)
+        return (*inner, self.n_latents)
 
     @property
     def dead_after(self) -> int:

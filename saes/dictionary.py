@@ -3,6 +3,8 @@
     pre_j = Σ_m ⟨x^m, W_enc^m_j⟩ + b_enc_j        f_j = pre_j if pre_j > threshold_j else 0
     x̂^m   = Σ_j f_j W_dec_j^m + b_dec^m
 
+A `topk` dictionary also keeps only the k largest f_j of each token.
+
 Training normalises each model's activations by a scale σ_m; here that is folded into the weights, so
 activations go in and come out as the model has them, and `scales` keeps the σ_m. Decoder norms that are
 compared across models are taken in normalised units, ‖d_j^m‖ = ‖W_dec_j^m‖ / σ_m [Lindsey 2024; Minder 2025].
@@ -36,6 +38,7 @@ class Dictionary:
     names: tuple[str, ...]
     k: int
     site: str = ""
+    activation: str = "jumprelu"  # or "topk"
 
     def __post_init__(self) -> None:
         n, d, f = self.W_enc.shape
@@ -48,6 +51,8 @@ class Dictionary:
                 raise DictionaryError(f"{name} has shape {found}; with W_enc {(n, d, f)} it has to be {shape}")
         if len(self.names) != n or len(set(self.names)) != n:
             raise DictionaryError(f"{n} models need {n} different names, found {list(self.names)}")
+        if self.activation not in ("jumprelu", "topk"):
+            raise DictionaryError(f"there is no activation {self.activation!r}: choose jumprelu or topk")
         if not 1 <= self.k <= f:
             raise DictionaryError(f"k is {self.k}; it has to lie between 1 and the {f} latents")
         if not bool((self.scales > 0).all()) or not bool((self.threshold >= 0).all()):
@@ -83,9 +88,13 @@ class Dictionary:
         return x.flatten(1) @ self.W_enc.flatten(0, 1) + self.b_enc
 
     def encode(self, x: Float[Tensor, "token model d"]) -> Float[Tensor, "token latent"]:
-        """Dense latents; zero where the preactivation does not pass the latent's threshold."""
+        """Dense latents; zero where the preactivation does not pass (see above)."""
         pre = self.preactivations(x)
-        return torch.where(pre > self.threshold, pre, 0.0)
+        on = torch.where(pre > self.threshold, pre, 0.0)
+        if self.activation == "jumprelu":
+            return on
+        best = on.topk(self.k, dim=1)
+        return torch.zeros_like(on).scatter(1, best.indices, best.values)
 
     @torch.no_grad()
     def encode_sparse(self, x: Float[Tensor, "token model d"]) -> Code:
@@ -98,6 +107,10 @@ class Dictionary:
         return Code(*(torch.cat(column) for column in zip(*parts, strict=True)))
 
     def _entries(self, x: Tensor, offset: int) -> Code:
+        if self.activation == "topk":
+            latents_on = self.encode(x)
+            rows, latents = latents_on.nonzero(as_tuple=True)
+            return Code(rows + offset, latents, latents_on[rows, latents])
         pre = self.preactivations(x)
         rows, latents = (pre > self.threshold).nonzero(as_tuple=True)
         return Code(rows + offset, latents, pre[rows, latents])

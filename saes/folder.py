@@ -1,4 +1,4 @@
-"""A dictionary as a SAELens folder: `cfg.json` and `sae_weights.safetensors`, architecture `jumprelu`.
+"""A dictionary as a SAELens folder, `cfg.json` and `sae_weights.safetensors`: a `jumprelu` or a `topk`.
 
 One model is an ordinary JumpReLU SAE. N models are one on the concatenated activations (model 0's coordinates
 first): the threshold is per latent, so `sae_lens.SAE.load_from_disk` gives the same latents with nothing
@@ -32,19 +32,20 @@ def save(dictionary: Dictionary, path: Path | str, extra_metadata: dict[str, Any
     path = Path(path)
     path.mkdir(parents=True, exist_ok=True)
     d = dictionary.to("cpu")
-    weights = dump_tensors(
-        {
-            "W_enc": d.W_enc.flatten(0, 1).contiguous(),
-            "b_enc": d.b_enc.contiguous(),
-            "W_dec": d.W_dec.flatten(1).contiguous(),
-            "b_dec": d.b_dec.flatten().contiguous(),
-            "threshold": d.threshold.contiguous(),
-        }
-    )
+    tensors = {
+        "W_enc": d.W_enc.flatten(0, 1).contiguous(),
+        "b_enc": d.b_enc.contiguous(),
+        "W_dec": d.W_dec.flatten(1).contiguous(),
+        "b_dec": d.b_dec.flatten().contiguous(),
+    }
+    if d.activation == "jumprelu":
+        tensors["threshold"] = d.threshold.contiguous()
+    weights = dump_tensors(tensors)
     ours = {"names": list(d.names), "scales": d.scales.tolist(), "k": d.k, "site": d.site}
     metadata = {**(extra_metadata or {}), "sae_lens_version": SAELENS_FORMAT, "hook_name": d.site}
     config = {
-        "architecture": "jumprelu",
+        "architecture": d.activation,
+        **({"k": d.k, "rescale_acts_by_decoder_norm": False} if d.activation == "topk" else {}),
         "d_in": d.n_models * d.d,
         "d_sae": d.n_latents,
         "dtype": str(d.W_enc.dtype).removeprefix("torch."),
@@ -60,15 +61,17 @@ def save(dictionary: Dictionary, path: Path | str, extra_metadata: dict[str, Any
 
 
 def load(path: Path | str, device: str = "cpu") -> Dictionary:
-    """Open a folder that `save` wrote, or any SAELens `jumprelu` folder on unnormalised activations."""
+    """Open a folder that `save` wrote, or any SAELens `jumprelu` or `topk` on unnormalised activations."""
     path = Path(path)
     config, raw = _read(path)
-    if config.get("architecture") != "jumprelu" or config.get("normalize_activations", "none") != "none":
+    activation = config.get("architecture")
+    if activation not in ("jumprelu", "topk") or config.get("normalize_activations", "none") != "none":
         found = f"{config.get('architecture')!r}, normalize_activations {config.get('normalize_activations')!r}"
         raise DictionaryError(
-            f"{path} is {found}; expected 'jumprelu' and 'none' (fold the scaling in, save the inference model)"
+            f"{path} is {found}; expected 'jumprelu' or 'topk', and 'none' "
+            "(fold the scaling in, save the inference model)"
         )
-    tensors = _tensors(path, raw)
+    tensors = _tensors(path, raw, TENSORS if activation == "jumprelu" else TENSORS[:-1])
     ours = config.get("metadata", {}).get("marble")
     if ours is None:
         return _foreign(config, tensors).to(device)
@@ -84,11 +87,12 @@ def load(path: Path | str, device: str = "cpu") -> Dictionary:
         b_enc=tensors["b_enc"],
         W_dec=tensors["W_dec"].view(n_latents, n, d_in // n),
         b_dec=tensors["b_dec"].view(n, d_in // n),
-        threshold=tensors["threshold"],
+        threshold=tensors.get("threshold", torch.zeros(n_latents, dtype=tensors["b_dec"].dtype)),
         scales=torch.tensor(stated["scales"], dtype=tensors["b_dec"].dtype),
         names=tuple(stated["names"]),
         k=stated["k"],
         site=stated["site"],
+        activation=activation,
     ).to(device)
 
 
@@ -98,14 +102,21 @@ def metadata(path: Path | str) -> dict[str, Any]:
 
 
 def _foreign(config: dict[str, Any], t: dict[str, torch.Tensor]) -> Dictionary:
-    """A JumpReLU SAE from elsewhere: one model, unit scale; W_enc(x − b_dec) + b_enc becomes W_enc x +
-    b_enc′."""
-    b_enc = t["b_enc"] - t["b_dec"] @ t["W_enc"] if config.get("apply_b_dec_to_input", True) else t["b_enc"]
+    """An SAE from elsewhere: one model, unit scale; W_enc(x − b_dec) + b_enc becomes W_enc x + b_enc′, and
+    latents that are told in units of their decoder's length are so here too."""
+    W_enc, b_enc, W_dec = t["W_enc"], t["b_enc"], t["W_dec"]
+    if config.get("apply_b_dec_to_input", True):
+        b_enc = b_enc - t["b_dec"] @ W_enc
+    if config.get("rescale_acts_by_decoder_norm"):
+        norms = W_dec.norm(dim=1).clamp_min(1e-12)
+        W_enc, b_enc, W_dec = W_enc * norms, b_enc * norms, W_dec / norms[:, None]
     meta = config.get("metadata", {})
     return Dictionary(
-        W_enc=t["W_enc"][None], b_enc=b_enc, W_dec=t["W_dec"][:, None], b_dec=t["b_dec"][None],
-        threshold=t["threshold"].clamp_min(0), scales=torch.ones(1, dtype=b_enc.dtype),
-        names=(meta.get("model_name") or "model",), k=meta.get("k") or 1, site=meta.get("hook_name") or "",
+        W_enc=W_enc[None], b_enc=b_enc, W_dec=W_dec[:, None], b_dec=t["b_dec"][None],
+        threshold=t.get("threshold", torch.zeros_like(b_enc)).clamp_min(0),
+        scales=torch.ones(1, dtype=b_enc.dtype), names=(meta.get("model_name") or "model",),
+        k=config.get("k") or meta.get("k") or 1, site=meta.get("hook_name") or "",
+        activation=config["architecture"],
     )  # fmt: skip
 
 
@@ -126,16 +137,16 @@ def _read(path: Path) -> tuple[dict[str, Any], bytes]:
     return config, (path / WEIGHTS).read_bytes()
 
 
-def _tensors(path: Path, raw: bytes) -> dict[str, torch.Tensor]:
+def _tensors(path: Path, raw: bytes, names: tuple[str, ...]) -> dict[str, torch.Tensor]:
     try:
         tensors = load_tensors(raw)
     except (SafetensorError, ValueError, KeyError):
         raise DictionaryError(
             f"{path / WEIGHTS} is truncated or not safetensors; restore it or train again"
         ) from None
-    missing = [name for name in TENSORS if name not in tensors]
+    missing = [name for name in names if name not in tensors]
     if missing:
-        raise DictionaryError(f"{path / WEIGHTS} lacks {', '.join(missing)}; expected {', '.join(TENSORS)}")
+        raise DictionaryError(f"{path / WEIGHTS} lacks {', '.join(missing)}; expected {', '.join(names)}")
     return tensors
 
 

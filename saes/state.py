@@ -1,15 +1,17 @@
-"""What a training run is between two steps, and how it is written down so that a killed run continues bit for
-bit.
+"""What training runs are between two steps, and how they are written down so that a killed run continues bit
+for bit.
 
-One safetensors file holds weights, Adam's moments and the silence counters; position, configuration and the
-selection bound are JSON in its header, so that one atomic rename replaces all of it. The order of the batches
-depends on (seed, epoch) alone and nothing else is drawn after the start: there is no random state to save.
+One safetensors file holds weights, Adam's moments and the silence counters of all that train together;
+position, configurations and the selection bounds are JSON in its header, so that one atomic rename replaces
+all of it. The order of the batches depends on (seed, epoch) alone and nothing else is drawn after the start:
+there is no random state to save.
 """
 
 from __future__ import annotations
 
 import json
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,7 +23,7 @@ from torch import Tensor
 
 from saes.calibrate import Units
 from saes.errors import DictionaryError
-from saes.sparse import BatchTopK
+from saes.sparse import BatchTopK, TopK
 
 FILE = "state.safetensors"
 WEIGHTS = ("W_enc", "b_enc", "W_dec", "b_dec")
@@ -39,24 +41,21 @@ class State:
     silent_steps: Tensor
     units: Units
     optimizer: torch.optim.Adam
-    select: BatchTopK
+    select: BatchTopK | TopK
 
     @property
     def weights(self) -> list[Tensor]:
         return [getattr(self, name) for name in WEIGHTS]
 
 
-def write_state(state: State, folder: Path | str, identity: dict[str, Any]) -> Path:
-    """Replace the state in `folder` atomically. `identity` (configuration, data shape) is checked on
+def write_states(states: Sequence[State], folder: Path | str, identity: dict[str, Any]) -> Path:
+    """Replace the states in `folder` atomically. `identity` (configurations, data shape) is checked on
     resume."""
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    tensors = {name: getattr(state, name).detach() for name in WEIGHTS}
-    tensors |= {"silent_steps": state.silent_steps, "mean": state.units.mean, "scales": state.units.scales}
-    for name in WEIGHTS:
-        for moment, value in state.optimizer.state[getattr(state, name)].items():
-            tensors[f"adam.{name}.{moment}"] = value
-    header = {"step": state.step, "bound": state.select.bound.hex(), "identity": identity}
+    tensors = {f"{i}.{key}": value for i, state in enumerate(states) for key, value in _tensors(state).items()}
+    bounds = [state.select.bound.hex() for state in states]
+    header = {"step": states[0].step, "bounds": bounds, "identity": identity}
     partial = folder / f".{FILE}.partial"
     save_file(
         {k: v.cpu().contiguous().clone() for k, v in tensors.items()}, partial, {"marble": json.dumps(header)}
@@ -67,16 +66,25 @@ def write_state(state: State, folder: Path | str, identity: dict[str, Any]) -> P
     return folder / FILE
 
 
+def _tensors(state: State) -> dict[str, Tensor]:
+    tensors = {name: getattr(state, name).detach() for name in WEIGHTS}
+    tensors |= {"silent_steps": state.silent_steps, "mean": state.units.mean, "scales": state.units.scales}
+    for name in WEIGHTS:
+        for moment, value in state.optimizer.state[getattr(state, name)].items():
+            tensors[f"adam.{name}.{moment}"] = value
+    return tensors
+
+
 @dataclass(frozen=True)
 class Saved:
-    """What a state file holds, checked against the run that wants to continue it."""
+    """What a state file holds of one run, checked against what wants to continue it."""
 
     step: int
     bound: float
     tensors: dict[str, Tensor]
 
 
-def read_state(path: Path | str, identity: dict[str, Any], device: str) -> Saved:
+def read_states(path: Path | str, identity: dict[str, Any], device: str) -> list[Saved]:
     """`path`: the file, or the folder it lies in."""
     path = Path(path)
     path = path / FILE if path.is_dir() else path
@@ -94,7 +102,14 @@ def read_state(path: Path | str, identity: dict[str, Any], device: str) -> Saved
     changed = [f"{k} was {then.get(k)}, is {now[k]}" for k in now if then.get(k) != now[k]]
     if changed:
         raise DictionaryError(f"{path} belongs to another run ({'; '.join(changed)}); start without resume")
-    return Saved(header["step"], float.fromhex(header["bound"]), tensors)
+    return [
+        Saved(
+            header["step"],
+            float.fromhex(bound),
+            {key.removeprefix(f"{i}."): t for key, t in tensors.items() if key.startswith(f"{i}.")},
+        )
+        for i, bound in enumerate(header["bounds"])
+    ]
 
 
 def restore_moments(state: State, tensors: dict[str, Tensor]) -> None:

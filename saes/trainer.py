@@ -1,4 +1,4 @@
-"""BatchTopK training of SAEs (one model) and N-way crosscoders, as a generator of steps.
+"""Sparse training of SAEs (one model) and N-way crosscoders, as a generator of steps.
 
 In normalised units z^m = (x^m − μ^m)/σ_m, with the models' coordinates side by side:
 
@@ -6,11 +6,15 @@ In normalised units z^m = (x^m − μ^m)/σ_m, with the models' coordinates side
     loss = (1/N) Σ_m ‖x^m − x̂^m‖² / (d·σ_m²) + AuxK = mean over coordinates of (z − ẑ)² + AuxK
 
 [Bussmann 2024; Lindsey 2024; Minder 2025]. The norms s_j only select; no gradient passes through them. k
-falls from `k_start`, the learning rate ends at zero, thresholds are calibrated afterwards.
+falls from `k_start`, the learning rate ends at zero, thresholds are calibrated afterwards. `topk` keeps the k
+largest of each token instead; `matryoshka_batchtopk` takes the mean of the losses of nested reconstructions.
+
+Several configurations (seeds, widths, k, architectures) train together over one pass through the activations:
 
     run = train(activations, config)
     for step in run: ...            # Step; the generator's return value is the Dictionary
     dictionary = fit(activations, config, on_step=print)       # the same without the loop
+    narrow, wide = fit_together(activations, [config, replace(config, n_latents=8192)])
 """
 
 from __future__ import annotations
@@ -28,11 +32,11 @@ from torch import Tensor
 from saes.arrays import Activations, read, shuffled_batches, spread
 from saes.auxk import auxk_loss
 from saes.calibrate import Units, calibrated, measure
-from saes.config import TrainConfig
+from saes.config import TOPK, TrainConfig
 from saes.dictionary import Dictionary
 from saes.errors import DictionaryError
-from saes.sparse import BatchTopK, native_bfloat16, sparse_decode, sparse_encode
-from saes.state import WEIGHTS, State, read_state, restore_moments, write_state
+from saes.sparse import BatchTopK, Pattern, TopK, native_bfloat16, sparse_decode, sparse_encode
+from saes.state import WEIGHTS, Saved, State, read_states, restore_moments, write_states
 
 BETAS = (0.9, 0.99)  # 0.999 remembers the first steps' large gradients for most of a run of under 1,000 steps
 
@@ -49,41 +53,71 @@ class Step:
     dead_share: float
 
 
-def train(
+def train_together(
     activations: Activations,
-    config: TrainConfig,
+    configs: Sequence[TrainConfig],
     *,
     names: Sequence[str] | None = None,
     site: str = "",
     calibration: Activations | None = None,
     state_dir: Path | str | None = None,
     resume: Path | str | None = None,
-) -> Generator[Step, None, Dictionary]:
-    """Train; yields a `Step` every `log_every` steps and at the end, returns the calibrated `Dictionary`.
+) -> Generator[tuple[Step, ...], None, tuple[Dictionary, ...]]:
+    """Train one dictionary a configuration, all on the same batches. Each ends as it would alone.
 
+    Yields a `Step` of each every `log_every` steps and at the end, returns the calibrated dictionaries.
     `calibration`: activations for the thresholds (held out, if there are some; by default the training set).
     `state_dir`: where the state is written every `state_every` steps. `resume`: a state to continue from.
     """
-    shape = _check(activations, config)
+    lead = _lead(configs)
+    shape = _check(activations, lead)
     names = tuple(names) if names is not None else tuple(f"model{m}" for m in range(shape[1]))
     if len(names) != shape[1]:
         raise DictionaryError(f"{shape[1]} models need {shape[1]} names, found {len(names)}")
-    identity = {"config": config.to_dict(), "shape": list(shape), "names": list(names)}
+    identity = {"configs": [c.to_dict() for c in configs], "shape": list(shape), "names": list(names)}
     if resume is not None:
-        state = _resumed(read_state(resume, identity, config.device), config)
+        saved = read_states(resume, identity, lead.device)
+        states = [_resumed(one, config) for one, config in zip(saved, configs, strict=True)]
     else:
-        state = _begin(activations, config)
-    batches = shuffled_batches(activations, config.batch_size, config.seed, start=state.step)
-    while state.step < config.n_steps:
-        report = _advance(state, next(batches).to(config.device), config)
-        done = state.step
-        if state_dir is not None and config.state_every and done % config.state_every == 0:
-            _finite(float(report.loss), done)
-            write_state(state, state_dir, identity)
-        if done % config.log_every == 0 or done == config.n_steps:
-            yield _report(report, state, config)
-    raw = to_dictionary(state, names, config.k, site)
-    return calibrated(raw, calibration if calibration is not None else activations)
+        units = measure(activations)
+        states = [_begin(units, config) for config in configs]
+    done = states[0].step
+    batches = shuffled_batches(activations, lead.batch_size, lead.data_seed, start=done)
+    while done < lead.n_steps:
+        x = next(batches).to(lead.device)
+        reports = [_advance(state, x, config) for state, config in zip(states, configs, strict=True)]
+        done += 1
+        if state_dir is not None and lead.state_every and done % lead.state_every == 0:
+            for report in reports:
+                _finite(float(report.loss), done)
+            write_states(states, state_dir, identity)
+        if done % lead.log_every == 0 or done == lead.n_steps:
+            yield tuple(_report(*of) for of in zip(reports, states, configs, strict=True))
+    held = calibration if calibration is not None else activations
+    raw = (to_dictionary(state, names, config, site) for state, config in zip(states, configs, strict=True))
+    return tuple(d if d.activation == "topk" else calibrated(d, held) for d in raw)
+
+
+def train(activations: Activations, config: TrainConfig, **options: Any) -> Generator[Step, None, Dictionary]:
+    """`train_together` of one configuration: yields its steps, returns its dictionary."""
+    run = train_together(activations, [config], **options)
+    while True:
+        try:
+            (step,) = next(run)
+        except StopIteration as end:
+            return end.value[0]
+        yield step
+
+
+def fit_together(
+    activations: Activations,
+    configs: Sequence[TrainConfig],
+    *,
+    on_step: Callable[[tuple[Step, ...]], object] | None = None,
+    **options: Any,
+) -> tuple[Dictionary, ...]:
+    """`train_together` to its end; `on_step` sees every report."""
+    return _to_the_end(train_together(activations, configs, **options), on_step)
 
 
 def fit(
@@ -94,7 +128,10 @@ def fit(
     **options: Any,
 ) -> Dictionary:
     """`train` to its end; `on_step` sees every report."""
-    run = train(activations, config, **options)
+    return _to_the_end(train(activations, config, **options), on_step)
+
+
+def _to_the_end(run: Generator[Any, None, Any], on_step: Callable[[Any], object] | None) -> Any:
     while True:
         try:
             step = next(run)
@@ -102,6 +139,19 @@ def fit(
             return end.value
         if on_step is not None:
             on_step(step)
+
+
+def _lead(configs: Sequence[TrainConfig]) -> TrainConfig:
+    """The first configuration; what all that train together have to agree on is checked."""
+    if not configs:
+        raise DictionaryError("no configuration was given; name at least one")
+    for name in ("n_steps", "batch_size", "data_seed", "device", "state_every", "log_every"):
+        if len({getattr(config, name) for config in configs}) > 1:
+            raise DictionaryError(
+                f"dictionaries that train together share their batches: give all the same {name}, "
+                f"found {[getattr(config, name) for config in configs]}"
+            )
+    return configs[0]
 
 
 @dataclass(frozen=True)
@@ -122,19 +172,36 @@ def _advance(state: State, x: Float[Tensor, "token model d"], config: TrainConfi
     n_entries = round(config.k_at(state.step) * z.shape[0])
     pattern, pre = state.select(z, state.W_enc, state.b_enc, norms, n_entries)
     latents = torch.relu(sparse_encode(z, state.W_enc, state.b_enc, pattern, pre))
-    z_hat = sparse_decode(latents, state.W_dec, pattern) + state.b_dec
-    mse = (z - z_hat).square().mean()
+    reconstructions = _nested(latents, pattern, state, config.levels)
+    errors = [(z - z_hat).square().mean() for z_hat in reconstructions]
+    z_hat, mse = reconstructions[-1], errors[-1]
     state.silent_steps = torch.where(pattern.fires > 0, 0, state.silent_steps + 1)
-    loss = mse
+    loss = mse if len(errors) == 1 else torch.stack(errors).mean()
     if config.aux_coeff > 0:
         aux = auxk_loss(z, z_hat, state.W_enc, state.b_enc, state.W_dec, state.silent_steps, config)
-        loss = mse if aux is None else mse + aux
+        loss = loss if aux is None else loss + aux
     loss.backward()
     torch.nn.utils.clip_grad_norm_(state.weights, config.grad_clip)
     state.optimizer.step()
     state.optimizer.zero_grad()
     state.step += 1
     return _Report(loss.detach(), mse.detach(), pattern.rows.numel())
+
+
+def _nested(
+    latents: Float[Tensor, " entry"], pattern: Pattern, state: State, levels: Sequence[int]
+) -> list[Float[Tensor, "token d"]]:
+    """Reconstructions from the first `level` latents, for each level: each entry is decoded once."""
+    if len(levels) == 1:
+        return [sparse_decode(latents, state.W_dec, pattern) + state.b_dec]
+    found, z_hat, first = [], state.b_dec, 0
+    for level in levels:
+        own = ((pattern.latents >= first) & (pattern.latents < level)).nonzero().squeeze(1)
+        part = Pattern(pattern.rows[own], pattern.latents[own], pattern.n_tokens, pattern.n_latents)
+        z_hat = z_hat + sparse_decode(latents[own], state.W_dec, part)
+        found.append(z_hat)
+        first = level
+    return found
 
 
 def _report(report: _Report, state: State, config: TrainConfig) -> Step:
@@ -167,8 +234,7 @@ def _check(activations: Activations, config: TrainConfig) -> tuple[int, int, int
     return n, one.shape[1], one.shape[2]
 
 
-def _begin(activations: Activations, config: TrainConfig) -> State:
-    units = measure(activations)
+def _begin(units: Units, config: TrainConfig) -> State:
     weights = starting_weights(units.mean.shape[0], units.mean.shape[1], config)
     return _state(0, weights, torch.zeros(config.n_latents, dtype=torch.long), units, config)
 
@@ -188,7 +254,7 @@ def starting_weights(n_models: int, d: int, config: TrainConfig) -> dict[str, Te
     return {"W_enc": W_dec.clone(), "b_enc": zeros, "W_dec": W_dec, "b_dec": torch.zeros(n_models * d)}
 
 
-def _resumed(saved: Any, config: TrainConfig) -> State:
+def _resumed(saved: Saved, config: TrainConfig) -> State:
     t = saved.tensors
     state = _state(
         saved.step,
@@ -211,13 +277,13 @@ def _state(step: int, weights: dict[str, Tensor], silent: Tensor, units: Units, 
         silent_steps=silent.to(device),
         units=Units(units.mean.to(device), units.scales.to(device)),
         optimizer=torch.optim.Adam(list(w.values()), lr=config.lr, betas=BETAS, fused=True),
-        select=BatchTopK(proposal),
+        select=TopK(proposal) if config.arch == TOPK else BatchTopK(proposal),
         **w,
     )
 
 
 @torch.no_grad()
-def to_dictionary(state: State, names: tuple[str, ...], k: int, site: str) -> Dictionary:
+def to_dictionary(state: State, names: tuple[str, ...], config: TrainConfig, site: str) -> Dictionary:
     """Fold μ and σ into the weights, and scale every latent so that Σ_m‖d_j^m‖ is N over the mean σ.
 
     The latter changes no reconstruction; for one model it makes every decoder row a unit vector in raw units,
@@ -238,6 +304,7 @@ def to_dictionary(state: State, names: tuple[str, ...], k: int, site: str) -> Di
         threshold=torch.zeros(len(size), device=mean.device),
         scales=state.units.scales,
         names=names,
-        k=k,
+        k=config.k,
         site=site,
+        activation="topk" if config.arch == TOPK else "jumprelu",
     )

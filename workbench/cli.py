@@ -117,7 +117,7 @@ def sae(
     ] = None,
     width: Annotated[int, typer.Option(help="Number of latents, d_sae.")] = 2_048,
     k: Annotated[int, typer.Option(help="Latents active per token, on average.")] = 16,
-    arch: Annotated[str, typer.Option(help="batchtopk.")] = "batchtopk",
+    arch: Annotated[str, typer.Option(help="batchtopk, topk or matryoshka_batchtopk.")] = "batchtopk",
     name: Annotated[str | None, typer.Option(help="Name of the dictionary.")] = None,
     as_json: Json = False,
 ) -> None:

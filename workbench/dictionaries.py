@@ -16,7 +16,7 @@ from torch import Tensor
 
 from saes import folder
 from saes.arrays import ActivationArrays, Activations
-from saes.config import TrainConfig
+from saes.config import ARCHITECTURES, TrainConfig
 from saes.dictionary import Dictionary
 from saes.errors import DictionaryError
 from saes.pca import fit_pca
@@ -32,7 +32,6 @@ from workbench.recipe import DictionaryConfig
 from workbench.site import with_fast_attention
 from workbench.tokens import TokenSet
 
-ARCHITECTURES = ("batchtopk",)
 HELD_BACK = 0.08  # share of the dictionary set's windows that only thresholds see
 STATE_EVERY = 250  # steps between training states on disk
 
@@ -114,6 +113,7 @@ def _train(
 ) -> Dictionary:
     """Train to the end, from the last state on disk if there is one."""
     settings = TrainConfig(
+        arch=config.arch,
         n_latents=config.d_sae,
         k=config.k,
         n_steps=config.steps,

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 
+from saes.config import ARCHITECTURES
 from workbench.errors import Misuse, unknown
 from workbench.lab import Lab, checked_name
 from workbench.plan import plan
 from workbench.recipe import DictionaryConfig, read_recipe, write_recipe
-
-ARCHITECTURES = ("batchtopk",)
 
 
 def request_sae(
@@ -26,7 +25,8 @@ def request_sae(
             raise unknown("checkpoint", checkpoint, recipe.checkpoint_names)
         _check_layer(lab, checkpoint, layer)
         place = "" if layer is None else f"-layer{layer}"
-        chosen = checked_name(name or f"sae-{checkpoint}{place}-{width}-k{k}", "dictionary name")
+        kind = "sae" if arch == ARCHITECTURES[0] else arch.partition("_")[0]
+        chosen = checked_name(name or f"{kind}-{checkpoint}{place}-{width}-k{k}", "dictionary name")
         config = DictionaryConfig(chosen, (checkpoint,), width, k, arch, layer)
         for known in recipe.dictionaries:
             if dataclasses.replace(known, name=chosen) == config and (name is None or known.name == name):

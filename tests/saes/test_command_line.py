@@ -42,12 +42,24 @@ def test_train_then_evaluate(arrays, monkeypatch, capsys):
     assert "exists already" in capsys.readouterr().err
 
 
+def test_several_train_together(arrays, monkeypatch, capsys):
+    several = ("--arch", "topk", "--width", "24,32", "--k", 3, "--seed", "0,1")
+    small = ("--tokens", 2560, "--batch-size", 256, "--json")
+    assert call(monkeypatch, "train", arrays / "base.npy", "--out", arrays / "many", *several, *small) == 0
+    found = json.loads(capsys.readouterr().out)["dictionaries"]
+    assert set(found) == {f"w{w}-k3-seed{s}" for w in (24, 32) for s in (0, 1)}
+    for name in found:
+        assert saes.load(arrays / "many" / name).activation == "topk"
+
+
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
         (["train", "nowhere.npy", "--out", "o"], "does not exist"),
         (["train", "base.npy", "--out", "o", "--k", "5000"], "k cannot be the larger"),
         (["train", "base.npy", "--out", "o", "--tokens", "1"], "less than one batch"),
+        (["train", "base.npy", "--out", "o", "--arch", "topp"], "there is no architecture 'topp'"),
+        (["train", "base.npy", "--out", "o", "--width", "20,wide"], "not a list of whole numbers"),
         (["evaluate", "nowhere", "base.npy"], "holds no cfg.json"),
         (["train", "base.npy"], "Missing option"),
     ],

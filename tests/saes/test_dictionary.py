@@ -1,6 +1,7 @@
 """Laws of the inference dictionary, for one model and for three."""
 
 import json
+from dataclasses import replace
 
 import pytest
 import torch
@@ -74,6 +75,40 @@ def test_a_folder_that_sae_lens_wrote_opens(tmp_path):
     x = torch.randn(50, 1, 8)
     with torch.no_grad():
         torch.testing.assert_close(ours.encode(x), theirs.encode(x[:, 0]), atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_sae_lens_opens_a_topk_folder_and_agrees(x, tmp_path):
+    sae_lens = pytest.importorskip("sae_lens")
+    ours = replace(random_dictionary(1), threshold=torch.zeros(20), activation="topk")
+    x = x[:, :1]
+    saes.save(ours, tmp_path)
+    theirs = sae_lens.SAE.load_from_disk(tmp_path)
+    assert type(theirs).__name__ == "TopKSAE"
+    again = saes.load(tmp_path)
+    with torch.no_grad():
+        torch.testing.assert_close(theirs.encode(x[:, 0]), ours.encode(x), atol=1e-5, rtol=1e-5)
+        assert torch.equal(again.encode(x), ours.encode(x))
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("rescale", [False, True])
+def test_a_topk_folder_that_sae_lens_wrote_opens(tmp_path, rescale):
+    sae_lens = pytest.importorskip("sae_lens")
+    config = sae_lens.TopKSAEConfig(
+        d_in=8, d_sae=20, k=3, apply_b_dec_to_input=True, rescale_acts_by_decoder_norm=rescale
+    )
+    theirs = sae_lens.TopKSAE(config)
+    with torch.no_grad():
+        for p in theirs.parameters():
+            p.copy_(torch.randn_like(p))
+    theirs.save_model(tmp_path)
+    ours = saes.load(tmp_path)
+    x = torch.randn(50, 1, 8)
+    with torch.no_grad():
+        latents = theirs.encode(x[:, 0])
+        torch.testing.assert_close(ours.encode(x), latents, atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(ours.reconstruct(x)[:, 0], theirs.decode(latents), atol=1e-5, rtol=1e-5)
 
 
 def truncate(folder):

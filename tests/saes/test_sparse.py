@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from saes.sparse import BatchTopK, Code, Pattern, sparse_decode, sparse_encode
+from saes.sparse import BatchTopK, Code, Pattern, TopK, sparse_decode, sparse_encode
 
 TOKENS, WIDTH, LATENTS = 13, 6, 17
 
@@ -75,6 +75,30 @@ def test_ties_keep_exactly_n():
     x, W = torch.ones(4, 2), torch.ones(3, 2)
     pattern, _ = BatchTopK()(x, W, torch.zeros(3), torch.ones(3), 5)
     assert pattern.rows.numel() == 5
+
+
+@pytest.mark.parametrize("proposal", [None, torch.bfloat16])
+@pytest.mark.parametrize(("latents", "k"), [(40, 3), (512, 8), (70, 60), (5, 5)])
+def test_topk_is_the_full_sort_of_every_row(proposal, latents, k):
+    """Where there are groups enough and where not, and where a row has fewer than k positive scores."""
+    rng = torch.Generator().manual_seed(3)
+    x, W = torch.randn(64, 16, generator=rng), torch.randn(latents, 16, generator=rng)
+    b, norms = torch.randn(latents, generator=rng), torch.rand(latents, generator=rng) + 0.5
+    x[7] = 0
+    b[latents // 2 :] -= 2
+    pattern, pre = TopK(proposal)(x, W, b, norms, k * len(x))
+    scores = torch.relu(x @ W.T + b) * norms
+    best = scores.topk(k, dim=1)
+    expected = torch.zeros_like(scores).scatter(1, best.indices, best.values)
+    found = Code(pattern.rows, pattern.latents, pre * norms[pattern.latents]).dense(len(x), latents)
+    torch.testing.assert_close(found, expected)
+    assert torch.equal(pattern.rows, pattern.rows.sort(stable=True).values)
+
+
+def test_topk_ties_keep_exactly_k():
+    pattern, _ = TopK()(torch.ones(4, 2), torch.ones(6, 2), torch.zeros(6), torch.ones(6), 8)
+    assert pattern.rows.tolist() == [0, 0, 1, 1, 2, 2, 3, 3]
+    assert pattern.latents.tolist() == [0, 1] * 4
 
 
 def test_code_dense():

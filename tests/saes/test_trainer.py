@@ -29,10 +29,12 @@ def mcc(found, planted_directions):
     return cosines[linear_sum_assignment(-cosines)].mean()
 
 
-@pytest.mark.parametrize("n_models", [1, 2])
-def test_planted_directions_are_recovered(n_models):
+@pytest.mark.parametrize(
+    ("n_models", "arch"), [(1, "batchtopk"), (2, "batchtopk"), (1, "topk"), (1, "matryoshka_batchtopk")]
+)
+def test_planted_directions_are_recovered(n_models, arch):
     x, directions = planted(20_000, 48, 32, n_models, active=3)
-    config = TrainConfig(n_latents=64, k=3, n_steps=400, batch_size=512, k_start=12)
+    config = TrainConfig(arch=arch, n_latents=64, k=3, n_steps=400, batch_size=512, k_start=12)
     dictionary = saes.fit(TensorActivations(x), config)
     assert mcc(dictionary.W_dec, directions) >= 0.9
     assert max(saes.evaluate(dictionary, TensorActivations(x[:5000])).fvu.values()) < 0.2
@@ -51,6 +53,53 @@ def test_copies_of_one_model_share_every_latent():
     x = planted(4000, 48, 16)[0].expand(-1, 3, -1) * torch.tensor([1.0, 2.0, 0.5]).view(1, 3, 1)
     weights = saes.fit(TensorActivations(x.contiguous()), SMALL).relative_norms()
     torch.testing.assert_close(weights, torch.full_like(weights, 1 / 3), atol=0.01, rtol=0)
+
+
+def test_topk_keeps_k_of_every_token(small):
+    dictionary = saes.fit(small, replace(SMALL, arch="topk"))
+    active = (dictionary.encode(small.tensor[:500]) > 0).sum(dim=1)
+    assert int(active.max()) == SMALL.k
+    assert float(active.float().mean()) > 0.9 * SMALL.k
+    code = dictionary.encode_sparse(small.tensor[:500])
+    assert torch.equal(code.dense(500, SMALL.n_latents), dictionary.encode(small.tensor[:500]))
+
+
+def test_early_latents_of_a_matryoshka_dictionary_reconstruct_alone():
+    """With a fourth of the latents, the nested loss leaves less error than the same fourth without it."""
+    x = TensorActivations(planted(8_000, 48, 16)[0])
+    error = {}
+    for arch in ("batchtopk", "matryoshka_batchtopk"):
+        dictionary = saes.fit(x, replace(SMALL, arch=arch, n_steps=200))
+        latents = dictionary.encode(x.tensor)
+        latents[:, SMALL.n_latents // 4 :] = 0
+        error[arch] = float((x.tensor - dictionary.decode(latents)).square().sum())
+    assert error["matryoshka_batchtopk"] < 0.9 * error["batchtopk"]
+
+
+def test_dictionaries_that_train_together_end_as_they_would_alone(small):
+    configs = [SMALL, replace(SMALL, n_latents=32, arch="topk"), replace(SMALL, seed=5, k=2)]
+    for together, config in zip(saes.fit_together(small, configs), configs, strict=True):
+        alone = saes.fit(small, config)
+        for name in ("W_enc", "b_enc", "W_dec", "b_dec", "threshold"):
+            assert torch.equal(getattr(together, name), getattr(alone, name)), (config, name)
+
+
+def test_what_trains_together_has_to_share_its_batches(small):
+    with pytest.raises(DictionaryError, match="all the same batch_size"):
+        saes.fit_together(small, [SMALL, replace(SMALL, batch_size=128)])
+    with pytest.raises(DictionaryError, match="no configuration"):
+        saes.fit_together(small, [])
+
+
+def test_several_resume_together(small, tmp_path):
+    configs = [replace(SMALL, seed=seed, state_every=7, log_every=1) for seed in (0, 1)]
+    whole = saes.fit_together(small, configs)
+    first = saes.train_together(small, configs, state_dir=tmp_path)
+    list(islice(first, 20))
+    first.close()
+    for again, once in zip(saes.fit_together(small, configs, resume=tmp_path), whole, strict=True):
+        assert torch.equal(again.W_dec, once.W_dec)
+        assert torch.equal(again.threshold, once.threshold)
 
 
 @pytest.mark.parametrize("killed_at", [7, 20, 33])
@@ -106,6 +155,9 @@ def test_units_do_not_matter(small):
         ({"n_latents": 0}, "at least 1"),
         ({"lr": 0.0}, "above 0"),
         ({"dead_after_share": 2.0}, "a share lies between"),
+        ({"arch": "topp"}, "there is no architecture 'topp'"),
+        ({"widths": (8,)}, "inner widths belong to matryoshka"),
+        ({"arch": "matryoshka_batchtopk", "widths": (32, 16)}, "have to rise"),
     ],
 )
 def test_settings_that_cannot_be(change, sentence):
