@@ -17,6 +17,8 @@ from typing import Annotated, Any
 
 import typer
 
+from saes.config import ARCHITECTURES
+
 app = typer.Typer(
     add_completion=False,
     no_args_is_help=True,
@@ -69,7 +71,7 @@ def train(
     heldout: Annotated[
         list[Path] | None, typer.Option(help="Held-out arrays, one a model, to score on.")
     ] = None,
-    arch: Annotated[str, typer.Option(help="batchtopk, topk or matryoshka_batchtopk.")] = "batchtopk",
+    arch: Annotated[str, typer.Option(help=", ".join(ARCHITECTURES))] = "batchtopk",
     width: Annotated[str, typer.Option(help="Number of latents; several (2048,8192) train together.")] = "2048",
     k: Annotated[str, typer.Option(help="Active latents a token; several train together.")] = "16",
     tokens: Annotated[

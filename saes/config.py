@@ -3,6 +3,7 @@
 Architectures: `batchtopk` [Bussmann 2024] keeps the k·B largest entries of a batch, `topk` [Gao 2024] the k
 largest of each token, `matryoshka_batchtopk` [Bussmann 2025] is the former with a loss on the
 reconstructions from the first `widths[0]`, `widths[1]`, … latents too, so that early latents stay general.
+SAELens' own trainer makes `standard`, `gated`, `jumprelu`, `abstopk` and `matching_pursuit` (`saes.saelens`).
 """
 
 from __future__ import annotations
@@ -13,7 +14,11 @@ from typing import Any
 
 from saes.errors import DictionaryError
 
-BATCHTOPK, TOPK, MATRYOSHKA = ARCHITECTURES = ("batchtopk", "topk", "matryoshka_batchtopk")
+BATCHTOPK, TOPK, MATRYOSHKA = SPARSE = ("batchtopk", "topk", "matryoshka_batchtopk")
+STANDARD, GATED, JUMPRELU, ABSTOPK, MATCHING_PURSUIT = SAELENS = (
+    "standard", "gated", "jumprelu", "abstopk", "matching_pursuit",
+)  # fmt: skip
+ARCHITECTURES = SPARSE + SAELENS
 
 
 @dataclass(frozen=True)

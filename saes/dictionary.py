@@ -3,7 +3,9 @@
     pre_j = Σ_m ⟨x^m, W_enc^m_j⟩ + b_enc_j        f_j = pre_j if pre_j > threshold_j else 0
     x̂^m   = Σ_j f_j W_dec_j^m + b_dec^m
 
-A `topk` dictionary also keeps only the k largest f_j of each token.
+A `topk` dictionary also keeps only the k largest f_j of each token, an `abstopk` one the k pre_j farthest from
+zero, with their signs; a `matching_pursuit` one (tied, W_enc is
+W_decᵀ) takes up to k latents one after the other, each by what the ones before it left over.
 
 Training normalises each model's activations by a scale σ_m; here that is folded into the weights, so
 activations go in and come out as the model has them, and `scales` keeps the σ_m. Decoder norms that are
@@ -22,6 +24,7 @@ from torch import Tensor, einsum
 from saes.errors import DictionaryError
 from saes.sparse import Code, Pattern, sparse_decode
 
+ACTIVATIONS = ("jumprelu", "topk", "abstopk", "matching_pursuit")
 CHUNK = 4096  # tokens whose dense preactivations are held at once
 
 
@@ -38,7 +41,7 @@ class Dictionary:
     names: tuple[str, ...]
     k: int
     site: str = ""
-    activation: str = "jumprelu"  # or "topk"
+    activation: str = "jumprelu"  # or another of ACTIVATIONS
 
     def __post_init__(self) -> None:
         n, d, f = self.W_enc.shape
@@ -51,8 +54,10 @@ class Dictionary:
                 raise DictionaryError(f"{name} has shape {found}; with W_enc {(n, d, f)} it has to be {shape}")
         if len(self.names) != n or len(set(self.names)) != n:
             raise DictionaryError(f"{n} models need {n} different names, found {list(self.names)}")
-        if self.activation not in ("jumprelu", "topk"):
-            raise DictionaryError(f"there is no activation {self.activation!r}: choose jumprelu or topk")
+        if self.activation not in ACTIVATIONS:
+            raise DictionaryError(
+                f"there is no activation {self.activation!r}: choose {', '.join(ACTIVATIONS)}"
+            )
         if not 1 <= self.k <= f:
             raise DictionaryError(f"k is {self.k}; it has to lie between 1 and the {f} latents")
         if not bool((self.scales > 0).all()) or not bool((self.threshold >= 0).all()):
@@ -89,12 +94,32 @@ class Dictionary:
 
     def encode(self, x: Float[Tensor, "token model d"]) -> Float[Tensor, "token latent"]:
         """Dense latents; zero where the preactivation does not pass (see above)."""
+        if self.activation == "matching_pursuit":
+            return self._pursue(x)
         pre = self.preactivations(x)
+        if self.activation == "abstopk":
+            farthest = pre.abs().topk(self.k, dim=1).indices
+            return torch.zeros_like(pre).scatter(1, farthest, pre.gather(1, farthest))
         on = torch.where(pre > self.threshold, pre, 0.0)
         if self.activation == "jumprelu":
             return on
         best = on.topk(self.k, dim=1)
         return torch.zeros_like(on).scatter(1, best.indices, best.values)
+
+    def _pursue(self, x: Float[Tensor, "token model d"]) -> Float[Tensor, "token latent"]:
+        """Matching pursuit; a token is done when it would take a latent again, or none [as SAELens does]."""
+        self._check(x)
+        residual, W_dec = (x - self.b_dec).flatten(1), self.W_dec.flatten(1)
+        latents = residual.new_zeros(len(x), self.n_latents)
+        going = torch.ones(len(x), 1, dtype=torch.bool, device=x.device)
+        for _ in range(self.k):
+            chosen = (residual @ W_dec.T).argmax(dim=1, keepdim=True)
+            row = W_dec[chosen.squeeze(1)]
+            value = (residual * row).sum(dim=1, keepdim=True).relu() * going
+            going = going & (latents.gather(1, chosen) == 0) & (value > 0)
+            latents = latents.scatter_add(1, chosen, value)
+            residual = residual - value * row
+        return latents
 
     @torch.no_grad()
     def encode_sparse(self, x: Float[Tensor, "token model d"]) -> Code:
@@ -107,7 +132,7 @@ class Dictionary:
         return Code(*(torch.cat(column) for column in zip(*parts, strict=True)))
 
     def _entries(self, x: Tensor, offset: int) -> Code:
-        if self.activation == "topk":
+        if self.activation != "jumprelu":
             latents_on = self.encode(x)
             rows, latents = latents_on.nonzero(as_tuple=True)
             return Code(rows + offset, latents, latents_on[rows, latents])

@@ -1,4 +1,4 @@
-"""A dictionary as a SAELens folder, `cfg.json` and `sae_weights.safetensors`: a `jumprelu` or a `topk`.
+"""A dictionary as a SAELens folder, `cfg.json` and `sae_weights.safetensors`.
 
 One model is an ordinary JumpReLU SAE. N models are one on the concatenated activations (model 0's coordinates
 first): the threshold is per latent, so `sae_lens.SAE.load_from_disk` gives the same latents with nothing
@@ -24,7 +24,12 @@ from saes.errors import DictionaryError
 CONFIG = "cfg.json"
 WEIGHTS = "sae_weights.safetensors"
 SAELENS_FORMAT = "6.54.12"  # the version whose folder layout this is
-TENSORS = ("W_enc", "b_enc", "W_dec", "b_dec", "threshold")
+TENSORS = {
+    "jumprelu": ("W_enc", "b_enc", "W_dec", "b_dec", "threshold"),
+    "topk": ("W_enc", "b_enc", "W_dec", "b_dec"),
+    "abstopk": ("W_enc", "b_enc", "W_dec", "b_dec"),
+    "matching_pursuit": ("W_dec", "b_dec"),
+}
 
 
 def save(dictionary: Dictionary, path: Path | str, extra_metadata: dict[str, Any] | None = None) -> Path:
@@ -33,24 +38,23 @@ def save(dictionary: Dictionary, path: Path | str, extra_metadata: dict[str, Any
     path.mkdir(parents=True, exist_ok=True)
     d = dictionary.to("cpu")
     tensors = {
-        "W_enc": d.W_enc.flatten(0, 1).contiguous(),
-        "b_enc": d.b_enc.contiguous(),
-        "W_dec": d.W_dec.flatten(1).contiguous(),
-        "b_dec": d.b_dec.flatten().contiguous(),
+        "W_enc": d.W_enc.flatten(0, 1),
+        "b_enc": d.b_enc,
+        "W_dec": d.W_dec.flatten(1),
+        "b_dec": d.b_dec.flatten(),
+        "threshold": d.threshold,
     }
-    if d.activation == "jumprelu":
-        tensors["threshold"] = d.threshold.contiguous()
-    weights = dump_tensors(tensors)
+    weights = dump_tensors({name: tensors[name].contiguous() for name in TENSORS[d.activation]})
     ours = {"names": list(d.names), "scales": d.scales.tolist(), "k": d.k, "site": d.site}
     metadata = {**(extra_metadata or {}), "sae_lens_version": SAELENS_FORMAT, "hook_name": d.site}
     config = {
         "architecture": d.activation,
-        **({"k": d.k, "rescale_acts_by_decoder_norm": False} if d.activation == "topk" else {}),
+        **_own_settings(d),
         "d_in": d.n_models * d.d,
         "d_sae": d.n_latents,
         "dtype": str(d.W_enc.dtype).removeprefix("torch."),
         "device": "cpu",
-        "apply_b_dec_to_input": False,
+        "apply_b_dec_to_input": d.activation == "matching_pursuit",
         "normalize_activations": "none",
         "reshape_activations": "none",
         "metadata": {**metadata, "marble": {**ours, "digest": _digest(weights, ours)}},
@@ -61,17 +65,22 @@ def save(dictionary: Dictionary, path: Path | str, extra_metadata: dict[str, Any
 
 
 def load(path: Path | str, device: str = "cpu") -> Dictionary:
-    """Open a folder that `save` wrote, or any SAELens `jumprelu` or `topk` on unnormalised activations."""
+    """Open a folder that `save` wrote, or any of SAELens on unnormalised activations with one of `ACTIVATIONS`
+    (matching pursuit without a residual threshold)."""
     path = Path(path)
     config, raw = _read(path)
     activation = config.get("architecture")
-    if activation not in ("jumprelu", "topk") or config.get("normalize_activations", "none") != "none":
+    if activation not in TENSORS or config.get("normalize_activations", "none") != "none":
         found = f"{config.get('architecture')!r}, normalize_activations {config.get('normalize_activations')!r}"
         raise DictionaryError(
-            f"{path} is {found}; expected 'jumprelu' or 'topk', and 'none' "
+            f"{path} is {found}; expected {', '.join(TENSORS)}, and 'none' "
             "(fold the scaling in, save the inference model)"
         )
-    tensors = _tensors(path, raw, TENSORS if activation == "jumprelu" else TENSORS[:-1])
+    if config.get("residual_threshold"):
+        raise DictionaryError(
+            f"{path} stops at a residual of {config['residual_threshold']}; only 0 gives the same latents here"
+        )
+    tensors = _completed(_tensors(path, raw, TENSORS[activation]))
     ours = config.get("metadata", {}).get("marble")
     if ours is None:
         return _foreign(config, tensors).to(device)
@@ -80,6 +89,8 @@ def load(path: Path | str, device: str = "cpu") -> Dictionary:
         raise DictionaryError(
             f"{path} was altered after it was written (digest differs); restore it or train it again"
         )
+    if activation == "matching_pursuit":
+        tensors["b_enc"] = -tensors["b_dec"] @ tensors["W_enc"]
     n = len(stated["names"])
     d_in, n_latents = tensors["W_enc"].shape
     return Dictionary(
@@ -87,13 +98,28 @@ def load(path: Path | str, device: str = "cpu") -> Dictionary:
         b_enc=tensors["b_enc"],
         W_dec=tensors["W_dec"].view(n_latents, n, d_in // n),
         b_dec=tensors["b_dec"].view(n, d_in // n),
-        threshold=tensors.get("threshold", torch.zeros(n_latents, dtype=tensors["b_dec"].dtype)),
+        threshold=tensors["threshold"],
         scales=torch.tensor(stated["scales"], dtype=tensors["b_dec"].dtype),
         names=tuple(stated["names"]),
         k=stated["k"],
         site=stated["site"],
         activation=activation,
     ).to(device)
+
+
+def _own_settings(d: Dictionary) -> dict[str, Any]:
+    """What SAELens' configuration of the architecture holds beside what all have."""
+    if d.activation in ("topk", "abstopk"):
+        return {"k": d.k, "rescale_acts_by_decoder_norm": False}
+    if d.activation == "matching_pursuit":
+        return {"max_iterations": d.k, "residual_threshold": 0.0, "stop_on_duplicate_support": True}
+    return {}
+
+
+def _completed(t: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """The tensors that an architecture leaves out because others give them."""
+    tied = {"W_enc": t["W_dec"].T.contiguous(), "b_enc": torch.zeros(len(t["W_dec"]), dtype=t["W_dec"].dtype)}
+    return tied | {"threshold": torch.zeros(len(t["W_dec"]), dtype=t["W_dec"].dtype)} | t
 
 
 def metadata(path: Path | str) -> dict[str, Any]:
@@ -113,10 +139,10 @@ def _foreign(config: dict[str, Any], t: dict[str, torch.Tensor]) -> Dictionary:
     meta = config.get("metadata", {})
     return Dictionary(
         W_enc=W_enc[None], b_enc=b_enc, W_dec=W_dec[:, None], b_dec=t["b_dec"][None],
-        threshold=t.get("threshold", torch.zeros_like(b_enc)).clamp_min(0),
+        threshold=t["threshold"].clamp_min(0),
         scales=torch.ones(1, dtype=b_enc.dtype), names=(meta.get("model_name") or "model",),
-        k=config.get("k") or meta.get("k") or 1, site=meta.get("hook_name") or "",
-        activation=config["architecture"],
+        k=config.get("k") or config.get("max_iterations") or meta.get("k") or 1,
+        site=meta.get("hook_name") or "", activation=config["architecture"],
     )  # fmt: skip
 
 

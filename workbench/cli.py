@@ -24,6 +24,13 @@ app = typer.Typer(
 )
 
 LabName = Annotated[str, typer.Argument(help="Name of the lab.", metavar="LAB")]
+Architecture = Annotated[
+    str,
+    typer.Option(
+        "--arch",
+        help="batchtopk, topk, matryoshka_batchtopk, standard, gated, jumprelu, abstopk or matching_pursuit.",
+    ),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on standard output.")]
 Preset = Annotated[str | None, typer.Option(help="quick, standard or gpu.")]
 CorpusSource = Annotated[
@@ -117,7 +124,7 @@ def sae(
     ] = None,
     width: Annotated[int, typer.Option(help="Number of latents, d_sae.")] = 2_048,
     k: Annotated[int, typer.Option(help="Latents active per token, on average.")] = 16,
-    arch: Annotated[str, typer.Option(help="batchtopk, topk or matryoshka_batchtopk.")] = "batchtopk",
+    arch: Architecture = "batchtopk",
     name: Annotated[str | None, typer.Option(help="Name of the dictionary.")] = None,
     as_json: Json = False,
 ) -> None:

@@ -78,17 +78,41 @@ def test_a_folder_that_sae_lens_wrote_opens(tmp_path):
 
 
 @pytest.mark.filterwarnings("ignore")
-def test_sae_lens_opens_a_topk_folder_and_agrees(x, tmp_path):
+@pytest.mark.parametrize("activation", ["topk", "abstopk"])
+def test_sae_lens_opens_a_topk_folder_and_agrees(x, tmp_path, activation):
     sae_lens = pytest.importorskip("sae_lens")
-    ours = replace(random_dictionary(1), threshold=torch.zeros(20), activation="topk")
+    ours = replace(random_dictionary(1), threshold=torch.zeros(20), activation=activation)
     x = x[:, :1]
     saes.save(ours, tmp_path)
     theirs = sae_lens.SAE.load_from_disk(tmp_path)
-    assert type(theirs).__name__ == "TopKSAE"
+    assert theirs.cfg.architecture() == activation
     again = saes.load(tmp_path)
     with torch.no_grad():
         torch.testing.assert_close(theirs.encode(x[:, 0]), ours.encode(x), atol=1e-5, rtol=1e-5)
         assert torch.equal(again.encode(x), ours.encode(x))
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_sae_lens_opens_a_matching_pursuit_folder_and_agrees(tmp_path):
+    sae_lens = pytest.importorskip("sae_lens")
+    made = random_dictionary(1)
+    b_enc = -made.b_dec.flatten() @ made.W_dec[:, 0].T
+    ours = replace(
+        made,
+        activation="matching_pursuit",
+        threshold=torch.zeros(20),
+        W_enc=made.W_dec.permute(1, 2, 0),
+        b_enc=b_enc,
+    )
+    saes.save(ours, tmp_path)
+    theirs, again, x = sae_lens.SAE.load_from_disk(tmp_path), saes.load(tmp_path), torch.randn(300, 1, 8)
+    with torch.no_grad():
+        latents = theirs.encode(x[:, 0])
+        torch.testing.assert_close(latents, ours.encode(x), atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(again.encode(x), ours.encode(x))
+        torch.testing.assert_close(theirs.decode(latents), ours.reconstruct(x)[:, 0], atol=1e-5, rtol=1e-5)
+    code = ours.encode_sparse(x)
+    torch.testing.assert_close(code.dense(len(x), 20), ours.encode(x))
 
 
 @pytest.mark.filterwarnings("ignore")

@@ -177,6 +177,6 @@ def test_activations_that_cannot_be(small):
 
 
 def test_a_loss_that_is_not_a_number_is_named(small, monkeypatch):
-    monkeypatch.setattr("saes.trainer.auxk_loss", lambda *_: torch.tensor(float("nan"), requires_grad=True))
+    monkeypatch.setattr("saes.sparse_run.auxk_loss", lambda *_: torch.tensor(float("nan"), requires_grad=True))
     with pytest.raises(DictionaryError, match="at step 10"):
         saes.fit(small, SMALL)

@@ -1,0 +1,162 @@
+"""One dictionary in training on the sparse path: `batchtopk`, `topk`, `matryoshka_batchtopk`.
+
+In normalised units z^m = (x^m − μ^m)/σ_m, with the models' coordinates side by side:
+
+    f = ReLU(W_enc z + b_enc),  s_j = Σ_m ‖d_j^m‖,  keep the k·B largest f_j·s_j of the batch
+    loss = (1/N) Σ_m ‖x^m − x̂^m‖² / (d·σ_m²) + AuxK = mean over coordinates of (z − ẑ)² + AuxK
+
+[Bussmann 2024; Lindsey 2024; Minder 2025]. The norms s_j only select; no gradient passes through them. k
+falls from `k_start`, the learning rate ends at zero. `topk` keeps the k largest of each token instead;
+`matryoshka_batchtopk` takes the mean of the losses of nested reconstructions [Bussmann 2025].
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from saes.auxk import auxk_loss
+from saes.calibrate import Units
+from saes.config import TOPK, TrainConfig
+from saes.dictionary import Dictionary
+from saes.run import Report
+from saes.sparse import BatchTopK, Pattern, TopK, native_bfloat16, sparse_decode, sparse_encode
+
+WEIGHTS = ("W_enc", "b_enc", "W_dec", "b_dec")
+BETAS = (0.9, 0.99)  # 0.999 remembers the first steps' large gradients for most of a run of under 1,000 steps
+
+
+class SparseRun:
+    """Weights `[latent, model·d]` in normalised units, their optimizer, the selection, the silence counters."""
+
+    def __init__(self, units: Units, config: TrainConfig) -> None:
+        self.config, self.units, self.step = config, units, 0
+        weights = starting_weights(units.mean.shape[0], units.mean.shape[1], config)
+        self._place(weights, torch.zeros(config.n_latents, dtype=torch.long))
+
+    def _place(self, weights: Mapping[str, Tensor], silent_steps: Tensor) -> None:
+        device = self.config.device
+        self.W_enc, self.b_enc, self.W_dec, self.b_dec = (
+            weights[name].to(device).requires_grad_() for name in WEIGHTS
+        )
+        self.weights = [self.W_enc, self.b_enc, self.W_dec, self.b_dec]
+        self.silent_steps = silent_steps.to(device)
+        self.units = Units(self.units.mean.to(device), self.units.scales.to(device))
+        self.optimizer = torch.optim.Adam(self.weights, lr=self.config.lr, betas=BETAS, fused=True)
+        proposal = torch.bfloat16 if device == "cpu" and native_bfloat16() else None
+        self.select = TopK(proposal) if self.config.arch == TOPK else BatchTopK(proposal)
+
+    def advance(self, x: Float[Tensor, "token model d"]) -> Report:
+        """One step: select, encode, decode, AuxK, Adam."""
+        config = self.config
+        z = self.units.normalise(x)
+        for group in self.optimizer.param_groups:
+            group["lr"] = config.lr_at(self.step)
+        norms = self.W_dec.detach().view(config.n_latents, x.shape[1], -1).norm(dim=2).sum(dim=1)
+        n_entries = round(config.k_at(self.step) * z.shape[0])
+        pattern, pre = self.select(z, self.W_enc, self.b_enc, norms, n_entries)
+        latents = torch.relu(sparse_encode(z, self.W_enc, self.b_enc, pattern, pre))
+        reconstructions = self._nested(latents, pattern)
+        errors = [(z - z_hat).square().mean() for z_hat in reconstructions]
+        z_hat, mse = reconstructions[-1], errors[-1]
+        self.silent_steps = torch.where(pattern.fires > 0, 0, self.silent_steps + 1)
+        loss = mse if len(errors) == 1 else torch.stack(errors).mean()
+        if config.aux_coeff > 0:
+            aux = auxk_loss(z, z_hat, self.W_enc, self.b_enc, self.W_dec, self.silent_steps, config)
+            loss = loss if aux is None else loss + aux
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(self.weights, config.grad_clip)
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        self.step += 1
+        return Report(loss.detach(), mse.detach(), pattern.rows.numel() / len(x))
+
+    def _nested(self, latents: Float[Tensor, " entry"], pattern: Pattern) -> list[Float[Tensor, "token d"]]:
+        """Reconstructions from the first `level` latents, for each level: each entry is decoded once."""
+        levels: Sequence[int] = self.config.levels
+        if len(levels) == 1:
+            return [sparse_decode(latents, self.W_dec, pattern) + self.b_dec]
+        found, z_hat, first = [], self.b_dec, 0
+        for level in levels:
+            own = ((pattern.latents >= first) & (pattern.latents < level)).nonzero().squeeze(1)
+            part = Pattern(pattern.rows[own], pattern.latents[own], pattern.n_tokens, pattern.n_latents)
+            z_hat = z_hat + sparse_decode(latents[own], self.W_dec, part)
+            found.append(z_hat)
+            first = level
+        return found
+
+    def dead_share(self) -> float:
+        """Share of latents silent for as many steps as count as dead."""
+        return float((self.silent_steps >= self.config.dead_after).float().mean())
+
+    def tensors(self) -> dict[str, Tensor]:
+        """All of the run's state but what `note` holds."""
+        tensors = {name: getattr(self, name).detach() for name in WEIGHTS}
+        tensors |= {"silent_steps": self.silent_steps, "mean": self.units.mean, "scales": self.units.scales}
+        for name in WEIGHTS:
+            for moment, value in self.optimizer.state[getattr(self, name)].items():
+                tensors[f"adam.{name}.{moment}"] = value
+        return tensors
+
+    def note(self) -> dict[str, Any]:
+        return {"bound": self.select.bound.hex()}
+
+    def restore(self, step: int, tensors: Mapping[str, Tensor], note: Mapping[str, Any]) -> None:
+        """Go on from what `tensors` and `note` gave; fused Adam keeps its step counter beside the weights."""
+        self.step = step
+        self.units = Units(tensors["mean"], tensors["scales"])
+        self._place(tensors, tensors["silent_steps"])
+        for name in WEIGHTS:
+            prefix = f"adam.{name}."
+            moments = {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
+            if moments:
+                self.optimizer.state[getattr(self, name)] = moments
+        self.select.bound = float.fromhex(note["bound"])
+
+    @torch.no_grad()
+    def dictionary(self, names: tuple[str, ...], site: str) -> Dictionary:
+        """Fold μ and σ into the weights, and scale every latent so that Σ_m‖d_j^m‖ is N over the mean σ.
+
+        The latter changes no reconstruction; for one model it makes every decoder row a unit vector in raw
+        units, so that activations of different latents compare. Thresholds are zero until calibrated.
+        """
+        mean, sigma = self.units.mean.double(), self.units.scales.double()
+        n, d = mean.shape
+        W_enc = self.W_enc.detach().double().view(-1, n, d)
+        W_dec = self.W_dec.detach().double().view(-1, n, d)
+        size = W_dec.norm(dim=2).sum(dim=1).clamp_min(1e-12) * sigma.mean() / n
+        raw_enc = W_enc / sigma[:, None] * size[:, None, None]
+        b_enc = self.b_enc.detach().double() * size - torch.einsum("fmd,md->f", raw_enc, mean)
+        return Dictionary(
+            W_enc=raw_enc.permute(1, 2, 0).float().contiguous(),
+            b_enc=b_enc.float(),
+            W_dec=(W_dec * sigma[:, None] / size[:, None, None]).float().contiguous(),
+            b_dec=(self.b_dec.detach().double().view(n, d) * sigma[:, None] + mean).float(),
+            threshold=torch.zeros(len(size), device=mean.device),
+            scales=self.units.scales,
+            names=names,
+            k=self.config.k,
+            site=site,
+            activation="topk" if self.config.arch == TOPK else "jumprelu",
+        )
+
+    needs_thresholds = property(lambda self: self.config.arch != TOPK)
+
+
+def starting_weights(n_models: int, d: int, config: TrainConfig) -> dict[str, Tensor]:
+    """Random unit decoders, the encoder their transpose, zero biases (z has mean zero, so b_dec is the mean).
+
+    Every model starts from the same direction, so that a difference between them was learned. Unit length
+    makes the first reconstructions overshoot, k_start directions at once, and the correction spreads the
+    directions apart: starting at the least-squares length, or from data points, fits somewhat better and
+    leaves over half of the latents dead.
+    """
+    rng = torch.Generator().manual_seed(config.seed)
+    direction = torch.randn(config.n_latents, d, generator=rng)
+    W_dec = torch.nn.functional.normalize(direction.repeat(1, n_models), dim=1)
+    zeros = torch.zeros(config.n_latents)
+    return {"W_enc": W_dec.clone(), "b_enc": zeros, "W_dec": W_dec, "b_dec": torch.zeros(n_models * d)}
