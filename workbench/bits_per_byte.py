@@ -48,7 +48,7 @@ def model_nats(
 ) -> list[np.ndarray]:
     """−ln p of every token but BOS: for each document Float64[token], one fewer than its ids.
 
-    model: a Hugging Face causal language model (anything that answers `model(input_ids, logits_to_keep=n).logits`).
+    model: a Hugging Face causal language model (it answers `model(input_ids, logits_to_keep=n).logits`).
     bos_id: the id that opens each window; by default the id that opens each document.
     batch: windows at once; fewer where the vocabulary is large. No result depends on it.
     """

@@ -91,8 +91,8 @@ def load_source(source: str, max_characters: int, sha256: str = "") -> Iterator[
         raise Misuse(f"{shown} holds no text: every document is empty; {_FORMS}")
     if len(first) < MIN_DOCUMENTS:
         raise Misuse(
-            f"{shown} gives {len(first)} document{'s'[: len(first) != 1]}, fewer than the {MIN_DOCUMENTS} that can be split into "
-            "training and held-out text: give more files, or at least 20,000 characters in one"
+            f"{shown} gives {len(first)} document{'s'[: len(first) != 1]}, fewer than the {MIN_DOCUMENTS} that "
+            "can be split into training and held-out text: give more files, or 20,000 characters in one"
         )
     yield from first
     yield from documents
