@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from jaxtyping import Float
 from torch import Tensor
@@ -22,6 +22,7 @@ class Report:
     l0: float | Tensor
 
 
+@runtime_checkable
 class Run(Protocol):
     """Mutable, owned by one running generator."""
 

@@ -1,7 +1,7 @@
 """Architectures that SAELens trains best itself, through its own trainer, handed back as our `Dictionary`.
 
 `standard` and `gated` pay an L1 price, `jumprelu` an L0 price; k is what a person asks for here too: the price
-follows L0 towards k, a little after every step. `abstopk` keeps the k latents farthest from zero, with their
+rises from nothing, then follows L0 towards k, a little after every step. `abstopk` keeps the k latents farthest from zero, with their
 signs; `matching_pursuit` selects at most k, one after the other. Training sees the normalised z = (x − μ)/σ,
 our learning rate and our order of batches; what comes out is folded back into raw units. A gated SAE is a
 JumpReLU SAE [Rajamanoharan 2024, appendix]: its gate W x + b_gate > 0 is the magnitude e^r W x + b_mag passing
@@ -27,8 +27,9 @@ from saes.dictionary import Dictionary
 from saes.errors import DictionaryError
 from saes.run import Report
 
-PRICE: Mapping[str, tuple[str, float]] = {STANDARD: ("l1", 5.0), GATED: ("l1", 5.0), JUMPRELU: ("l0", 1.0)}
-STEERING = 0.02  # how fast the price follows log(L0 / k)
+PRICE: Mapping[str, tuple[str, float]] = {STANDARD: ("l1", 2.0), GATED: ("l1", 2.0), JUMPRELU: ("l0", 1.0)}
+RAMP = 0.2  # share of the run in which the price rises from nothing: a full one at once kills latents
+STEERING = 4.0  # afterwards, its logarithm moves by this times log(L0 / k) over a whole run
 _COUNTERS = ("act_freq_scores", "n_forward_passes_since_fired")
 
 
@@ -55,12 +56,15 @@ class SaeLensRun:
             group["lr"] = self.config.lr_at(self.step)
         if self.config.arch in PRICE:
             schedule = trainer.coefficient_schedulers[PRICE[self.config.arch][0]]
-            schedule.final_value = schedule.current_value = self.price
+            ramp = min(1.0, self.step / (RAMP * self.config.n_steps))
+            schedule.final_value = schedule.current_value = self.price * ramp
         out = trainer.step(self.units.normalise(x))
         trainer.n_training_steps += 1
         self.step += 1
         l0 = float(out.feature_acts.bool().sum()) / len(x)
-        self.price *= math.exp(STEERING * max(-2.0, min(2.0, math.log(max(l0, 1e-3) / self.config.k))))
+        if self.step > RAMP * self.config.n_steps:
+            off = math.log(max(l0, 1e-3) / self.config.k)
+            self.price *= math.exp(STEERING / self.config.n_steps * max(-2.0, min(2.0, off)))
         mse = (out.sae_in - out.sae_out).detach().square().mean()
         return Report(out.loss.detach(), mse, l0)
 

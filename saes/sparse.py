@@ -241,7 +241,8 @@ class TopK:
 
     On a CPU no row is sorted. The latents are dealt into groups; the k-th largest of a row's group maxima is
     at most its k-th largest score, so entries below it (less a margin for the proposal's rounding) cannot be
-    among the k. What is left, hardly more than k a row, is scored again in float32 and partitioned.
+    among the k. What is left, hardly more than k a row, is scored again in float32 and partitioned. (Only
+    where a row has fewer than k clearly positive scores may one within the rounding of zero be missed.)
     """
 
     GROUP = 16  # latents whose maximum stands for them; smaller groups pass fewer candidates
