@@ -1,11 +1,11 @@
 """Architectures that SAELens trains best itself, through its own trainer, handed back as our `Dictionary`.
 
 `standard` and `gated` pay an L1 price, `jumprelu` an L0 price; k is what a person asks for here too: the price
-rises from nothing, then follows L0 towards k, a little after every step. `abstopk` keeps the k latents farthest from zero, with their
-signs; `matching_pursuit` selects at most k, one after the other. Training sees the normalised z = (x − μ)/σ,
-our learning rate and our order of batches; what comes out is folded back into raw units. A gated SAE is a
-JumpReLU SAE [Rajamanoharan 2024, appendix]: its gate W x + b_gate > 0 is the magnitude e^r W x + b_mag passing
-b_mag − e^r b_gate.
+rises from nothing, then follows L0 towards k, a little after every step. `abstopk` keeps the k latents farthest
+from zero, with their signs; `matching_pursuit` selects at most k, one after the other. Training sees the
+normalised z = (x − μ)/σ, our learning rate and our order of batches; what comes out is folded back into raw
+units. A gated SAE is a JumpReLU SAE [Rajamanoharan 2024, appendix]: its gate W x + b_gate > 0 is the magnitude
+e^r W x + b_mag passing b_mag − e^r b_gate.
 
 SAELens' own checkpoints do not keep the place in the data; the state here does, and resumes bit for bit.
 """
