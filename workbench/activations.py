@@ -82,22 +82,26 @@ def harvest(
 ) -> Iterator[int]:
     """Write the set's activations to `path`; yield how many windows each batch added.
 
-    `note` keeps how many batches are safely on disk; the order of batches is a function of the set alone.
+    `note` keeps how many batches are safely on disk; the order of batches is a function of the set alone. The
+    map is opened anew at each note, so that written pages do not stay in memory.
     """
     done = json.loads(note.read_text())["batches"] if note.exists() and path.exists() else 0
     d_model = model.config.get_text_config().hidden_size
     mode, shape = ("r+", None) if done else ("w+", (len(token_set), d_model))
     out = np.lib.format.open_memmap(path, mode=mode, dtype=STORED[dtype], shape=shape)
-    batches = list(token_set.batches(TOKENS_PER_BATCH))
-    for number, batch in enumerate(batches):
-        if number >= done:
+    number = 0
+    for number, batch in enumerate(token_set.batches(TOKENS_PER_BATCH), start=1):
+        if number > done:
             residual = read_resid_post(model, layer, torch.from_numpy(batch.ids).to(model.device))
             values = residual[:, 1:].cpu()[torch.from_numpy(batch.real)]
             out[batch.rows[batch.real]] = stored(values, dtype, token_set, batch)
-        if number >= done and (number % FLUSH_EVERY == FLUSH_EVERY - 1 or number == len(batches) - 1):
-            out.flush()
-            write_json(note, {"batches": number + 1})
+            if number % FLUSH_EVERY == 0:
+                out.flush()
+                write_json(note, {"batches": number})
+                out = np.lib.format.open_memmap(path, mode="r+")
         yield len(batch.ids)
+    out.flush()
+    write_json(note, {"batches": number})
 
 
 def stored(values: Float[Tensor, "token d"], dtype: str, token_set: TokenSet, batch: WindowBatch) -> np.ndarray:
