@@ -67,6 +67,8 @@ def run(trainer: Trainer) -> None:
     resume = latest_resume(Path(trainer.args.output_dir or "."))
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*pin_memory.*")
+        # The trainer always hands over the number of steps; a schedule with a tail needs both.
+        warnings.filterwarnings("ignore", message="Both num_training_steps and num_stable_steps")
         trainer.train(resume_from_checkpoint=str(resume) if resume else None)
 
 
