@@ -212,8 +212,7 @@ class BatchTopK:
         n: int,
     ) -> Selection:
         dtype = self.proposal or x.dtype
-        W, b = (W_enc * norms[:, None]).to(dtype), (b_enc * norms).to(dtype)
-        scores = torch.addmm(b, x.to(dtype), W.t())
+        scores = _scores(x, W_enc, b_enc, norms, dtype)
         if x.device.type != "cpu":
             flat = scores.flatten().topk(n, sorted=False).indices.sort().values
             pattern = _pattern(flat, scores.shape)
@@ -263,8 +262,7 @@ class TopK:
     ) -> Selection:
         dtype = self.proposal or x.dtype
         k = max(1, round(n / x.shape[0]))
-        W, b = (W_enc * norms[:, None]).to(dtype), (b_enc * norms).to(dtype)
-        scores = torch.addmm(b, x.to(dtype), W.t())
+        scores = _scores(x, W_enc, b_enc, norms, dtype)
         if x.device.type != "cpu":
             best = scores.topk(k, dim=1, sorted=False).indices.sort(dim=1).values
             rows = torch.arange(x.shape[0], device=x.device).repeat_interleave(k)
@@ -311,6 +309,11 @@ def _largest_by_row(values: np.ndarray, candidates: Pattern, k: int) -> np.ndarr
     before = np.cumsum(at_edge) - at_edge
     first = before[np.minimum(starts[:-1], max(len(before) - 1, 0))][rows]
     return np.flatnonzero(above | (at_edge & (before - first < room[rows])))
+
+
+def _scores(x: Tensor, W_enc: Tensor, b_enc: Tensor, norms: Tensor, dtype: torch.dtype) -> Tensor:
+    """Every pre_tj·s_j, [token, latent], in `dtype`: the one dense product of a step."""
+    return torch.addmm((b_enc * norms).to(dtype), x.to(dtype), (W_enc * norms[:, None]).to(dtype).t())
 
 
 def native_bfloat16() -> bool:
