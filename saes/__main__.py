@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import itertools
 import json
+import os
 import shutil
 import sys
 from collections.abc import Iterable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -95,40 +96,35 @@ def train(
     from saes.arrays import ActivationArrays
     from saes.config import TrainConfig
     from saes.errors import DictionaryError
-    from saes.folder import save
     from saes.state import FILE
 
     if out.exists():
         raise DictionaryError(f"{out} exists already; name a new folder or remove it")
+    if batch_size < 1:
+        raise DictionaryError(f"--batch-size is {batch_size}; it has to be at least 1")
     if tokens < batch_size:
         raise DictionaryError(f"--tokens {tokens} is less than one batch of {batch_size}")
     arrays = ActivationArrays(_files(sources))
-    held = ActivationArrays(_files(heldout)) if heldout else None
+    held = _like(arrays, ActivationArrays(_files(heldout))) if heldout else arrays
+    shared = TrainConfig(
+        arch=arch, n_steps=TrainConfig.steps_for(tokens, batch_size), batch_size=batch_size, lr=lr,
+        device=device, state_every=state_every if state else 0,
+    )  # fmt: skip
     wanted = {
-        f"w{w}-k{one_k}-seed{s}": TrainConfig(
-            arch=arch, n_latents=w, k=one_k, n_steps=TrainConfig.steps_for(tokens, batch_size),
-            batch_size=batch_size, lr=lr, seed=s, device=device, state_every=state_every if state else 0,
-        )
+        f"w{w}-k{one_k}-seed{s}": replace(shared, n_latents=w, k=one_k, seed=s)
         for w, one_k, s in itertools.product(*map(_numbers, (width, k, seed)))
-    }  # fmt: skip
-    stems = [path.stem for path in arrays.paths]
-    names = stems if len(set(stems)) == len(stems) else [str(path.with_suffix("")) for path in arrays.paths]
+    }
     resume = state if state and (state / FILE).is_file() else None
-    trained = _run(arrays, list(wanted.values()), names=names, site=site, state_dir=state, resume=resume)
-    partial = out.with_name(f".partial-{out.name}")
-    shutil.rmtree(partial, ignore_errors=True)
-    results = {}
-    for (name, config), dictionary in zip(wanted.items(), trained, strict=True):
-        save(dictionary, partial if len(wanted) == 1 else partial / name, {"training": config.to_dict()})
-        results[name] = _scores(dictionary, held or arrays, arrays, None)
-    partial.replace(out)
-    if len(wanted) == 1:
-        _show({"out": str(out), **results.popitem()[1]}, as_json)
-    elif as_json:
+    options = {"names": _names(arrays.paths), "site": site, "state_dir": state, "resume": resume}
+    trained = _run(arrays, list(wanted.values()), **options)
+    made = dict(zip(wanted, trained, strict=True))
+    results = {name: _scores(dictionary, held, arrays, None) for name, dictionary in made.items()}
+    _save(out, made, wanted)
+    if len(made) > 1 and as_json:
         _show({"out": str(out), "dictionaries": results}, as_json)
-    else:
-        for name, figures in results.items():
-            _show({"out": str(out / name), **figures}, as_json)
+        return
+    for name, figures in results.items():
+        _show({"out": str(out if len(made) == 1 else out / name), **figures}, as_json)
 
 
 @app.command()
@@ -146,8 +142,38 @@ def evaluate(
     from saes.folder import load
 
     arrays = ActivationArrays(_files(sources))
-    train_on = ActivationArrays(_files(pca_on)) if pca_on else arrays
+    train_on = _like(arrays, ActivationArrays(_files(pca_on))) if pca_on else arrays
     _show(_scores(load(dictionary), arrays, train_on, limit), as_json)
+
+
+def _names(paths: list[Path]) -> list[str]:
+    """The models' names: their files' stems, or paths where two files are called the same."""
+    stems = [path.stem for path in paths]
+    return stems if len(set(stems)) == len(stems) else [str(path.with_suffix("")) for path in paths]
+
+
+def _save(out: Path, made: dict[str, Any], configs: dict[str, Any]) -> None:
+    """One dictionary is the folder `out`; each of several a folder in it. Renamed into place when whole."""
+    from saes.folder import save
+
+    partial = out.with_name(f".partial-{out.name}")
+    shutil.rmtree(partial, ignore_errors=True)
+    for name, dictionary in made.items():
+        folder = partial if len(made) == 1 else partial / name
+        save(dictionary, folder, {"training": configs[name].to_dict()})
+    partial.replace(out)
+
+
+def _like(arrays: Any, others: Any) -> Any:
+    """`others`, if they hold as many models of the same width."""
+    from saes.errors import DictionaryError
+
+    if arrays.shape[1:] != others.shape[1:]:
+        raise DictionaryError(
+            f"{others.paths[0]} and what belongs to it are [token, {others.shape[1]}, {others.shape[2]}], "
+            f"the activations [token, {arrays.shape[1]}, {arrays.shape[2]}]; they have to be of one kind"
+        )
+    return others
 
 
 def _numbers(listed: str) -> list[int]:
@@ -185,8 +211,12 @@ def main() -> None:
     except DictionaryError as error:
         typer.echo(f"saes: {error}", err=True)
         sys.exit(2)
-    except (OSError, RuntimeError) as error:
-        typer.echo(f"saes: {str(error).splitlines()[0]}", err=True)
+    except Exception as error:
+        if os.environ.get("MARBLE_DEBUG"):
+            raise
+        first = (str(error).splitlines() or [""])[0]
+        kind = "" if isinstance(error, OSError) else f"unexpected trouble ({type(error).__name__}): "
+        typer.echo(f"saes: {kind}{first}; MARBLE_DEBUG=1 shows where", err=True)
         sys.exit(1)
 
 

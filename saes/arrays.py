@@ -161,6 +161,8 @@ def _open(path: Path) -> np.ndarray:
         raise DictionaryError(f"{path} does not exist") from None
     except (ValueError, EOFError, OSError) as error:
         raise DictionaryError(f"{path} is not a whole .npy array ({error})") from None
+    if not isinstance(array, np.ndarray):
+        raise DictionaryError(f"{path} is an archive of arrays; give one .npy file a model")
     if array.ndim != 2 or array.dtype.name not in KINDS or 0 in array.shape:
         raise DictionaryError(
             f"{path} holds {array.dtype} of shape {array.shape}; "

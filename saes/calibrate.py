@@ -1,4 +1,4 @@
-"""Units, starting weights and thresholds: what is measured on activations before and after training.
+"""Units and thresholds: what is measured on activations before and after training.
 
 Before: the mean μ^m and the scale σ_m (σ_m² = mean per-coordinate variance), so that training sees (x − μ)/σ.
 After: one θ on the score f_j·Σ_m‖d_j^m‖ such that L0 = k [Bussmann 2024]; a latent's own threshold is

@@ -3,7 +3,7 @@
 One model is an ordinary JumpReLU SAE. N models are one on the concatenated activations (model 0's coordinates
 first): the threshold is per latent, so `sae_lens.SAE.load_from_disk` gives the same latents with nothing
 registered. What SAELens has no field for (names, scales, k) lies in `metadata.marble` with a digest of it and
-of the weights. The library itself never imports sae_lens.
+of the weights. This module never imports sae_lens.
 """
 
 from __future__ import annotations

@@ -96,35 +96,38 @@ class FeatureIndex:
         return Examples(np.asarray(self.tokens[part], dtype=np.int64), np.asarray(self.values[part]))
 
     def top(self, latent: int, n: int) -> Examples:
-        """The n strongest activations, strongest first; of equal ones the earlier token first."""
+        """The n strongest activations (farthest from zero), strongest first; of equal ones the earlier token
+        first."""
         tokens, values = self.entries(latent)
         if len(values) > 4 * n:
-            edge = np.partition(values, len(values) - n)[len(values) - n]
-            strong = np.flatnonzero(values >= edge)
+            sizes = np.abs(values)
+            edge = np.partition(sizes, len(sizes) - n)[len(sizes) - n]
+            strong = np.flatnonzero(sizes >= edge)
             tokens, values = tokens[strong], values[strong]
-        order = np.argsort(-values, kind="stable")[:n]
+        order = np.argsort(-np.abs(values), kind="stable")[:n]
         return Examples(tokens[order], values[order])
 
     def interval_examples(
         self, latent: int, n_intervals: int, per_interval: int, seed: int = 0
     ) -> list[Examples]:
-        """Random examples from equal intervals of (0, max], strongest interval first; an interval may be
+        """Random examples from equal intervals of (0, max |f|], strongest interval first; an interval may be
         empty."""
         tokens, values = self.entries(latent)
         rng = np.random.default_rng([seed, latent])
-        top = float(values.max()) if len(values) else 1.0
-        which = np.clip(np.ceil(values / top * n_intervals).astype(int) - 1, 0, n_intervals - 1)
+        sizes = np.abs(values)
+        top = float(sizes.max()) if len(sizes) else 1.0
+        which = np.clip(np.ceil(sizes / top * n_intervals).astype(int) - 1, 0, n_intervals - 1)
         groups = []
         for interval in reversed(range(n_intervals)):
             inside = np.flatnonzero(which == interval)
             chosen = rng.permutation(inside)[:per_interval]
-            chosen = chosen[np.argsort(-values[chosen], kind="stable")]
+            chosen = chosen[np.argsort(-sizes[chosen], kind="stable")]
             groups.append(Examples(tokens[chosen], values[chosen]))
         return groups
 
     def histogram(self, latent: int, bins: int) -> Histogram:
-        """Counts of the latent's activations in equal bins of [0, max]; silent tokens are not counted."""
-        values = self.entries(latent).values
+        """Counts of the latent's |f| in equal bins of [0, max |f|]; silent tokens are not counted."""
+        values = np.abs(self.entries(latent).values)
         top = float(values.max()) if len(values) else 1.0
         counts, edges = np.histogram(values, bins=bins, range=(0.0, top))
         return Histogram(counts.astype(np.int64), edges)

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -20,6 +21,22 @@ class Report:
     loss: Tensor
     mse: Tensor  # per coordinate in normalised units: the batch's FVU
     l0: float | Tensor
+
+
+def moments(optimizer: torch.optim.Optimizer, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """An Adam's moments and step counters by name; empty before its first step."""
+    return {f"adam.{name}.{m}": v for name, w in weights.items() for m, v in optimizer.state[w].items()}
+
+
+def restore_moments(
+    optimizer: torch.optim.Optimizer, weights: Mapping[str, Tensor], tensors: Mapping[str, Tensor]
+) -> None:
+    """Put back what `moments` gave; fused Adam keeps its step counter beside the weights."""
+    for name, weight in weights.items():
+        prefix = f"adam.{name}."
+        optimizer.state[weight] = {
+            key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)
+        }
 
 
 @runtime_checkable

@@ -12,6 +12,7 @@ SAELens' own checkpoints do not keep the place in the data; the state here does,
 
 from __future__ import annotations
 
+import importlib.util
 import math
 import warnings
 from collections.abc import Mapping
@@ -25,7 +26,7 @@ from saes.calibrate import Units
 from saes.config import ABSTOPK, GATED, JUMPRELU, MATCHING_PURSUIT, STANDARD, TrainConfig
 from saes.dictionary import Dictionary
 from saes.errors import DictionaryError
-from saes.run import Report
+from saes.run import Report, moments, restore_moments
 
 PRICE: Mapping[str, tuple[str, float]] = {STANDARD: ("l1", 2.0), GATED: ("l1", 2.0), JUMPRELU: ("l0", 1.0)}
 RAMP = 0.2  # share of the run in which the price rises from nothing: a full one at once kills latents
@@ -61,9 +62,9 @@ class SaeLensRun:
         out = trainer.step(self.units.normalise(x))
         trainer.n_training_steps += 1
         self.step += 1
-        l0 = float(out.feature_acts.bool().sum()) / len(x)
-        if self.step > RAMP * self.config.n_steps:
-            off = math.log(max(l0, 1e-3) / self.config.k)
+        l0 = out.feature_acts.bool().sum() / len(x)
+        if self.config.arch in PRICE and self.step > RAMP * self.config.n_steps:
+            off = math.log(max(float(l0), 1e-3) / self.config.k)  # steering waits for the device
             self.price *= math.exp(STEERING / self.config.n_steps * max(-2.0, min(2.0, off)))
         mse = (out.sae_in - out.sae_out).detach().square().mean()
         return Report(out.loss.detach(), mse, l0)
@@ -76,8 +77,7 @@ class SaeLensRun:
         """Weights, Adam's moments and SAELens' counters."""
         sae, trainer = self.trainer.sae, self.trainer
         tensors = {f"weights.{name}": p.detach() for name, p in sae.named_parameters()}
-        for name, p in sae.named_parameters():
-            tensors |= {f"adam.{name}.{m}": v for m, v in trainer.optimizer.state[p].items()}
+        tensors |= moments(trainer.optimizer, dict(sae.named_parameters()))
         tensors |= {name: getattr(trainer, name) for name in _COUNTERS}
         return tensors | {"mean": self.units.mean, "scales": self.units.scales}
 
@@ -94,10 +94,7 @@ class SaeLensRun:
         trainer.n_training_samples = step * self.config.batch_size
         for name, p in sae.named_parameters():
             p.copy_(tensors[f"weights.{name}"])
-            prefix = f"adam.{name}."
-            trainer.optimizer.state[p] = {
-                k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)
-            }
+        restore_moments(trainer.optimizer, dict(sae.named_parameters()), tensors)
         for name in _COUNTERS:
             setattr(trainer, name, tensors[name])
 
@@ -145,6 +142,8 @@ class SaeLensRun:
 
 def _trainer(config: TrainConfig, d: int) -> Any:
     """SAELens' trainer of the architecture, its logging and its own schedules off."""
+    if importlib.util.find_spec("sae_lens") is None:
+        raise DictionaryError(f"{config.arch} is trained by SAELens: pip install sae-lens, or choose another")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         from sae_lens.config import LoggingConfig, SAETrainerConfig

@@ -23,8 +23,9 @@ from saes.auxk import auxk_loss
 from saes.calibrate import Units
 from saes.config import TOPK, TrainConfig
 from saes.dictionary import Dictionary
-from saes.run import Report
-from saes.sparse import BatchTopK, Pattern, TopK, native_bfloat16, sparse_decode, sparse_encode
+from saes.run import Report, moments, restore_moments
+from saes.selection import BatchTopK, TopK, native_bfloat16
+from saes.sparse import Pattern, sparse_decode, sparse_encode
 
 WEIGHTS = ("W_enc", "b_enc", "W_dec", "b_dec")
 BETAS = (0.9, 0.99)  # 0.999 remembers the first steps' large gradients for most of a run of under 1,000 steps
@@ -63,7 +64,9 @@ class SparseRun:
         reconstructions = self._nested(latents, pattern)
         errors = [(z - z_hat).square().mean() for z_hat in reconstructions]
         z_hat, mse = reconstructions[-1], errors[-1]
-        self.silent_steps = torch.where(pattern.fires > 0, 0, self.silent_steps + 1)
+        on = latents.detach() > 0
+        fires = torch.zeros_like(self.b_enc.detach()).index_add_(0, pattern.latents, on.to(z.dtype))
+        self.silent_steps = torch.where(fires > 0, 0, self.silent_steps + 1)
         loss = mse if len(errors) == 1 else torch.stack(errors).mean()
         if config.aux_coeff > 0:
             aux = auxk_loss(z, z_hat, self.W_enc, self.b_enc, self.W_dec, self.silent_steps, config)
@@ -73,7 +76,7 @@ class SparseRun:
         self.optimizer.step()
         self.optimizer.zero_grad()
         self.step += 1
-        return Report(loss.detach(), mse.detach(), pattern.rows.numel() / len(x))
+        return Report(loss.detach(), mse.detach(), on.sum() / len(x))
 
     def _nested(self, latents: Float[Tensor, " entry"], pattern: Pattern) -> list[Float[Tensor, "token d"]]:
         """Reconstructions from the first `level` latents, for each level: each entry is decoded once."""
@@ -97,24 +100,17 @@ class SparseRun:
         """All of the run's state but what `note` holds."""
         tensors = {name: getattr(self, name).detach() for name in WEIGHTS}
         tensors |= {"silent_steps": self.silent_steps, "mean": self.units.mean, "scales": self.units.scales}
-        for name in WEIGHTS:
-            for moment, value in self.optimizer.state[getattr(self, name)].items():
-                tensors[f"adam.{name}.{moment}"] = value
-        return tensors
+        return tensors | moments(self.optimizer, dict(zip(WEIGHTS, self.weights, strict=True)))
 
     def note(self) -> dict[str, Any]:
         return {"bound": self.select.bound.hex()}
 
     def restore(self, step: int, tensors: Mapping[str, Tensor], note: Mapping[str, Any]) -> None:
-        """Go on from what `tensors` and `note` gave; fused Adam keeps its step counter beside the weights."""
+        """Go on from what `tensors` and `note` gave."""
         self.step = step
         self.units = Units(tensors["mean"], tensors["scales"])
         self._place(tensors, tensors["silent_steps"])
-        for name in WEIGHTS:
-            prefix = f"adam.{name}."
-            moments = {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
-            if moments:
-                self.optimizer.state[getattr(self, name)] = moments
+        restore_moments(self.optimizer, dict(zip(WEIGHTS, self.weights, strict=True)), tensors)
         self.select.bound = float.fromhex(note["bound"])
 
     @torch.no_grad()
@@ -144,7 +140,9 @@ class SparseRun:
             activation="topk" if self.config.arch == TOPK else "jumprelu",
         )
 
-    needs_thresholds = property(lambda self: self.config.arch != TOPK)
+    @property
+    def needs_thresholds(self) -> bool:
+        return self.config.arch != TOPK
 
 
 def starting_weights(n_models: int, d: int, config: TrainConfig) -> dict[str, Tensor]:

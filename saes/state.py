@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from saes.errors import DictionaryError
+from saes.errors import StateError
 from saes.run import Run
 
 FILE = "state.safetensors"
@@ -62,22 +62,31 @@ def read_states(path: Path | str, identity: dict[str, Any], device: str) -> Save
     path = Path(path)
     path = path / FILE if path.is_dir() else path
     if not path.is_file():
-        raise DictionaryError(f"there is no training state at {path}; start the run without resume")
+        raise StateError(f"there is no training state at {path}; start the run without resume")
     try:
         with safe_open(path, framework="pt", device=device) as file:
             header = json.loads(file.metadata()["marble"])
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
             then, step, notes = header["identity"], header["step"], header["notes"]
     except (SafetensorError, KeyError, TypeError, ValueError):
-        raise DictionaryError(
-            f"{path} is truncated or not a training state; start the run without resume"
-        ) from None
-    now = json.loads(json.dumps(identity))
-    changed = [f"{k} was {then.get(k)}, is {now[k]}" for k in now if then.get(k) != now[k]]
+        raise StateError(f"{path} is truncated or not a training state; start the run without it") from None
+    changed = list(_differences(then, json.loads(json.dumps(identity))))
     if changed:
-        raise DictionaryError(f"{path} belongs to another run ({'; '.join(changed)}); start without resume")
+        raise StateError(f"{path} belongs to another run ({'; '.join(changed)}); start the run without it")
     own = [
         {key.removeprefix(f"{i}."): t for key, t in tensors.items() if key.startswith(f"{i}.")}
         for i in range(len(notes))
     ]
     return Saved(step, [RunState(*of) for of in zip(own, notes, strict=True)])
+
+
+def _differences(then: Any, now: Any, where: str = "") -> Iterator[str]:
+    """Where two JSON values differ, innermost."""
+    if isinstance(then, dict) and isinstance(now, dict):
+        for key in {**then, **now}:
+            yield from _differences(then.get(key), now.get(key), key)
+    elif isinstance(then, list) and isinstance(now, list) and len(then) == len(now):
+        for one, other in zip(then, now, strict=True):
+            yield from _differences(one, other, where)
+    elif then != now:
+        yield f"{where} was {then}, is {now}"

@@ -17,11 +17,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from saes.arrays import Activations, read, shuffled_batches, spread
 from saes.calibrate import Units, calibrated, measure
 from saes.config import SPARSE, TrainConfig
 from saes.dictionary import Dictionary
-from saes.errors import DictionaryError
+from saes.errors import DictionaryError, StateError
 from saes.run import Report, Run
 from saes.sparse_run import SparseRun
 from saes.state import read_states, write_states
@@ -60,11 +62,13 @@ def train_together(
     names = tuple(names) if names is not None else tuple(f"model{m}" for m in range(shape[1]))
     if len(names) != shape[1]:
         raise DictionaryError(f"{shape[1]} models need {shape[1]} names, found {len(names)}")
-    identity = {"configs": [c.to_dict() for c in configs], "shape": list(shape), "names": list(names)}
+    identity = {"configs": [_identity(c) for c in configs], "shape": list(shape), "names": list(names)}
     saved = None if resume is None else read_states(resume, identity, lead.device)
     units = measure(activations)
     runs = [_begin(units, config) for config in configs]
     if saved is not None:
+        if not torch.allclose(saved.runs[0].tensors["mean"].cpu(), units.mean, rtol=1e-3, atol=1e-5):
+            raise StateError(f"{resume} was trained on other activations; start the run without it")
         for run, state in zip(runs, saved.runs, strict=True):
             run.restore(saved.step, state.tensors, state.note)
     done = runs[0].step
@@ -127,6 +131,11 @@ def _to_the_end(run: Generator[Any, None, Any], on_step: Callable[[Any], object]
             on_step(step)
 
 
+def _identity(config: TrainConfig) -> dict[str, Any]:
+    """What has to be the same for a run to go on: all but where it runs and how often it reports."""
+    return {k: v for k, v in config.to_dict().items() if k not in ("device", "state_every", "log_every")}
+
+
 def _lead(configs: Sequence[TrainConfig]) -> TrainConfig:
     """The first configuration; what all that train together have to agree on is checked."""
     if not configs:
@@ -137,6 +146,10 @@ def _lead(configs: Sequence[TrainConfig]) -> TrainConfig:
                 f"dictionaries that train together share their batches: give all the same {name}, "
                 f"found {[getattr(config, name) for config in configs]}"
             )
+    try:
+        torch.zeros(1, device=configs[0].device)
+    except (RuntimeError, AssertionError):
+        raise DictionaryError(f"there is no device {configs[0].device!r} here: choose cpu") from None
     return configs[0]
 
 

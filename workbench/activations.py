@@ -85,7 +85,8 @@ def harvest(
     `note` keeps how many batches are safely on disk; the order of batches is a function of the set alone. The
     map is opened anew at each note, so that written pages do not stay in memory.
     """
-    done = json.loads(note.read_text())["batches"] if note.exists() and path.exists() else 0
+    begun = json.loads(note.read_text()) if note.exists() and path.exists() else {}
+    done = begun["batches"] if begun.get("tokens_per_batch") == TOKENS_PER_BATCH else 0
     d_model = model.config.get_text_config().hidden_size
     mode, shape = ("r+", None) if done else ("w+", (len(token_set), d_model))
     out = np.lib.format.open_memmap(path, mode=mode, dtype=STORED[dtype], shape=shape)
@@ -97,11 +98,11 @@ def harvest(
             out[batch.rows[batch.real]] = stored(values, dtype, token_set, batch)
             if number % FLUSH_EVERY == 0:
                 out.flush()
-                write_json(note, {"batches": number})
+                write_json(note, {"batches": number, "tokens_per_batch": TOKENS_PER_BATCH})
                 out = np.lib.format.open_memmap(path, mode="r+")
         yield len(batch.ids)
     out.flush()
-    write_json(note, {"batches": number})
+    write_json(note, {"batches": number, "tokens_per_batch": TOKENS_PER_BATCH})
 
 
 def stored(values: Float[Tensor, "token d"], dtype: str, token_set: TokenSet, batch: WindowBatch) -> np.ndarray:

@@ -28,7 +28,7 @@ Architecture = Annotated[
     str,
     typer.Option(
         "--arch",
-        help="batchtopk, topk, matryoshka_batchtopk, standard, gated, jumprelu, abstopk or matching_pursuit.",
+        help="batchtopk, topk, matryoshka_batchtopk, standard, gated, jumprelu or matching_pursuit.",
     ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on standard output.")]

@@ -16,14 +16,15 @@ from torch import Tensor
 
 from saes import folder
 from saes.arrays import ActivationArrays, Activations
-from saes.config import ARCHITECTURES, TrainConfig
+from saes.config import TrainConfig
 from saes.dictionary import Dictionary
-from saes.errors import DictionaryError
+from saes.errors import DictionaryError, StateError
 from saes.pca import fit_pca
 from saes.state import FILE as STATE
-from saes.trainer import train
+from saes.trainer import Step, fit
 from workbench.checkpoint import Checkpoint
 from workbench.device import best_device
+from workbench.dictionary_requests import ARCHITECTURES
 from workbench.dictionary_scores import SPLICED_TOKENS, scores
 from workbench.errors import Failure, unknown
 from workbench.grow import Build
@@ -124,26 +125,31 @@ def _train(
         state_every=STATE_EVERY,
     )
     states = build.draft.path / "resume"
-    resume = states if (states / STATE).is_file() else None
     build.progress.start(config.steps, "steps", label=f"train {config.name}")
-    run = train(
-        training,
-        settings,
-        names=config.checkpoints,
-        site=site["site"],
-        calibration=calibration,
-        state_dir=states,
-        resume=resume,
-    )
     done = 0
-    while True:
-        try:
-            step = next(run)
-        except StopIteration as end:
-            return end.value
+
+    def on_step(step: Step) -> None:
+        nonlocal done
         figures = {"loss": step.loss, "fvu": step.fvu, "l0": step.l0, "dead": step.dead_share}
         build.progress.advance(step.step - done, **figures)
         done = step.step
+
+    def run(resume: Path | None) -> Dictionary:
+        return fit(
+            training,
+            settings,
+            on_step=on_step,
+            names=config.checkpoints,
+            site=site["site"],
+            calibration=calibration,
+            state_dir=states,
+            resume=resume,
+        )
+
+    try:
+        return run(states if (states / STATE).is_file() else None)
+    except StateError:  # of an older version, or cut off while written: nothing is lost but time
+        return run(None)
 
 
 def open_dictionary(path: Path, name: str) -> Dictionary:

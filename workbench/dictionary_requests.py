@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 
-from saes.config import ARCHITECTURES
+from saes.config import ABSTOPK
+from saes.config import ARCHITECTURES as TRAINABLE
 from workbench.errors import Misuse, unknown
 from workbench.lab import Lab, checked_name
 from workbench.plan import plan
 from workbench.recipe import DictionaryConfig, read_recipe, write_recipe
+
+# Tables and dashboards read an activation as a strength; abstopk's latents have two signs (`saes` trains them).
+ARCHITECTURES = tuple(arch for arch in TRAINABLE if arch != ABSTOPK)
 
 
 def request_sae(

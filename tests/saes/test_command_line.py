@@ -17,6 +17,9 @@ def arrays(tmp_path):
     x = planted(3000, 24, 16, n_models=2)[0]
     for m, name in enumerate(("base", "sft")):
         np.save(tmp_path / f"{name}.npy", x[:, m].numpy())
+    (tmp_path / "other").mkdir()
+    np.save(tmp_path / "other" / "wide.npy", np.zeros((9, 20), np.float32))
+    np.savez(tmp_path / "other" / "many.npz", x=np.zeros((9, 16), np.float32))
     return tmp_path
 
 
@@ -60,6 +63,11 @@ def test_several_train_together(arrays, monkeypatch, capsys):
         (["train", "base.npy", "--out", "o", "--tokens", "1"], "less than one batch"),
         (["train", "base.npy", "--out", "o", "--arch", "topp"], "there is no architecture 'topp'"),
         (["train", "base.npy", "--out", "o", "--width", "20,wide"], "not a list of whole numbers"),
+        (["train", "base.npy", "--out", "o", "--heldout", "other/wide.npy"], "have to be of one kind"),
+        (["train", "base.npy", "--out", "o", "--batch-size", "0"], "at least 1"),
+        (["train", "base.npy", "--out", "o", "--device", "cude"], "there is no device 'cude'"),
+        (["train", "base.npy", "--out", "o", "--seed", "99999999999999999999"], "seed is"),
+        (["train", "other/many.npz", "--out", "o"], "is an archive of arrays"),
         (["evaluate", "nowhere", "base.npy"], "holds no cfg.json"),
         (["train", "base.npy"], "Missing option"),
     ],

@@ -10,7 +10,7 @@ import saes
 from saes import DictionaryError, TensorActivations, TrainConfig
 from saes.calibrate import measure
 from saes.config import SAELENS
-from saes.saelens import SaeLensRun
+from saes.saelens import PRICE, SaeLensRun
 from tests.saes.planted import planted
 
 pytest.importorskip("sae_lens")
@@ -45,7 +45,8 @@ def test_l0_ends_near_k_and_the_error_falls(x, arch):
     config = replace(SMALL, arch=arch, n_steps=400)
     dictionary = saes.fit(x, config, on_step=steps.append)
     scores = saes.evaluate(dictionary, x)
-    assert scores.l0 == pytest.approx(3, abs=1.5)
+    # Steered prices come near k, the other two keep at most k of a token.
+    assert 2 < scores.l0 < 4.2 if arch in PRICE else 2.5 < scores.l0 <= 3
     assert scores.fvu["model0"] < (0.95 if arch == "standard" else 0.5)  # an L1 price shrinks what it leaves
     assert steps[-1].fvu < steps[0].fvu
 

@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from saes.sparse import BatchTopK, Code, Pattern, TopK, sparse_decode, sparse_encode
+from saes.selection import BatchTopK, TopK
+from saes.sparse import Code, Pattern, sparse_decode, sparse_encode
 
 TOKENS, WIDTH, LATENTS = 13, 6, 17
 

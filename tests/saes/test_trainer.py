@@ -119,6 +119,8 @@ def test_a_state_of_another_run_is_refused(small, tmp_path):
     saes.fit(small, config, state_dir=tmp_path)
     with pytest.raises(DictionaryError, match="another run"):
         saes.fit(small, replace(config, lr=1e-3), resume=tmp_path)
+    with pytest.raises(DictionaryError, match="other activations"):
+        saes.fit(TensorActivations(small.tensor + 1), config, resume=tmp_path)
     (tmp_path / FILE).write_bytes((tmp_path / FILE).read_bytes()[:500])
     with pytest.raises(DictionaryError, match="truncated"):
         saes.fit(small, config, resume=tmp_path)
