@@ -18,12 +18,11 @@ import tempfile
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import polars as pl
 import torch
-from transformers import LlamaConfig, LlamaForCausalLM
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from tests.benchmarks import report
 from workbench.activations import TOKENS_PER_BATCH, harvest
@@ -94,8 +93,10 @@ def bridge_readers(shape: Mapping[str, int], vocab_size: int, layer: int) -> dic
     with tempfile.TemporaryDirectory() as folder:
         model = model_of(shape, vocab_size)
         model.save_pretrained(folder)
+        _save_tokenizer(vocab_size, folder)
+        tokenizer = PreTrainedTokenizerFast.from_pretrained(folder)
         bridge = TransformerBridge.boot_transformers(
-            folder, hf_model=model, tokenizer=_tokenizer(vocab_size), device=best_device()
+            folder, hf_model=model, tokenizer=tokenizer, device=best_device()
         )
     site = hook_name(layer)
 
@@ -108,16 +109,14 @@ def bridge_readers(shape: Mapping[str, int], vocab_size: int, layer: int) -> dic
     }
 
 
-def _tokenizer(vocab_size: int) -> Any:
-    """The bridge wants one; it is never asked for ids."""
+def _save_tokenizer(vocab_size: int, folder: str) -> None:
+    """The bridge wants one, from a folder; it is never asked for ids."""
     from tokenizers import Tokenizer, models
-    from transformers import PreTrainedTokenizerFast
 
     words = {f"<{i}>": i for i in range(vocab_size)}
     made = Tokenizer(models.WordLevel(words, unk_token="<0>"))
-    return PreTrainedTokenizerFast(
-        tokenizer_object=made, bos_token="<1>", eos_token="<2>", pad_token="<0>", name_or_path="random"
-    )
+    special = {"bos_token": "<1>", "eos_token": "<2>", "pad_token": "<0>"}
+    PreTrainedTokenizerFast(tokenizer_object=made, **special).save_pretrained(folder)
 
 
 def bare_reader(shape: Mapping[str, int], vocab_size: int, layer: int) -> Read:
