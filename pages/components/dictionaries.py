@@ -82,7 +82,7 @@ def _panels(table: pl.DataFrame) -> go.Figure:
     made.update_layout(charts.figure(96 + 34 * len(labels)).layout)
     made.update_layout(margin={"l": 8, "r": 24, "t": 44, "b": 8}, bargap=0.45)
     colours = charts.stage_colours(table["checkpoint"].to_list())
-    muted, ink = theme.palette().muted, theme.palette().ink
+    ink = theme.palette().ink
     for at, (ours, pca, title) in enumerate(_PANELS, start=1):
         values = table[ours].to_list()
         texts = [words.share(v) if ours == "dead_share" else words.number(v) for v in values]
@@ -120,14 +120,26 @@ def _panels(table: pl.DataFrame) -> go.Figure:
                 1,
                 at,
             )
+    _axes(made, table, labels)
+    return made
+
+
+def _axes(made: go.Figure, table: pl.DataFrame, labels: Sequence[str]) -> None:
     for k in set(table["k"].to_list()):
-        made.add_vline(x=k, line={"color": muted, "width": 1.5, "dash": "dot"}, row=1, col=1)
+        made.add_vline(x=k, line={"color": theme.palette().muted, "width": 1.5, "dash": "dot"}, row=1, col=1)
     made.update_yaxes(
-        tickvals=places, ticktext=labels, autorange="reversed", showgrid=False, fixedrange=True, automargin=True
+        tickvals=list(range(len(labels))),
+        ticktext=labels,
+        autorange="reversed",
+        showgrid=False,
+        fixedrange=True,
+        automargin=True,
     )
     made.update_xaxes(rangemode="tozero", nticks=4, fixedrange=True)
+    # A tenth is what a good dictionary may leave silent: a hair above nothing is not drawn as a full bar.
+    most = max([v for v in table["dead_share"].to_list() if v is not None], default=0.0)
+    made.update_xaxes(range=[0, max(0.1, 1.25 * most)], tickformat=".0%", row=1, col=4)
     made.update_annotations(font_size=13)
-    return made
 
 
 def comparisons(plan: Plan, resolved: Sequence[Resolved], lab: str) -> None:

@@ -14,13 +14,14 @@ if TYPE_CHECKING:
     from workbench.features import FeatureTable
 
 IN_EXAMPLES, IN_FACTOR, FIRES_ON = "texts it fires on", "its factor", "what fires on this text"
+CLOSELY = 0.98  # AUROC
 COLUMNS = ("latent", "top_tokens", "density", "max_activation", "factor", "factor_auroc", "promoted")
 
 
 def view(table: FeatureTable, colour: str) -> int:
     """Search and table at the left, densities at the right; the chosen latent's number."""
     left, right = st.columns([3, 2], gap="large")
-    default = int(table.table.sort("density", descending=True)["latent"][0])
+    default = telling(table.table)
     with left:
         found = _search(table)
         _table(found, table.name)
@@ -42,6 +43,13 @@ def view(table: FeatureTable, colour: str) -> int:
         picture = _densities(ranked, int(chosen), colour)
         show.clickable(picture, "densities", f"density of every latent of {table.name}", ranked, "latent")
     return int(chosen)
+
+
+def telling(latents: pl.DataFrame) -> int:
+    """The latent to begin with: of those that follow a factor closely and do not fire on every other token the
+    most frequent (rarer ones can follow by chance); else the most frequent of all."""
+    following = latents.filter((pl.col("factor_auroc") >= CLOSELY) & (pl.col("density") <= charts.DENSE))
+    return int((following if len(following) else latents).sort("density", descending=True)["latent"][0])
 
 
 def _search(table: FeatureTable) -> pl.DataFrame:
@@ -113,7 +121,7 @@ def _densities(ranked: pl.DataFrame, chosen: int, colour: str) -> go.Figure:
             mode="markers",
             marker={"color": colour, "size": 5, "opacity": 0.75},
             customdata=list(zip(firing["latent"], map(charts.plain, firing["top_token"]), strict=True)),
-            hovertemplate="latent %{customdata[0]}: %{customdata[1]}<br>fires on %{y:.2~%}<extra></extra>",
+            hovertemplate="latent %{customdata[0]}: %{customdata[1]}<br>fires on %{y:.2~p}<extra></extra>",
         )
     )
     if len(row := firing.filter(pl.col("latent") == chosen)):
@@ -121,5 +129,5 @@ def _densities(ranked: pl.DataFrame, chosen: int, colour: str) -> go.Figure:
         spot = {"x": row["rank"].to_list(), "y": row["density"].to_list()}
         made.add_trace(go.Scatter(**spot, mode="markers", marker=ring, hoverinfo="skip"))
     made.update_xaxes(title="latents, commonest first")
-    made.update_yaxes(title="share of tokens it fires on", type="log", tickformat=".2~%", nticks=8)
+    made.update_yaxes(title="share of tokens it fires on", type="log", tickformat=".1~p", nticks=8)
     return made

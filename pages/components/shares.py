@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import polars as pl
 import streamlit as st
 
-from pages.components import frame, pairwise, show, ternary, words
+from pages.components import charts, frame, pairwise, show, ternary, words
 
 if TYPE_CHECKING:
     from workbench.comparison import Comparison
@@ -43,9 +43,14 @@ def view(comparison: Comparison) -> int:
 
 
 def telling(latents: pl.DataFrame) -> int:
-    """The latent to begin with: the most frequent of those that one checkpoint has alone, else of all."""
-    alone = latents.filter(pl.col("kind").str.starts_with("exclusive") & (pl.col("density") > 0))
-    return int((alone if len(alone) else latents).sort("density", descending=True)["latent"][0])
+    """The latent to begin with: the most frequent of those that one checkpoint has alone, else of those that
+    are not shared, else of all; one that fires on every other token only where there is no other."""
+    firing = latents.filter(pl.col("density") > 0)
+    alone = firing.filter(pl.col("kind").str.starts_with("exclusive"))
+    apart = firing.filter(pl.col("kind") != "shared")
+    pool = next((part for part in (alone, apart, firing) if len(part)), latents)
+    sparse = pool.filter(pl.col("density") <= charts.DENSE)
+    return int((sparse if len(sparse) else pool).sort("density", descending=True)["latent"][0])
 
 
 def cosines(comparison: Comparison, latent: int) -> dict[str, float]:
