@@ -5,11 +5,14 @@ from __future__ import annotations
 import copy
 import dataclasses
 import json
+from pathlib import Path
 
 import pytest
 import torch
 
-from tests.benchmarks import report, training
+import saes
+from tests.benchmarks import feature_index, report, training
+from tests.benchmarks.sae_training import superposed
 from workbench import base
 from workbench.lab_callback import LabCallback
 from workbench.recipe import BaseConfig, ModelConfig
@@ -79,3 +82,16 @@ def test_flops_by_hand():
     block = 4 * 32 * 32 + 3 * 32 * 48 + 2 * 32
     assert training.flops_per_token(task) == 6 * (64 * 32 + 2 * block + 32) + 12 * 2 * 32 * 16
     assert dataclasses.replace(task, config=config).tokens_per_step == 32
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_the_index_and_a_dense_pass_make_the_same_dashboards(tmp_path: Path) -> None:
+    """What the benchmark of the feature index compares is the same thing made twice."""
+    import sae_lens
+
+    x = superposed(6_000, feature_index.D, 2 * feature_index.N_LATENTS)
+    config = saes.TrainConfig(n_latents=feature_index.N_LATENTS, k=feature_index.K, n_steps=4, batch_size=1_024)
+    dictionary = saes.fit(saes.TensorActivations(x[:, None]), config)
+    saes.save(dictionary, tmp_path)
+    sae = sae_lens.SAE.load_from_disk(tmp_path)
+    feature_index.agree(feature_index.from_index(dictionary, x), feature_index.from_dense(sae, x))

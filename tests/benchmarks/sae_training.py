@@ -4,8 +4,8 @@
 
 All train on the same tokens in the same run: superposed sparse features with Zipf frequencies and noise, so
 that nobody's cache of a model matters. Each trains through its own trainer's step (sparsify through the body
-of its loop), AuxK on, at the learning rate that served it best in a first round over `RATES` (ours at its
-default). Tokens per second are counted between the end of a warm-up and the last step. FVU and L0 are of the
+of its loop), AuxK on, at the learning rate of `RATES` that served it best in a first round, ours as well.
+Tokens per second are counted between the end of a warm-up and the last step. FVU and L0 are of the
 dictionaries as they were trained (exact top-k of a token or batch; ours as the inference dictionary), on
 tokens none of them saw.
 """
@@ -29,7 +29,7 @@ from saes.config import BATCHTOPK, TOPK
 from tests.benchmarks import report
 from workbench.device import best_device, keep_freed_memory
 
-RATES = (1e-3, 4e-3, 1e-2, 2e-2)  # ours trains at its default, 4e-3
+RATES = (1e-3, 4e-3, 1e-2, 2e-2)
 WARM_UP = 5  # steps before the clock starts
 N_HELDOUT = 16_384
 ACTIVE = 12  # planted features a token
@@ -112,11 +112,11 @@ def quality(heldout: Tensor, reconstruct: Callable[[Tensor], tuple[Tensor, Tenso
     return {"fvu": residual / total, "l0": on / len(heldout)}
 
 
-def ours(problem: Problem, data: Data) -> dict[str, float]:
+def ours(problem: Problem, data: Data, lr: float) -> dict[str, float]:
     """`saes.train`, reporting after every step so that the clock sees them."""
     config = saes.TrainConfig(
         arch=problem.arch, n_latents=problem.n_latents, k=problem.k, n_steps=problem.n_steps,
-        batch_size=problem.batch_size, log_every=1, device=best_device(),
+        batch_size=problem.batch_size, lr=lr, log_every=1, device=best_device(),
     )  # fmt: skip
     clock = Clock(problem)
     activations = saes.TensorActivations(data.train[:, None])
@@ -231,8 +231,12 @@ Contender = Callable[[Problem, Data, float], Mapping[str, float]]
 
 
 def contenders(arch: str) -> dict[str, Contender]:
-    """The peers that are installed and have the architecture."""
-    known: dict[str, Contender] = {"sae_lens": sae_lens, "dictionary_learning": dictionary_learning}
+    """Ours and the peers that are installed and have the architecture."""
+    known: dict[str, Contender] = {
+        "saes": ours,
+        "sae_lens": sae_lens,
+        "dictionary_learning": dictionary_learning,
+    }
     if arch == TOPK:
         known["sparsify"] = sparsify
     return {name: run for name, run in known.items() if importlib.util.find_spec(name)}
@@ -241,16 +245,16 @@ def contenders(arch: str) -> dict[str, Contender]:
 def compare(problem: Problem) -> report.Row:
     """Find each peer's learning rate, then let all run in turn."""
     data = Data.of(problem)
-    peers = contenders(problem.arch)
+    everyone = contenders(problem.arch)
     rates: dict[str, float] = {}
-    for name, run in peers.items():
+    for name, run in everyone.items():
         fvu = {lr: run(problem, data, lr)["fvu"] for lr in RATES}
         rates[name] = min(fvu, key=fvu.__getitem__)
         report.say(f"{problem.arch} {problem.d}: {name} at lr {rates[name]:g} of {fvu}")
-    runs: dict[str, Callable[[], Mapping[str, float]]] = {"ours": lambda: ours(problem, data)}
-    runs |= {name: lambda name=name: peers[name](problem, data, rates[name]) for name in peers}
-    medians = report.in_turn(runs, 3)
-    mine = medians.pop("ours")
+    medians = report.in_turn(
+        {name: lambda name=name: everyone[name](problem, data, rates[name]) for name in everyone}, 3
+    )
+    mine = medians.pop("saes")
     for figures in medians.values():
         figures["fvu_ratio"] = mine["fvu"] / figures["fvu"]
     config = {**dataclasses.asdict(problem), **{f"lr_{name}": lr for name, lr in rates.items()}}
