@@ -195,10 +195,9 @@ def _run(arrays: Any, configs: list[Any], **options: Any) -> Any:
 
         def on_step(steps: Any) -> None:
             bar.update(steps[0].step - bar.n)
-            fvu, dead = (" ".join(form.format(getattr(s, of)) for s in steps) for of, form in shown.items())
-            bar.set_postfix(fvu=fvu, dead=dead)
+            fvu, dead = [f"{s.fvu:.4f}" for s in steps], [f"{s.dead_share:.1%}" for s in steps]
+            bar.set_postfix(fvu=" ".join(fvu), dead=" ".join(dead))
 
-        shown = {"fvu": "{:.4f}", "dead_share": "{:.1%}"}
         return fit_together(arrays, configs, on_step=on_step, **options)
 
 

@@ -80,7 +80,7 @@ def load(path: Path | str, device: str = "cpu") -> Dictionary:
         raise DictionaryError(
             f"{path} stops at a residual of {config['residual_threshold']}; only 0 gives the same latents here"
         )
-    tensors = _completed(_tensors(path, raw, TENSORS[activation]))
+    tensors = _completed(config, _tensors(path, raw, TENSORS[activation]))
     ours = config.get("metadata", {}).get("marble")
     if ours is None:
         return _foreign(config, tensors).to(device)
@@ -89,8 +89,6 @@ def load(path: Path | str, device: str = "cpu") -> Dictionary:
         raise DictionaryError(
             f"{path} was altered after it was written (digest differs); restore it or train it again"
         )
-    if activation == "matching_pursuit":
-        tensors["b_enc"] = -tensors["b_dec"] @ tensors["W_enc"]
     n = len(stated["names"])
     d_in, n_latents = tensors["W_enc"].shape
     return Dictionary(
@@ -116,10 +114,14 @@ def _own_settings(d: Dictionary) -> dict[str, Any]:
     return {}
 
 
-def _completed(t: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """The tensors that an architecture leaves out because others give them."""
-    tied = {"W_enc": t["W_dec"].T.contiguous(), "b_enc": torch.zeros(len(t["W_dec"]), dtype=t["W_dec"].dtype)}
-    return tied | {"threshold": torch.zeros(len(t["W_dec"]), dtype=t["W_dec"].dtype)} | t
+def _completed(config: dict[str, Any], t: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """With the tensors that an architecture leaves out because others give them, and where b_dec is taken from
+    the input, W_enc(x − b_dec) + b_enc as W_enc x + b_enc′."""
+    none = torch.zeros(len(t["W_dec"]), dtype=t["W_dec"].dtype)
+    t = {"W_enc": t["W_dec"].T.contiguous(), "b_enc": none, "threshold": none} | t
+    if config.get("apply_b_dec_to_input", True):
+        t["b_enc"] = t["b_enc"] - t["b_dec"] @ t["W_enc"]
+    return t
 
 
 def metadata(path: Path | str) -> dict[str, Any]:
@@ -128,11 +130,9 @@ def metadata(path: Path | str) -> dict[str, Any]:
 
 
 def _foreign(config: dict[str, Any], t: dict[str, torch.Tensor]) -> Dictionary:
-    """An SAE from elsewhere: one model, unit scale; W_enc(x − b_dec) + b_enc becomes W_enc x + b_enc′, and
-    latents that are told in units of their decoder's length are so here too."""
+    """An SAE from elsewhere: one model, unit scale; latents that are told in units of their decoder's length
+    are so here too."""
     W_enc, b_enc, W_dec = t["W_enc"], t["b_enc"], t["W_dec"]
-    if config.get("apply_b_dec_to_input", True):
-        b_enc = b_enc - t["b_dec"] @ W_enc
     if config.get("rescale_acts_by_decoder_norm"):
         norms = W_dec.norm(dim=1).clamp_min(1e-12)
         W_enc, b_enc, W_dec = W_enc * norms, b_enc * norms, W_dec / norms[:, None]

@@ -6,6 +6,8 @@ passes it find the entries without sorting anything (`saes.sparse` has the milli
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -26,21 +28,23 @@ class Selection(NamedTuple):
 SAFETY = {torch.bfloat16: 1.02}  # how far above the bound a threshold must lie, for the proposal's rounding
 
 
-class BatchTopK:
-    """Finds the n entries of the batch with the largest scores ReLU(pre_tj)·s_j [Bussmann 2024].
+class Candidates(NamedTuple):
+    """Entries that may be kept, scored again in float32."""
 
-    On a CPU the scores are proposed in bfloat16 where the processor multiplies it natively, entries above a
-    bound just under the last step's threshold are scored again in float32, and a partition of those decides.
-    The answer is that of the full sort: where the threshold found is not safely above the bound, the bound is
-    lowered and the scan repeated. `bound` (a float) is all the state there is, and it changes speed, never
-    the result. On other devices it is one `topk` of fixed size, so nothing waits for the device.
-    """
+    pattern: Pattern
+    pre: Float[Tensor, " entry"]
+    scores: Float[Tensor, " entry"]
 
-    MARGIN = 0.94  # bound as a share of the last threshold: about 1.2 candidates an entry kept
+
+class _Largest(ABC):
+    """What both ways of choosing share. On a CPU scores are proposed, in bfloat16 where the processor
+    multiplies it natively; `_chosen` narrows them to candidates and decides on their float32 scores. On other
+    devices `_at_once` is one `topk` of fixed size, so nothing waits for the device."""
+
+    bound = 0.0  # all that is carried from step to step; it changes speed, never the result
 
     def __init__(self, proposal: torch.dtype | None = None):
         self.proposal = proposal
-        self.bound = 0.0
 
     @torch.no_grad()
     def __call__(
@@ -51,69 +55,88 @@ class BatchTopK:
         norms: Float[Tensor, " latent"],
         n: int,
     ) -> Selection:
+        """About n entries of the batch: n / tokens a token on average."""
         dtype = self.proposal or x.dtype
-        scores = _scores(x, W_enc, b_enc, norms, dtype)
-        if x.device.type != "cpu":
-            flat = scores.flatten().topk(n, sorted=False).indices.sort().values
+        # Every pre_tj·s_j, [token, latent]: the one dense product of a step.
+        scores = torch.addmm((b_enc * norms).to(dtype), x.to(dtype), (W_enc * norms[:, None]).to(dtype).t())
+
+        def rescored(flat: Tensor) -> Candidates:
             pattern = _pattern(flat, scores.shape)
-            return Selection(pattern, inner(pattern, x, W_enc) + b_enc[pattern.latents])
+            pre = inner(pattern, x, W_enc).add_(b_enc.index_select(0, pattern.latents))
+            return Candidates(pattern, pre, pre * norms.index_select(0, pattern.latents))
+
+        if x.device.type != "cpu":
+            return Selection(*rescored(self._at_once(scores, n))[:2])
+        (pattern, pre, _), keep = self._chosen(scores, n, rescored)
+        rows, latents = pattern.rows.index_select(0, keep), pattern.latents.index_select(0, keep)
+        return Selection(Pattern(rows, latents, *scores.shape), pre.index_select(0, keep))
+
+    @abstractmethod
+    def _at_once(self, scores: Tensor, n: int) -> Tensor:
+        """Flat indices of what is kept, ascending."""
+
+    @abstractmethod
+    def _chosen(
+        self, scores: Tensor, n: int, rescored: Callable[[Tensor], Candidates]
+    ) -> tuple[Candidates, Tensor]:
+        """Candidates, and which of them are kept."""
+
+
+class BatchTopK(_Largest):
+    """Finds the n entries of the batch with the largest scores ReLU(pre_tj)·s_j [Bussmann 2024].
+
+    Entries above a bound just under the last step's threshold are candidates, and a partition of those decides.
+    The answer is that of the full sort: where the threshold found is not safely above the bound, the bound is
+    lowered and the scan repeated.
+    """
+
+    MARGIN = 0.94  # bound as a share of the last threshold: about 1.2 candidates an entry kept
+
+    def _at_once(self, scores: Tensor, n: int) -> Tensor:
+        return scores.flatten().topk(n, sorted=False).indices.sort().values
+
+    def _chosen(
+        self, scores: Tensor, n: int, rescored: Callable[[Tensor], Candidates]
+    ) -> tuple[Candidates, Tensor]:
         bound = self.bound
         while True:
-            candidates = _pattern(_above(scores, bound), scores.shape)
-            pre = inner(candidates, x, W_enc).add_(b_enc.index_select(0, candidates.latents))
-            exact = pre * norms.index_select(0, candidates.latents)
+            candidates = rescored(_above(scores, bound))
+            exact = candidates.scores
             if exact.numel() >= n:
                 threshold, keep = _largest(exact, n)
-                if bound == 0.0 or threshold >= bound * SAFETY.get(dtype, 1.0):
+                if bound == 0.0 or threshold >= bound * SAFETY.get(scores.dtype, 1.0):
                     break
             elif bound == 0.0:  # fewer than n entries are positive at all
                 threshold, keep = 0.0, torch.arange(exact.numel())
                 break
             bound = bound * 0.8 if bound > 1e-6 else 0.0
         self.bound = max(threshold * self.MARGIN, 0.0)
-        rows, latents = candidates.rows.index_select(0, keep), candidates.latents.index_select(0, keep)
-        return Selection(Pattern(rows, latents, *scores.shape), pre.index_select(0, keep))
+        return candidates, keep
 
 
-class TopK:
+class TopK(_Largest):
     """Finds each token's k entries with the largest scores ReLU(pre_tj)·s_j [Gao 2024].
 
     On a CPU no row is sorted. The latents are dealt into groups; the k-th largest of a row's group maxima is
     at most its k-th largest score, so entries below it (less a margin for the proposal's rounding) cannot be
-    among the k. What is left, hardly more than k a row, is scored again in float32 and partitioned. (Only
-    where a row has fewer than k clearly positive scores may one within the rounding of zero be missed.)
+    among the k. What is left, hardly more than k a row, is partitioned. (Only where a row has fewer than k
+    clearly positive scores may one within the rounding of zero be missed.)
     """
 
     GROUP = 16  # latents whose maximum stands for them; smaller groups pass fewer candidates
     MARGIN = 8  # steps of bfloat16 that a proposed score may lie under its bound, 3 to 6 %
-    bound = 0.0  # nothing is carried from step to step
 
-    def __init__(self, proposal: torch.dtype | None = None):
-        self.proposal = proposal
+    def _at_once(self, scores: Tensor, n: int) -> Tensor:
+        best = scores.topk(_per_token(scores, n), dim=1, sorted=False).indices.sort(dim=1).values
+        starts = torch.arange(0, scores.numel(), scores.shape[1], device=scores.device)
+        return (starts[:, None] + best).flatten()
 
-    @torch.no_grad()
-    def __call__(
-        self,
-        x: Float[Tensor, "token d"],
-        W_enc: Float[Tensor, "latent d"],
-        b_enc: Float[Tensor, " latent"],
-        norms: Float[Tensor, " latent"],
-        n: int,
-    ) -> Selection:
-        dtype = self.proposal or x.dtype
-        k = max(1, round(n / x.shape[0]))
-        scores = _scores(x, W_enc, b_enc, norms, dtype)
-        if x.device.type != "cpu":
-            best = scores.topk(k, dim=1, sorted=False).indices.sort(dim=1).values
-            rows = torch.arange(x.shape[0], device=x.device).repeat_interleave(k)
-            pattern = Pattern(rows, best.flatten(), *scores.shape)
-            return Selection(pattern, inner(pattern, x, W_enc) + b_enc[pattern.latents])
-        candidates = _pattern(self._candidates(scores, k), scores.shape)
-        pre = inner(candidates, x, W_enc).add_(b_enc.index_select(0, candidates.latents))
-        exact = (pre * norms.index_select(0, candidates.latents)).numpy()
-        keep = torch.from_numpy(_largest_by_row(exact, candidates, k))
-        rows, latents = candidates.rows.index_select(0, keep), candidates.latents.index_select(0, keep)
-        return Selection(Pattern(rows, latents, *scores.shape), pre.index_select(0, keep))
+    def _chosen(
+        self, scores: Tensor, n: int, rescored: Callable[[Tensor], Candidates]
+    ) -> tuple[Candidates, Tensor]:
+        k = _per_token(scores, n)
+        candidates = rescored(self._candidates(scores, k))
+        return candidates, torch.from_numpy(_largest_by_row(candidates.scores.numpy(), candidates.pattern, k))
 
     def _candidates(self, scores: Tensor, k: int) -> Tensor:
         """Flat indices of positive entries that may be among their row's k largest."""
@@ -151,9 +174,8 @@ def _largest_by_row(values: np.ndarray, candidates: Pattern, k: int) -> np.ndarr
     return np.flatnonzero(above | (at_edge & (before - first < room[rows])))
 
 
-def _scores(x: Tensor, W_enc: Tensor, b_enc: Tensor, norms: Tensor, dtype: torch.dtype) -> Tensor:
-    """Every pre_tj·s_j, [token, latent], in `dtype`: the one dense product of a step."""
-    return torch.addmm((b_enc * norms).to(dtype), x.to(dtype), (W_enc * norms[:, None]).to(dtype).t())
+def _per_token(scores: Tensor, n: int) -> int:
+    return max(1, round(n / scores.shape[0]))
 
 
 def native_bfloat16() -> bool:

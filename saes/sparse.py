@@ -8,7 +8,7 @@ need only those entries (token t, latent j, value f):
     gradients  ∂W_dec_j = Σ_t f_tj g_t,  ∂f_tj = ⟨g_t, W_dec_j⟩,  ∂W_enc_j = Σ_t ∂f_tj x_t
 
 so the weight gradients are bags too, one bag a latent, over the same entries in latent order. What stays
-dense is the proposal: one matrix product that finds *which* entries are kept (`BatchTopK` below).
+dense is the proposal: one matrix product that finds *which* entries are kept (`saes.selection`).
 
 Choice of kernels, one core, B 2048, d 128, F 2048, k 16, milliseconds: bag of rows (`embedding_bag` with
 sorted offsets) 0.2, CSR @ dense 0.5, gather and `index_add_` 5; inner products by `sampled_addmm` 0.4, by two
@@ -76,11 +76,6 @@ class Pattern:
     @cached_property
     def rows_by_latent(self) -> Int[Tensor, " entry"]:
         return self.rows[self.by_latent]
-
-    @property
-    def fires(self) -> Int[Tensor, " latent"]:
-        """How many tokens of the batch each latent is on."""
-        return self.latent_starts.diff()
 
 
 def _starts(sorted_or_not: Tensor, n: int) -> Tensor:

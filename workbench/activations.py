@@ -90,6 +90,11 @@ def harvest(
     d_model = model.config.get_text_config().hidden_size
     mode, shape = ("r+", None) if done else ("w+", (len(token_set), d_model))
     out = np.lib.format.open_memmap(path, mode=mode, dtype=STORED[dtype], shape=shape)
+
+    def keep(batches: int) -> None:
+        out.flush()
+        write_json(note, {"batches": batches, "tokens_per_batch": TOKENS_PER_BATCH})
+
     number = 0
     for number, batch in enumerate(token_set.batches(TOKENS_PER_BATCH), start=1):
         if number > done:
@@ -97,12 +102,10 @@ def harvest(
             values = residual[:, 1:].cpu()[torch.from_numpy(batch.real)]
             out[batch.rows[batch.real]] = stored(values, dtype, token_set, batch)
             if number % FLUSH_EVERY == 0:
-                out.flush()
-                write_json(note, {"batches": number, "tokens_per_batch": TOKENS_PER_BATCH})
+                keep(number)
                 out = np.lib.format.open_memmap(path, mode="r+")
         yield len(batch.ids)
-    out.flush()
-    write_json(note, {"batches": number, "tokens_per_batch": TOKENS_PER_BATCH})
+    keep(number)
 
 
 def stored(values: Float[Tensor, "token d"], dtype: str, token_set: TokenSet, batch: WindowBatch) -> np.ndarray:

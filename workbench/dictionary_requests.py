@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 
-from saes.config import ABSTOPK
+from saes.config import ABSTOPK, BATCHTOPK
 from saes.config import ARCHITECTURES as TRAINABLE
 from workbench.errors import Misuse, unknown
 from workbench.lab import Lab, checked_name
@@ -29,7 +29,7 @@ def request_sae(
             raise unknown("checkpoint", checkpoint, recipe.checkpoint_names)
         _check_layer(lab, checkpoint, layer)
         place = "" if layer is None else f"-layer{layer}"
-        kind = "sae" if arch == ARCHITECTURES[0] else arch.partition("_")[0]
+        kind = "sae" if arch == BATCHTOPK else arch.partition("_")[0]
         chosen = checked_name(name or f"{kind}-{checkpoint}{place}-{width}-k{k}", "dictionary name")
         config = DictionaryConfig(chosen, (checkpoint,), width, k, arch, layer)
         for known in recipe.dictionaries:

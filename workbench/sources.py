@@ -79,7 +79,7 @@ def load_source(source: str, max_characters: int, sha256: str = "") -> Iterator[
     elif source.startswith("hub:"):
         documents = _hub(source.removeprefix("hub:"))
     else:
-        files = _files(source.removeprefix("path:"))
+        files = _files(shown)
         if sha256 and _digest(files) != sha256:
             raise Misuse(
                 f"the files of {shown} changed since the lab was begun: restore them, or grow another lab"

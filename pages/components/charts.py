@@ -15,7 +15,6 @@ import polars as pl
 
 from pages.components import theme, words
 
-DENSE = 0.05  # share of tokens above which a latent says little about any of them
 WEBGL_ABOVE = 1_000  # points
 
 

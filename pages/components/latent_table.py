@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 IN_EXAMPLES, IN_FACTOR, FIRES_ON = "texts it fires on", "its factor", "what fires on this text"
 CLOSELY = 0.98  # AUROC
+DENSE = 0.05  # share of tokens above which a latent says little about any of them
 COLUMNS = ("latent", "top_tokens", "density", "max_activation", "factor", "factor_auroc", "promoted")
 
 
@@ -48,8 +49,19 @@ def view(table: FeatureTable, colour: str) -> int:
 def telling(latents: pl.DataFrame) -> int:
     """The latent to begin with: of those that follow a factor closely and do not fire on every other token the
     most frequent (rarer ones can follow by chance); else the most frequent of all."""
-    following = latents.filter((pl.col("factor_auroc") >= CLOSELY) & (pl.col("density") <= charts.DENSE))
-    return int((following if len(following) else latents).sort("density", descending=True)["latent"][0])
+    following = latents.filter(pl.col("factor_auroc") >= CLOSELY)
+    return most_frequent(sparse(following), latents)
+
+
+def sparse(latents: pl.DataFrame) -> pl.DataFrame:
+    """Those that do not fire on every other token."""
+    return latents.filter(pl.col("density") <= DENSE)
+
+
+def most_frequent(*pools: pl.DataFrame) -> int:
+    """The latent of the first pool that holds any which fires most."""
+    pool = next(part for part in pools if len(part))
+    return int(pool.sort("density", descending=True)["latent"][0])
 
 
 def _search(table: FeatureTable) -> pl.DataFrame:

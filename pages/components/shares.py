@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 import polars as pl
 import streamlit as st
 
-from pages.components import charts, frame, pairwise, show, ternary, words
+from pages.components import frame, pairwise, show, ternary, words
+from pages.components.latent_table import most_frequent, sparse
 
 if TYPE_CHECKING:
     from workbench.comparison import Comparison
@@ -48,9 +49,8 @@ def telling(latents: pl.DataFrame) -> int:
     firing = latents.filter(pl.col("density") > 0)
     alone = firing.filter(pl.col("kind").str.starts_with("exclusive"))
     apart = firing.filter(pl.col("kind") != "shared")
-    pool = next((part for part in (alone, apart, firing) if len(part)), latents)
-    sparse = pool.filter(pl.col("density") <= charts.DENSE)
-    return int((sparse if len(sparse) else pool).sort("density", descending=True)["latent"][0])
+    preferred = [part for kind in (alone, apart, firing) for part in (sparse(kind), kind)]
+    return most_frequent(*preferred, latents)
 
 
 def cosines(comparison: Comparison, latent: int) -> dict[str, float]:

@@ -13,7 +13,6 @@ as a dense product. Activations are superposed sparse features (see `sae_trainin
 from __future__ import annotations
 
 import dataclasses
-import resource
 import sys
 import tempfile
 import time
@@ -128,10 +127,10 @@ def compare(n_tokens: int) -> report.Row:
         return {"seconds": seconds, "tokens_per_s": n_tokens / seconds}
 
     timed(from_index, dictionary)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 2**10)
+    peak = report.peak_memory()
     runs = {"ours": lambda: timed(from_index, dictionary), "sae_lens_dense": lambda: timed(from_dense, sae)}
     medians = report.in_turn(runs, 3)
-    mine = medians.pop("ours") | {"whole_process_peak_gib": peak / 2**30}
+    mine = medians.pop("ours") | {"whole_process_peak_gib": peak}
     config_shown = {"n_tokens": n_tokens, "d": D, "n_latents": N_LATENTS, "k": K}
     return report.Row.of(config_shown, mine, medians, "tokens_per_s")
 

@@ -11,7 +11,6 @@ final norm taken out. The second part harvests growing sets in processes of thei
 from __future__ import annotations
 
 import json
-import resource
 import subprocess
 import sys
 import tempfile
@@ -190,8 +189,7 @@ def harvest_alone(n_tokens: int) -> dict[str, float]:
         for _ in harvest(model, 0, tokens, folder / "ours.npy", "bfloat16", folder / "note.json"):
             pass
         seconds = time.perf_counter() - began
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 2**10)
-    return {"tokens_per_s": n_tokens / seconds, "peak_memory_gib": peak / 2**30}
+    return {"tokens_per_s": n_tokens / seconds, "peak_memory_gib": report.peak_memory()}
 
 
 def main() -> None:

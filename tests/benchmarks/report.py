@@ -12,6 +12,7 @@ import importlib.util
 import json
 import os
 import platform
+import resource
 import statistics
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -90,6 +91,20 @@ def machine() -> str:
     if torch.cuda.is_available():
         parts.append(torch.cuda.get_device_name())
     return ", ".join([*parts, f"torch {torch.__version__}", f"Python {platform.python_version()}"])
+
+
+def peak_memory(usage: resource.struct_rusage | None = None) -> float:
+    """Peak resident memory in GiB: of this process so far, or of an ended one by its `usage`."""
+    peak = (usage or resource.getrusage(resource.RUSAGE_SELF)).ru_maxrss
+    return peak * (1 if sys.platform == "darwin" else 2**10) / 2**30
+
+
+def synchronise() -> None:
+    """Wait for the device, so that a clock sees its work."""
+    import torch
+
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
 
 
 def write(name: str, rows: Sequence[Row], as_json: bool, absent: Mapping[str, str] | None = None) -> None:

@@ -1,6 +1,6 @@
 """What grpo adds beyond more of the same: the lab's grpo beside an SFT twin given the same extra time.
 
-    python -m tests.benchmarks.rl_gain [LAB] [--json] [--quick]
+    python -m tests.benchmarks.rl_gain [--json] [--quick]
 
 The twin starts from the same sft checkpoint and goes on with SFT on the same demonstrations, with the
 stage's own learning rate and a whole schedule, for as many steps as sft would have made while grpo trained

@@ -91,8 +91,7 @@ class Clock:
         self.ends: list[float] = []
 
     def tick(self) -> None:
-        if torch.cuda.is_available():
-            torch.cuda.synchronize()
+        report.synchronise()
         self.ends.append(time.perf_counter())
 
     def rate(self) -> float:

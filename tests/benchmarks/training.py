@@ -17,7 +17,6 @@ import copy
 import dataclasses
 import itertools
 import os
-import resource
 import statistics
 import subprocess
 import sys
@@ -52,7 +51,7 @@ class StepClock(LabCallback):
 
     def on_step_end(self, *args: Any, **kwargs: Any) -> None:
         super().on_step_end(*args, **kwargs)
-        _synchronise()
+        report.synchronise()
         self.ends.append(time.perf_counter())
 
 
@@ -121,7 +120,7 @@ def train_bare(model: PreTrainedModel, task: Task) -> list[float]:
         optimizer.step()
         schedule.step()
         optimizer.zero_grad()
-        _synchronise()
+        report.synchronise()
         ends.append(time.perf_counter())
     return ends
 
@@ -136,7 +135,7 @@ def matmul_rate(dtype: torch.dtype, seconds: float) -> float:
         for i in itertools.count():
             began = time.perf_counter()
             a @ b
-            _synchronise()
+            report.synchronise()
             if i >= 2:
                 times.append(time.perf_counter() - began)
             if len(times) >= 3 and sum(times) > seconds:
@@ -151,17 +150,6 @@ def flops_per_token(task: Task) -> float:
     return 6 * n_parameters + 12 * task.shape.n_layers * task.shape.d_model * task.shape.n_ctx
 
 
-def peak_memory() -> float:
-    """Peak resident memory of this process so far, in GiB."""
-    unit = 1 if sys.platform == "darwin" else 2**10
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**30
-
-
-def _synchronise() -> None:
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
-
-
 def compare(quick: bool) -> report.Row:
     """Train both in turn and lay them beside the machine's rates."""
     recipe = load_preset("quick")
@@ -169,7 +157,7 @@ def compare(quick: bool) -> report.Row:
     task = Task.of(recipe.model, config, recipe.tokenizer.vocab_size)
     rates = {name: matmul_rate(getattr(torch, name), 0.2 if quick else 1.0) for name in ("float32", "bfloat16")}
     ours(task)  # the first trainer of a process imports and compiles what the later ones find ready
-    peak = peak_memory()
+    peak = report.peak_memory()
     medians = report.in_turn(
         {"ours": lambda: ours(task), "bare_loop": lambda: bare_loop(task)}, 3 if quick else 5
     )
@@ -204,8 +192,7 @@ def whole_job() -> report.Row:
         process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode:
         sys.exit(f"growing the lab ended with exit code {process.returncode}: see above")
-    unit = 1 if sys.platform == "darwin" else 2**10
-    found = {"seconds": time.perf_counter() - began, "peak_memory_gib": usage.ru_maxrss * unit / 2**30}
+    found = {"seconds": time.perf_counter() - began, "peak_memory_gib": report.peak_memory(usage)}
     return report.Row.of({"job": "grow --preset quick"}, found, {}, "seconds")
 
 
