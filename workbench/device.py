@@ -16,6 +16,16 @@ def best_device() -> str:
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
+def fast_bfloat16() -> bool:
+    """Whether `best_device` multiplies bfloat16 in hardware. Processors without AVX512-BF16 or AMX emulate it:
+    0.6 against 149 GFLOP/s in float32 on an EPYC of 2021."""
+    import torch
+
+    from saes.selection import native_bfloat16
+
+    return torch.cuda.is_bf16_supported() if torch.cuda.is_available() else native_bfloat16()
+
+
 def keep_freed_memory() -> None:
     """Have the C library keep freed memory for the next tensor instead of handing it back to the kernel.
 

@@ -67,7 +67,7 @@ class StageConfig:
     lr: float
     seed: int = 0
     gradient_accumulation: int = 1  # micro-batches a step: small ones stay in the processor's cache
-    bf16: bool = True
+    bf16: bool = True  # where the device multiplies it in hardware; float32 elsewhere
     snapshot_base: float = 2.0  # snapshots at step 0, 1, 2, 4, … (powers of this) and the last
 
 

@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 import torch
 from transformers import LlamaForCausalLM, PreTrainedModel, PreTrainedTokenizerFast, Trainer, set_seed
 
+from workbench.device import fast_bfloat16
 from workbench.errors import Misuse
 from workbench.grow import Build
 from workbench.lab import Artefact
@@ -38,7 +39,7 @@ def common_arguments(folder: Path, config: StageConfig) -> dict[str, Any]:
         "per_device_train_batch_size": config.batch_size // config.gradient_accumulation,
         "gradient_accumulation_steps": config.gradient_accumulation,
         "learning_rate": config.lr,
-        "bf16": config.bf16,
+        "bf16": config.bf16 and fast_bfloat16(),
         "seed": config.seed,
         "data_seed": config.seed,
         "logging_steps": 10,
