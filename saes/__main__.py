@@ -35,10 +35,11 @@ AsJson = Annotated[bool, typer.Option("--json", help="One JSON document on stand
 
 def _files(sources: Iterable[Path]) -> list[Path]:
     from saes.errors import DictionaryError
+    from saes.shards import set_names
 
     found: list[Path] = []
     for source in sources:
-        inside = sorted(source.glob("*.npy")) if source.is_dir() else [source]
+        inside = set_names(sorted(source.glob("*.npy"))) if source.is_dir() else [source]
         if not inside:
             raise DictionaryError(f"{source} holds no .npy file; give activation arrays or a folder of them")
         found += inside

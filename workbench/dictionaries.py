@@ -11,11 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float, Int
-from torch import Tensor
+from jaxtyping import Int
 
 from saes import folder
-from saes.arrays import ActivationArrays, Activations
+from saes.arrays import ActivationArrays, Part
 from saes.config import TrainConfig
 from saes.dictionary import Dictionary
 from saes.errors import DictionaryError, StateError
@@ -35,19 +34,6 @@ from workbench.tokens import TokenSet
 
 HELD_BACK = 0.08  # share of the dictionary set's windows that only thresholds see
 STATE_EVERY = 250  # steps between training states on disk
-
-
-class Part:
-    """Some rows of larger activations, as activations."""
-
-    def __init__(self, activations: Activations, rows: Int[np.ndarray, "token"]) -> None:
-        self._activations, self._rows = activations, rows
-
-    def __len__(self) -> int:
-        return len(self._rows)
-
-    def __getitem__(self, rows: np.ndarray) -> Float[Tensor, "token model d"]:
-        return self._activations[self._rows[rows]]
 
 
 @contextlib.contextmanager
