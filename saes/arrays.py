@@ -85,6 +85,24 @@ class Part:
         return self._activations[self._rows[rows]]
 
 
+class Paired:
+    """What a transcoder reads and what it is to write, side by side: `[token, model, d + d_out]`."""
+
+    def __init__(self, inputs: Activations, targets: Activations) -> None:
+        if len(inputs) != len(targets):
+            raise DictionaryError(
+                f"there are {len(inputs)} rows of inputs and {len(targets)} of targets; "
+                "they have to be the same tokens"
+            )
+        self._inputs, self._targets = inputs, targets
+
+    def __len__(self) -> int:
+        return len(self._inputs)
+
+    def __getitem__(self, rows: np.ndarray) -> Float[Tensor, "token model both"]:
+        return torch.cat([self._inputs[rows], self._targets[rows]], dim=2)
+
+
 class Rows(NamedTuple):
     """A buffer of activations and the row each came from."""
 
