@@ -46,5 +46,5 @@ def parse_site(written: str, n_layers: int) -> Site:
 
 def valid_sites(n_layers: int) -> str:
     """The sites of a model, for a sentence."""
-    names = ", ".join(f"blocks.L.{hook}" for hook in HOOKS.values())
-    return f"its sites are {names} with L from 0 to {n_layers - 1}"
+    names = ", ".join(f"blocks.0.{hook} to blocks.{n_layers - 1}.{hook}" for hook in reversed(HOOKS.values()))
+    return f"the model's sites are {names}"
