@@ -43,6 +43,7 @@ class TrainConfig:
     dead_after_share: float = 0.1
     grad_clip: float = 1.0
     widths: tuple[int, ...] = ()  # inner widths of a Matryoshka dictionary; empty: a 16th and a 4th of it
+    skip: bool = False  # a transcoder's linear path from input to output beside its latents
     seed: int = 0  # of the starting weights
     data_seed: int = 0  # of the order of the batches; runs that train together share it
     device: str = "cpu"

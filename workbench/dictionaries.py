@@ -1,4 +1,4 @@
-"""Builds a lab's dictionaries: trains an SAE or a crosscoder on stored activations, calibrates, scores it.
+"""Builds a lab's dictionaries: trains an SAE, a crosscoder or a transcoder on stored activations, scores it.
 
 The artefact is a SAELens folder. Training goes on after an interruption from `resume/`, bit for bit.
 """
@@ -11,43 +11,32 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float, Int
-from torch import Tensor
+from jaxtyping import Int
 
 from saes import folder
-from saes.arrays import ActivationArrays, Activations
+from saes.arrays import ActivationArrays, Part
 from saes.config import TrainConfig
 from saes.dictionary import Dictionary
 from saes.errors import DictionaryError, StateError
 from saes.pca import fit_pca
 from saes.state import FILE as STATE
 from saes.trainer import Step, fit
+from saes.transcoder import Transcoder
 from workbench.checkpoint import Checkpoint
 from workbench.device import best_device
 from workbench.dictionary_requests import ARCHITECTURES
 from workbench.dictionary_scores import SPLICED_TOKENS, scores
 from workbench.errors import Failure, unknown
 from workbench.grow import Build
+from workbench.lab import Artefact
 from workbench.plan import activations_name
+from workbench.points import Site
 from workbench.recipe import DictionaryConfig
 from workbench.site import with_fast_attention
 from workbench.tokens import TokenSet
 
 HELD_BACK = 0.08  # share of the dictionary set's windows that only thresholds see
 STATE_EVERY = 250  # steps between training states on disk
-
-
-class Part:
-    """Some rows of larger activations, as activations."""
-
-    def __init__(self, activations: Activations, rows: Int[np.ndarray, "token"]) -> None:
-        self._activations, self._rows = activations, rows
-
-    def __len__(self) -> int:
-        return len(self._rows)
-
-    def __getitem__(self, rows: np.ndarray) -> Float[Tensor, "token model d"]:
-        return self._activations[self._rows[rows]]
 
 
 @contextlib.contextmanager
@@ -66,16 +55,22 @@ def build(build: Build) -> Mapping[str, Any]:
         raise unknown("dictionary architecture", config.arch, ARCHITECTURES)
     tokens_key = next(key for key in build.parents if key.startswith("activations/tokens-"))
     sets = {name: TokenSet(build.parents[tokens_key].path, name) for name in ("dictionary", "heldout")}
-    sources = [build.parents[f"activations/{activations_name(c, config.layer)}"] for c in config.checkpoints]
+    sources, written = _sources(build, config, config.point), _sources(build, config, config.target)
     with dictionary_sentences(config.name):
         arrays = {name: ActivationArrays([s.path / f"{name}.npy" for s in sources]) for name in sets}
+        targets = {
+            name: ActivationArrays([s.path / f"{name}.npy" for s in written or sources]) for name in sets
+        }
         fitted, held_back = split_rows(sets["dictionary"])
-        training = Part(arrays["dictionary"], fitted)
-        dictionary = _train(build, config, training, Part(arrays["dictionary"], held_back), sources[0].figures)
+        training, to_write = Part(arrays["dictionary"], fitted), Part(targets["dictionary"], fitted)
+        places = {"site": sources[0].figures["site"]}
+        if written:
+            places |= {"targets": to_write, "target_site": written[0].figures["site"]}
+        dictionary = _train(build, config, training, Part(arrays["dictionary"], held_back), places)
         folder.save(
             dictionary, build.draft.path, {"arch": config.arch, "checkpoints": list(config.checkpoints)}
         )
-        pca = fit_pca(training, min(config.k, arrays["heldout"].shape[2]))
+        pca = fit_pca(to_write, min(config.k, targets["heldout"].shape[2]))
         heldout = sets["heldout"]
         spliced = min(SPLICED_TOKENS, len(heldout)) * len(config.checkpoints)
         build.progress.start(len(heldout) + spliced, "tokens", label=f"evaluate {config.name}")
@@ -85,8 +80,9 @@ def build(build: Build) -> Mapping[str, Any]:
             arrays["heldout"],
             heldout,
             lambda name: with_fast_attention(Checkpoint.of(build.lab, name).model(best_device())),
-            sources[0].figures["layer"],
+            Site(sources[0].figures["layer"], config.target or config.point),
             build.progress.advance,
+            targets["heldout"] if written else None,
         )
     about = {
         "kind": config.kind,
@@ -95,8 +91,16 @@ def build(build: Build) -> Mapping[str, Any]:
         "d_sae": config.d_sae,
         "k": config.k,
     }
+    if isinstance(dictionary, Transcoder):
+        about |= {"target_site": dictionary.target_site, "skip": config.skip}
     drift = {"scales": dict(zip(dictionary.names, dictionary.scales.tolist(), strict=True))}
     return {**about, **figures, **drift}
+
+
+def _sources(build: Build, config: DictionaryConfig, point: str) -> list[Artefact]:
+    """The stored activations of the dictionary's checkpoints at a point of its layer; none for no point."""
+    named = [f"activations/{activations_name(c, config.layer, point)}" for c in config.checkpoints if point]
+    return [build.parents[name] for name in named]
 
 
 def split_rows(token_set: TokenSet) -> tuple[Int[np.ndarray, "fitted"], Int[np.ndarray, "held_back"]]:
@@ -110,9 +114,10 @@ def split_rows(token_set: TokenSet) -> tuple[Int[np.ndarray, "fitted"], Int[np.n
 
 
 def _train(
-    build: Build, config: DictionaryConfig, training: Part, calibration: Part, site: Mapping[str, Any]
+    build: Build, config: DictionaryConfig, training: Part, calibration: Part, places: Mapping[str, Any]
 ) -> Dictionary:
-    """Train to the end, from the last state on disk if there is one."""
+    """Train to the end, from the last state on disk if there is one. `places`: the site's name, and a
+    transcoder's targets and theirs."""
     settings = TrainConfig(
         arch=config.arch,
         n_latents=config.d_sae,
@@ -121,6 +126,7 @@ def _train(
         batch_size=config.batch_size,
         lr=config.lr,
         seed=config.seed,
+        skip=config.skip,
         device=best_device(),
         state_every=STATE_EVERY,
     )
@@ -140,7 +146,7 @@ def _train(
             settings,
             on_step=on_step,
             names=config.checkpoints,
-            site=site["site"],
+            **places,
             calibration=calibration,
             state_dir=states,
             resume=resume,

@@ -15,11 +15,13 @@ from jaxtyping import Float
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from saes.arrays import Activations, in_order
+from saes.arrays import Activations, in_order, read
 from saes.dictionary import Dictionary
 from saes.metrics import Firing
 from saes.pca import PCA
+from saes.transcoder import Transcoder
 from workbench.intervals import Interval, ratio_interval
+from workbench.points import Site
 from workbench.splice import Replacement, SplicedNats, spliced_nats
 from workbench.tokens import TokenSet
 
@@ -46,17 +48,27 @@ class HeldoutSums(NamedTuple):
 
 
 def heldout_sums(
-    dictionary: Dictionary, activations: Activations, token_set: TokenSet, report: Callable[[int], None]
+    dictionary: Dictionary,
+    activations: Activations,
+    token_set: TokenSet,
+    report: Callable[[int], None],
+    targets: Activations | None = None,
 ) -> HeldoutSums:
-    """One pass of the inference dictionary over the held-out activations (a second, cheap one for the mean)."""
-    mean = sum(x.double().sum(dim=0) for x, _ in in_order(activations)) / len(activations)
+    """One pass of the inference dictionary over the held-out activations (a second, cheap one for the mean).
+
+    x in the sums is what is to be reconstructed: for a transcoder the `targets`.
+    """
+    written = activations if targets is None else targets
+    mean = sum(x.double().sum(dim=0) for x, _ in in_order(written)) / len(written)
     n_documents = token_set.documents.height
     residual, total = (np.zeros((dictionary.n_models, n_documents)) for _ in range(2))
     firing = Firing(dictionary.n_latents)
     for x, rows in in_order(activations):
         x = x.to(dictionary.device)
         code = dictionary.encode_sparse(x)
-        apart = (x - dictionary.decode_sparse(code, len(x))).double().square().sum(dim=2).cpu().numpy()
+        x_hat = dictionary.output(code, x)
+        x = x if targets is None else read(targets, rows).to(x)
+        apart = (x - x_hat).double().square().sum(dim=2).cpu().numpy()
         away = (x.cpu().double() - mean).square().sum(dim=2).numpy()
         where = np.asarray(token_set.document[rows])
         for m in range(dictionary.n_models):
@@ -88,6 +100,21 @@ def replacements(dictionary: Dictionary, pca: PCA, activations: Activations, m: 
     }
 
 
+def transcoded(transcoder: Transcoder, pca: PCA, targets: Activations) -> dict[str, Replacement]:
+    """What takes the place of an MLP's output, made from its input: nothing, its mean, the transcoder's output,
+    and PCA's reconstruction of the stored output itself (a baseline that sees the answer)."""
+
+    def pca_spliced(mlp_in: Tensor, rows: np.ndarray) -> Tensor:
+        return pca.reconstruct(read(targets, rows))[:, 0].to(mlp_in)
+
+    return {
+        ZERO: lambda mlp_in, rows: mlp_in.new_zeros(len(mlp_in), transcoder.d_out),
+        MEAN: lambda mlp_in, rows: pca.mean[0].to(mlp_in).expand(len(mlp_in), -1),
+        SPLICED: lambda mlp_in, rows: transcoder.reconstruct(mlp_in[:, None])[:, 0],
+        PCA_SPLICED: pca_spliced,
+    }
+
+
 def _with_stream(
     activations: Activations, rows: np.ndarray, stream: Tensor, m: int
 ) -> Float[Tensor, "token model d"]:
@@ -104,20 +131,26 @@ def scores(
     activations: Activations,
     token_set: TokenSet,
     load: Callable[[str], PreTrainedModel],
-    layer: int,
+    site: Site,
     report: Callable[[int], None] = lambda n: None,
+    targets: Activations | None = None,
 ) -> dict[str, Any]:
     """The figures of a dictionary's manifest: a number each for an SAE, a map by checkpoint for a crosscoder.
 
-    `load` gives the model of a checkpoint by name; `report` is told the tokens done.
+    `load` gives the model of a checkpoint by name; `site` is where the reconstruction is put; `report` is told
+    the tokens done. `targets`: what a transcoder is to write; `pca` is of what is reconstructed.
     """
-    sums = heldout_sums(dictionary, activations, token_set, report)
-    pca_fvu = pca.evaluate(activations)
+    sums = heldout_sums(dictionary, activations, token_set, report, targets)
+    pca_fvu = pca.evaluate(activations if targets is None else targets)
     windows = token_set.sample_windows(SPLICED_TOKENS, seed=0)
     by_checkpoint: dict[str, dict[str, float]] = {}
     for m, name in enumerate(dictionary.names):
+        if isinstance(dictionary, Transcoder) and targets is not None:
+            variants = transcoded(dictionary, pca, targets)
+        else:
+            variants = replacements(dictionary, pca, activations, m)
         found = spliced_nats(
-            load(name), layer, token_set, windows, replacements(dictionary, pca, activations, m), report
+            load(name), site, token_set, windows, variants, report, from_input=targets is not None
         )
         low, high = sums.fvu_interval(m)
         by_checkpoint[name] = {

@@ -39,7 +39,7 @@ def build(build: Build) -> Mapping[str, Any]:
         for key, artefact in build.parents.items()
         if key.startswith("activations/") and key != tokens_key
     }
-    own = [stored[activations_name(c, config.layer)] for c in config.checkpoints]
+    own = [stored[activations_name(c, config.layer, config.point)] for c in config.checkpoints]
     build.progress.start(5, "parts", label=f"features of {config.name}")
     index = FeatureIndex.build(dictionary, ActivationArrays(own))
     index.save(build.draft.path / "index")
@@ -54,8 +54,8 @@ def build(build: Build) -> Mapping[str, Any]:
     build.progress.advance()
     columns |= norm_columns(dictionary)
     if dictionary.n_models == 1:
-        suffix = config.layer
-        named = {_checkpoint_of(name, suffix): path for name, path in stored.items()}
+        names = {activations_name(c, config.layer, config.point): c for c in build.plan.recipe.checkpoint_names}
+        named = {names[step]: path for step, path in stored.items()}
         columns |= densities_by_checkpoint(dictionary, index, named, config.checkpoints[0])
     else:
         columns |= densities_by_author(index, token_set, config.checkpoints)
@@ -69,10 +69,6 @@ def build(build: Build) -> Mapping[str, Any]:
         "alive": int((np.diff(index.starts) > 0).sum()),
         "factors_at_0.9": int((table["factor_auroc"].fill_nan(None) >= 0.9).sum()),
     }
-
-
-def _checkpoint_of(activations: str, layer: int | None) -> str:
-    return activations if layer is None else activations.removesuffix(f"-layer{layer}")
 
 
 def activation_columns(index: FeatureIndex, token_set: TokenSet) -> dict[str, Any]:

@@ -21,6 +21,7 @@ from workbench.dashboard import Dashboard, make_dashboard
 from workbench.errors import Failure, Misuse
 from workbench.lab import Lab
 from workbench.plan import Plan, activations_name
+from workbench.points import RESID_POST, Site
 from workbench.tokens import TokenSet
 
 if TYPE_CHECKING:
@@ -57,6 +58,7 @@ class FeatureTable:
     layer: int | None
     family: str
     path: Path
+    point: str = RESID_POST
 
     @classmethod
     def of(cls, lab: Lab, name: str) -> FeatureTable:
@@ -64,7 +66,8 @@ class FeatureTable:
         plan = Plan.of(lab)
         config = plan.recipe.dictionary(name)
         path = lab.find("features", name).path
-        return cls(lab, name, config.checkpoints, config.layer, plan.family(config.checkpoints[0]), path)
+        family = plan.family(config.checkpoints[0])
+        return cls(lab, name, config.checkpoints, config.layer, family, path, config.point)
 
     @cached_property
     def table(self) -> pl.DataFrame:
@@ -98,7 +101,7 @@ class FeatureTable:
         """`[token, model, d]` of the dictionary's own checkpoints on the held-out tokens."""
         from saes.arrays import ActivationArrays
 
-        names = [activations_name(c, self.layer) for c in self.checkpoints]
+        names = [activations_name(c, self.layer, self.point) for c in self.checkpoints]
         return ActivationArrays([self.lab.find("activations", n).path / "heldout.npy" for n in names])
 
     def row(self, latent: int) -> dict[str, Any]:
@@ -149,17 +152,17 @@ class FeatureTable:
         """
         import torch
 
-        from workbench.site import read_resid_post
+        from workbench.site import read_sites
         from workbench.tokenizer import encode
 
         with self._lock:
-            models, tokenizer, layer = self._readers
+            models, tokenizer, site = self._readers
             settings = self.token_set.settings
             ids = encode(tokenizer, [text], chat)[0].ids[1 : settings["n_ctx"]]
             if not ids:
                 raise Misuse("the text is empty: type at least one character")
             batch = torch.tensor([[settings["bos"], *ids]])
-            x = torch.stack([read_resid_post(model, layer, batch)[0, 1:] for model in models], dim=1)
+            x = torch.stack([read_sites(model, [site], batch)[site][0, 1:] for model in models], dim=1)
         return self._strongest(self.dictionary.encode(x).numpy(), ids)
 
     def _strongest(self, latents: np.ndarray, ids: Sequence[int]) -> pl.DataFrame:
@@ -187,11 +190,11 @@ class FeatureTable:
         return threading.Lock()  # reading a model puts a hook on it
 
     @cached_property
-    def _readers(self) -> tuple[list[Any], Any, int]:
-        """The models, their tokenizer and the layer that the dictionary reads."""
+    def _readers(self) -> tuple[list[Any], Any, Site]:
+        """The models, their tokenizer and the site that the dictionary reads."""
         checkpoints = self.lab.checkpoints(*self.checkpoints)
         layer = checkpoints[0].default_layer if self.layer is None else self.layer
-        return [c.model() for c in checkpoints], checkpoints[0].tokenizer(), layer
+        return [c.model() for c in checkpoints], checkpoints[0].tokenizer(), Site(layer, self.point)
 
 
 def read_table(path: Path) -> pl.DataFrame:

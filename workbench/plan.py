@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 from workbench.errors import Misuse, unknown
 from workbench.lab import Artefact, Lab, artefact_id
+from workbench.points import RESID_POST
 from workbench.recipe import STAGES, DictionaryConfig, Recipe, read_recipe
 
 
@@ -136,14 +137,18 @@ def plan(recipe: Recipe) -> Plan:
                 f"{used.name!r} reads {', '.join(used.checkpoints)}: make the lists equal"
             )
         parents = [f"checkpoint/{c}" for c in comparison.checkpoints]
-        parents += [f"activations/{activations_name(c, used.layer)}" for c in comparison.checkpoints]
+        parents += [
+            f"activations/{activations_name(c, used.layer, used.point)}" for c in comparison.checkpoints
+        ]
         parents += [f"dictionary/{used.name}", f"features/{used.name}", "corpus/text"]
         planner.add("comparison", comparison.name, "comparison", dataclasses.asdict(comparison), *parents)
     return result
 
 
-def activations_name(checkpoint: str, layer: int | None) -> str:
-    return checkpoint if layer is None else f"{checkpoint}-layer{layer}"
+def activations_name(checkpoint: str, layer: int | None, point: str = RESID_POST) -> str:
+    """The step that stores one checkpoint's activations at one site (the middle layer, if none is named)."""
+    place = "" if layer is None else f"-layer{layer}"
+    return f"{checkpoint}{place}" if point == RESID_POST else f"{checkpoint}{place}-{point}"
 
 
 def _add_dictionary(planner: _Planner, so_far: Plan, config: DictionaryConfig) -> None:
@@ -166,18 +171,31 @@ def _add_dictionary(planner: _Planner, so_far: Plan, config: DictionaryConfig) -
         parents = ["corpus/text", "tokenizer/bpe", *(f"checkpoint/{c}" for c in own)]
         planner.add("activations", f"tokens-{family}", "tokens", settings, *parents)
     lineage = STAGES if family == "base" else config.checkpoints
-    for checkpoint in dict.fromkeys((*config.checkpoints, *lineage)):
-        name = activations_name(checkpoint, config.layer)
-        if f"activations/{name}" not in planner.steps:
-            settings = {"layer": config.layer, "dtype": recipe.activations.dtype}
-            planner.add("activations", name, "activations", settings, tokens, f"checkpoint/{checkpoint}")
-    read = [f"activations/{activations_name(c, config.layer)}" for c in config.checkpoints]
-    planner.add("dictionary", config.name, "dictionary", dataclasses.asdict(config), tokens, *read)
-    seen = [f"activations/{activations_name(c, config.layer)}" for c in lineage]
+    read = [_add_activations(planner, recipe, config, c, config.point, tokens) for c in config.checkpoints]
+    seen = [_add_activations(planner, recipe, config, c, config.point, tokens) for c in lineage]
+    targets = [
+        _add_activations(planner, recipe, config, c, config.target, tokens)
+        for c in config.checkpoints
+        if config.target
+    ]
+    planner.add("dictionary", config.name, "dictionary", config.settings(), tokens, *read, *targets)
     stored = dict.fromkeys((*read, *seen))
     checkpoints = [f"checkpoint/{c}" for c in config.checkpoints]
     parents = [f"dictionary/{config.name}", tokens, *stored, *checkpoints, "corpus/text"]
     planner.add("features", config.name, "features", {"dictionary": config.name}, *parents)
+
+
+def _add_activations(
+    planner: _Planner, recipe: Recipe, config: DictionaryConfig, checkpoint: str, point: str, tokens: str
+) -> str:
+    """The key of the activations that a dictionary wants of a checkpoint at a point of its layer."""
+    name = activations_name(checkpoint, config.layer, point)
+    if f"activations/{name}" not in planner.steps:
+        settings = {"layer": config.layer, "dtype": recipe.activations.dtype}
+        if point != RESID_POST:
+            settings["point"] = point
+        planner.add("activations", name, "activations", settings, tokens, f"checkpoint/{checkpoint}")
+    return f"activations/{name}"
 
 
 @dataclasses.dataclass(frozen=True)
