@@ -1,4 +1,4 @@
-"""One pass of a dictionary over held-out tokens, every sum kept by group (a document, say), divided by nobody yet.
+"""One pass of a dictionary over held-out tokens, every sum kept by group (a document, say).
 
     FVU_m = Σ_t ‖x^m_t − x̂^m_t‖² / Σ_t ‖x^m_t − x̄^m‖²        L0 = active latents / tokens
     shrinkage_m = mean of ‖x̂^m − b_dec^m‖ / ‖x^m − b_dec^m‖

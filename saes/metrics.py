@@ -88,7 +88,7 @@ def nearest_cosine(
 ) -> Float[Tensor, " latent"]:
     """Cosine of each latent's decoder (all models, normalised units) to its nearest neighbour: interference.
 
-    With `among` (the latents that fire, say) only those have a cosine and count as neighbours; the rest are NaN.
+    With `among` (the latents that fire, say) only those have a cosine and count as neighbours; others are NaN.
     """
     rows = torch.nn.functional.normalize((dictionary.W_dec / dictionary.scales[:, None]).flatten(1), dim=1)
     if among is None:

@@ -1,8 +1,8 @@
-"""Whether two dictionaries found the same directions: latents matched one to one by the cosine of their decoders.
+"""Whether two dictionaries found the same directions: latents matched one to one by their decoders' cosine.
 
 The assignment maximises the summed cosine (Jonker–Volgenant, scipy). Above `OPTIMAL_LATENTS`, where that would
-take minutes, only mutual nearest neighbours are matched, and the rest count as matched to nothing. Cosines are of
-all models' decoders side by side, in normalised units.
+take minutes, only mutual nearest neighbours are matched, and the rest count as matched to nothing. Cosines are
+of all models' decoders side by side, in normalised units.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Controls are what they say: PCA's residual, the largest coordinates, L0 = k, a Gaussian with equal moments."""
+"""Controls are what they say: PCA's residual, the largest coordinates, L0 = k, equal moments."""
 
 import numpy as np
 import pytest
