@@ -1,4 +1,4 @@
-"""`python -m saes train|evaluate`: dictionaries on files of activations, with no lab.
+"""`python -m saes train|sweep|evaluate`: dictionaries on files of activations, with no lab.
 
 Standard output carries the result (with --json, one JSON document), standard error the progress. Exit 0 done,
 1 failed (one sentence), 2 misuse.
@@ -11,6 +11,7 @@ import json
 import os
 import shutil
 import sys
+from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Annotated, Any
@@ -92,24 +93,17 @@ def train(
 
     Several widths, k or seeds train together over one pass; each is then a folder in `out`.
     """
-    from saes.config import TrainConfig
-    from saes.state import FILE
-
-    _refuse_existing(out)
     data = open_data(sources, target, exclude)
     check_kind(kind, data)
     held = like(data, open_data(heldout, heldout_target, heldout_exclude)) if heldout else data
-    shared = TrainConfig(
-        arch=arch, n_steps=_steps(tokens, batch_size), batch_size=batch_size, lr=lr,
-        skip=skip, device=device, state_every=state_every if state else 0,
-    )  # fmt: skip
+    state_settings = (state, state_every)
+    shared = _shared(out, tokens, batch_size, arch=arch, lr=lr, skip=skip, device=device, state=state_settings)
     wanted = {
         f"w{w}-k{one_k}-seed{s}": replace(shared, n_latents=w, k=one_k, seed=s)
         for w, one_k, s in itertools.product(*map(_numbers, (width, k, seed)))
     }
-    resume = state if state and (state / FILE).is_file() else None
-    options = {"names": _names(data.paths), "site": site, "state_dir": state, "resume": resume}
-    trained = _run(data, list(wanted.values()), **options)
+    options = {"names": _names(data.paths), "site": site}
+    trained = _run(data, list(wanted.values()), **options, **_resumable(state))
     made = dict(zip(wanted, trained, strict=True))
     results = {name: _scores(dictionary, held, data, None) for name, dictionary in made.items()}
     _save(out, made, wanted)
@@ -118,6 +112,63 @@ def train(
         return
     for name, figures in results.items():
         _show({"out": str(out if len(made) == 1 else out / name), **figures}, as_json)
+
+
+@app.command()
+def sweep(
+    sources: Sources,
+    out: Annotated[Path, typer.Option(help="Folder of the dictionaries, table and plot; must not exist yet.")],
+    heldout: Annotated[
+        list[Path] | None, typer.Option(help="Held-out arrays, one a model, to score on.")
+    ] = None,
+    arch: Annotated[str, typer.Option(help=f"Several of {', '.join(ARCHITECTURES)}.")] = "batchtopk",
+    width: Annotated[str, typer.Option(help="Numbers of latents.")] = "1024,2048",
+    k: Annotated[str, typer.Option(help="Active latents a token.")] = "4,8,16,32",
+    tokens: Annotated[int, typer.Option(help="Tokens to train on.")] = 1_638_400,
+    batch_size: int = 2048,
+    lr: float = 4e-3,
+    seed: int = 0,
+    device: str = "cpu",
+    state: Annotated[
+        Path | None, typer.Option(help="Folder for checkpoints; a sweep found there is continued.")
+    ] = None,
+    state_every: Annotated[int, typer.Option(help="Steps between checkpoints.")] = 100,
+    as_json: AsJson = False,
+) -> None:
+    """Train every combination together over one pass: L0 against FVU.
+
+    The folder holds the dictionaries, `sweep.json` (the table) and `pareto.html` (the plot).
+    """
+    from saes.sweep import grid, measured
+
+    data = open_data(sources, None, None)
+    held = like(data, open_data(heldout, None, None)) if heldout else data
+    shared = _shared(out, tokens, batch_size, lr=lr, seed=seed, device=device, state=(state, state_every))
+    archs = [each for each in arch.split(",") if each]
+    configs = grid(shared, archs, _numbers(width), _numbers(k))
+    trained = _run(data, list(configs.values()), **_resumable(state), names=_names(data.paths))
+    made = dict(zip(configs, trained, strict=True))
+    rows = [asdict(point) for point in measured(made, configs, held.activations)]
+    _save(out, made, configs, lambda folder: _write_sweep(folder, rows))
+    if as_json:
+        _show({"out": str(out), "points": rows}, as_json)
+        return
+    for row in rows:
+        figures = "  ".join(f"{name} {row[name]:.4f}" for name in ("l0", "fvu", "dead_share"))
+        typer.echo(f"{row['dictionary']:28} {row['model']:12} {figures}")
+
+
+def _write_sweep(folder: Path, rows: list[dict[str, Any]]) -> None:
+    """The sweep's table, and a plot for each model."""
+    from saes.sweep_plot import pareto_figure, write_html
+
+    (folder / "sweep.json").write_text(json.dumps(rows, indent=1), encoding="utf-8")
+    models = list(dict.fromkeys(row["model"] for row in rows))
+    plots = [
+        pareto_figure([r for r in rows if r["model"] == model], "fvu", f"variance unexplained (FVU), {model}")
+        for model in models
+    ]
+    write_html(folder / "pareto.html", plots, "Sweep: L0 against FVU")
 
 
 @app.command()
@@ -146,21 +197,46 @@ def evaluate(
     _show(_scores(opened, data, train_on, limit), as_json)
 
 
+def _shared(out: Path, tokens: int, batch_size: int, *, state: tuple[Path | None, int], **settings: Any) -> Any:
+    """The settings that all of a run share, once `out` is free and the numbers can be."""
+    from saes.config import TrainConfig
+
+    _refuse_existing(out)
+    folder, every = state
+    steps = _steps(tokens, batch_size)
+    return TrainConfig(n_steps=steps, batch_size=batch_size, state_every=every if folder else 0, **settings)
+
+
+def _resumable(state: Path | None) -> dict[str, Path | None]:
+    """Where the run writes its states, and the one to go on from if it is there."""
+    from saes.state import FILE
+
+    return {"state_dir": state, "resume": state if state and (state / FILE).is_file() else None}
+
+
 def _names(paths: list[Path]) -> list[str]:
     """The models' names: their files' stems, or paths where two files are called the same."""
     stems = [path.stem for path in paths]
     return stems if len(set(stems)) == len(stems) else [str(path.with_suffix("")) for path in paths]
 
 
-def _save(out: Path, made: dict[str, Any], configs: dict[str, Any]) -> None:
-    """One dictionary is the folder `out`; each of several a folder in it. Renamed into place when whole."""
+def _save(
+    out: Path,
+    made: dict[str, Any],
+    configs: dict[str, Any],
+    write_more: Callable[[Path], None] | None = None,
+) -> None:
+    """One dictionary is the folder `out`; each of several (or of a sweep, which has `write_more` beside them) a
+    folder in it. Renamed into place when whole."""
     from saes.folder import save
 
     partial = out.with_name(f".partial-{out.name}")
     shutil.rmtree(partial, ignore_errors=True)
     for name, dictionary in made.items():
-        folder = partial if len(made) == 1 else partial / name
+        folder = partial if len(made) == 1 and write_more is None else partial / name
         save(dictionary, folder, {"training": configs[name].to_dict()})
+    if write_more is not None:
+        write_more(partial)
     partial.replace(out)
 
 

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from saes.arrays import Activations, in_order, read
@@ -82,10 +83,25 @@ def dead_share(latents: Float[Tensor, "token latent"]) -> float:
     return int((latents == 0).all(dim=0).sum()) / latents.shape[1]
 
 
-def nearest_cosine(dictionary: Dictionary) -> Float[Tensor, " latent"]:
-    """Cosine of each latent's decoder (all models, normalised units) to its nearest neighbour:
-    interference."""
+def nearest_cosine(
+    dictionary: Dictionary, among: Bool[np.ndarray, "latent"] | None = None
+) -> Float[Tensor, " latent"]:
+    """Cosine of each latent's decoder (all models, normalised units) to its nearest neighbour: interference.
+
+    With `among` (the latents that fire, say) only those have a cosine and count as neighbours; others are NaN.
+    """
     rows = torch.nn.functional.normalize((dictionary.W_dec / dictionary.scales[:, None]).flatten(1), dim=1)
+    if among is None:
+        return _nearest(rows)
+    found = torch.full((len(rows),), torch.nan, device=rows.device)
+    chosen = torch.from_numpy(np.flatnonzero(among)).to(rows.device)
+    if len(chosen) > 1:
+        found[chosen] = _nearest(rows[chosen])
+    return found
+
+
+def _nearest(rows: Float[Tensor, "latent flat"]) -> Float[Tensor, " latent"]:
+    """Largest cosine of each unit row to another row."""
     best = []
     for start in range(0, len(rows), 1024):
         cosines = rows[start : start + 1024] @ rows.T

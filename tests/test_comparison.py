@@ -11,13 +11,13 @@ import torch
 
 from saes.arrays import ActivationArrays, TensorActivations
 from saes.config import TrainConfig
+from saes.heldout import heldout_sums
 from saes.metrics import evaluate
 from saes.trainer import fit
 from tests.tiny_lab import build, make_lab, shared_lab, tiny_recipe
 from workbench import dictionaries
 from workbench.behaviour import behaviour
 from workbench.comparison import Comparison, compare, decoder_cosines, kinds, with_comparison
-from workbench.dictionary_scores import heldout_sums
 from workbench.errors import Misuse
 from workbench.features import FeatureTable
 from workbench.intervals import ratio_interval
@@ -138,13 +138,16 @@ def test_a_replacement_is_given_the_rows_of_its_tokens(lab, tokens):
 @pytest.mark.parametrize("name", ["crosscoder", "sae-sft"])
 def test_fvu_by_document_adds_up_to_the_library_s(lab, tokens, name):
     table = FeatureTable.of(lab, name)
-    sums = heldout_sums(table.dictionary, table.activations, tokens, lambda n: None)
+    sums = heldout_sums(table.dictionary, table.activations, np.asarray(tokens.document))
     expected = evaluate(table.dictionary, table.activations)
     for m, checkpoint in enumerate(table.checkpoints):
-        assert sums.fvu(m) == pytest.approx(expected.fvu[checkpoint], rel=1e-5)
-        low, high = sums.fvu_interval(m)
-        assert low < sums.fvu(m) < high
-    assert (sums.l0, sums.dead_share) == (expected.l0, expected.dead_share)
+        fvu, shrinkage = sums.fvu(m), sums.shrinkage(m).value
+        assert fvu.value == pytest.approx(expected.fvu[checkpoint], rel=1e-5)
+        assert shrinkage == pytest.approx(expected.shrinkage[checkpoint], rel=1e-5)
+        low, high = ratio_interval(*fvu)
+        assert low < fvu.value < high
+    assert sums.l0().value == pytest.approx(expected.l0)
+    assert sums.dead_share == pytest.approx(expected.dead_share)
     figures = lab.find("dictionary", name).figures
     wanted = {"l0", "fvu", "dead_share", "ce_score", "pca_fvu", "pca_ce_score"}
     assert wanted <= set(figures)

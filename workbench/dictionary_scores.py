@@ -7,7 +7,7 @@ it costs several forward passes of the whole model. Sums are kept by document an
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,12 +15,12 @@ from jaxtyping import Float
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from saes.arrays import Activations, in_order, read
+from saes.arrays import Activations, read
 from saes.dictionary import Dictionary
-from saes.metrics import Firing
+from saes.heldout import heldout_sums
 from saes.pca import PCA
 from saes.transcoder import Transcoder
-from workbench.intervals import Interval, ratio_interval
+from workbench.intervals import ratio_interval
 from workbench.points import Site
 from workbench.splice import Replacement, SplicedNats, spliced_nats
 from workbench.tokens import TokenSet
@@ -29,64 +29,11 @@ SPLICED_TOKENS = 30_000  # of the held-out set, for CE scores
 SPLICED, PCA_SPLICED, ZERO, MEAN = "spliced", "pca", "zero", "mean"
 
 
-class HeldoutSums(NamedTuple):
-    """`residual` Σ‖x − x̂‖² and `total` Σ‖x − x̄‖², each [model document]; L0 and dead share over all tokens."""
-
-    residual: Float[np.ndarray, "model document"]
-    total: Float[np.ndarray, "model document"]
-    l0: float
-    dead_share: float
-    n_tokens: int
-
-    def fvu(self, model: int) -> float:
-        """Fraction of variance unexplained in one model."""
-        return float(self.residual[model].sum() / self.total[model].sum())
-
-    def fvu_interval(self, model: int) -> Interval:
-        """95 % interval of the FVU, by bootstrap over documents."""
-        return ratio_interval(self.residual[model], self.total[model])
-
-
-def heldout_sums(
-    dictionary: Dictionary,
-    activations: Activations,
-    token_set: TokenSet,
-    report: Callable[[int], None],
-    targets: Activations | None = None,
-) -> HeldoutSums:
-    """One pass of the inference dictionary over the held-out activations (a second, cheap one for the mean).
-
-    x in the sums is what is to be reconstructed: for a transcoder the `targets`.
-    """
-    written = activations if targets is None else targets
-    mean = sum(x.double().sum(dim=0) for x, _ in in_order(written)) / len(written)
-    n_documents = token_set.documents.height
-    residual, total = (np.zeros((dictionary.n_models, n_documents)) for _ in range(2))
-    firing = Firing(dictionary.n_latents)
-    for x, rows in in_order(activations):
-        x = x.to(dictionary.device)
-        code = dictionary.encode_sparse(x)
-        x_hat = dictionary.output(code, x)
-        x = x if targets is None else read(targets, rows).to(x)
-        apart = (x - x_hat).double().square().sum(dim=2).cpu().numpy()
-        away = (x.cpu().double() - mean).square().sum(dim=2).numpy()
-        where = np.asarray(token_set.document[rows])
-        for m in range(dictionary.n_models):
-            residual[m] += np.bincount(where, apart[:, m], minlength=n_documents)
-            total[m] += np.bincount(where, away[:, m], minlength=n_documents)
-        firing.add(code.latents, len(x))
-        report(len(rows))
-    return HeldoutSums(residual, total, firing.l0(), firing.dead_share(), firing.n)
-
-
 def replacements(dictionary: Dictionary, pca: PCA, activations: Activations, m: int) -> dict[str, Replacement]:
     """What takes the place of model m's stream: nothing, its mean, the dictionary's and PCA's reconstruction.
 
     A crosscoder reads the other models' stored activations of the same tokens beside m's own stream.
     """
-
-    def spliced(stream: Tensor, rows: np.ndarray) -> Tensor:
-        return dictionary.reconstruct(_with_stream(activations, rows, stream, m))[:, m]
 
     def pca_spliced(stream: Tensor, rows: np.ndarray) -> Tensor:
         own = PCA(pca.mean[m : m + 1], pca.basis[m : m + 1], pca.variances[m : m + 1])
@@ -95,7 +42,7 @@ def replacements(dictionary: Dictionary, pca: PCA, activations: Activations, m: 
     return {
         ZERO: lambda stream, rows: torch.zeros_like(stream),
         MEAN: lambda stream, rows: pca.mean[m].to(stream).expand_as(stream),
-        SPLICED: spliced,
+        SPLICED: reconstruction(dictionary, activations, m),
         PCA_SPLICED: pca_spliced,
     }
 
@@ -113,6 +60,15 @@ def transcoded(transcoder: Transcoder, pca: PCA, targets: Activations) -> dict[s
         SPLICED: lambda mlp_in, rows: transcoder.reconstruct(mlp_in[:, None])[:, 0],
         PCA_SPLICED: pca_spliced,
     }
+
+
+def reconstruction(dictionary: Dictionary, activations: Activations, m: int) -> Replacement:
+    """Model m's stream as the dictionary gives it back."""
+
+    def spliced(stream: Tensor, rows: np.ndarray) -> Tensor:
+        return dictionary.reconstruct(_with_stream(activations, rows, stream, m))[:, m]
+
+    return spliced
 
 
 def _with_stream(
@@ -140,7 +96,7 @@ def scores(
     `load` gives the model of a checkpoint by name; `site` is where the reconstruction is put; `report` is told
     the tokens done. `targets`: what a transcoder is to write; `pca` is of what is reconstructed.
     """
-    sums = heldout_sums(dictionary, activations, token_set, report, targets)
+    sums = heldout_sums(dictionary, activations, np.asarray(token_set.document), report=report, targets=targets)
     pca_fvu = pca.evaluate(activations if targets is None else targets)
     windows = token_set.sample_windows(SPLICED_TOKENS, seed=0)
     by_checkpoint: dict[str, dict[str, float]] = {}
@@ -152,10 +108,11 @@ def scores(
         found = spliced_nats(
             load(name), site, token_set, windows, variants, report, from_input=targets is not None
         )
-        low, high = sums.fvu_interval(m)
+        fvu = sums.fvu(m)
+        low, high = ratio_interval(*fvu)
         by_checkpoint[name] = {
-            "l0": sums.l0,
-            "fvu": sums.fvu(m),
+            "l0": sums.l0().value,
+            "fvu": fvu.value,
             "fvu_low": low,
             "fvu_high": high,
             "dead_share": sums.dead_share,

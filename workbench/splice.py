@@ -15,11 +15,11 @@ from typing import NamedTuple
 import numpy as np
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from workbench.intervals import Interval, quantiles, resampled_sums
+from workbench.intervals import Interval, quantiles, ratio_interval, resampled_sums
 from workbench.points import Site
 from workbench.site import replaced
 from workbench.tokens import TokenSet, WindowBatch
@@ -58,6 +58,10 @@ class SplicedNats(NamedTuple):
         sums = resampled_sums(np.stack([worst - own, worst - best], axis=1), seed)
         return quantiles(sums[:, 0], sums[:, 1], len(worst))
 
+    def kl_interval(self, variant: str, seed: int = 0) -> Interval:
+        """95 % interval of KL(clean‖variant), by bootstrap over documents."""
+        return ratio_interval(self.kl[self.variants.index(variant)], self.n_tokens, seed)
+
 
 def tokens_per_batch(model: PreTrainedModel) -> int:
     """How many tokens' logits fit `LOGIT_NUMBERS`."""
@@ -72,11 +76,13 @@ def spliced_nats(
     variants: Mapping[str, Replacement],
     report: Callable[[int], None] = lambda n: None,
     from_input: bool = False,
+    counted: Bool[np.ndarray, "token"] | None = None,
 ) -> SplicedNats:
     """Run the windows clean and with each replacement; `report` is told the tokens done.
 
     A number is the layer whose resid_post is replaced. Replacements are given what stands at the site, or
-    `from_input` what the site's module reads (the MLP's input, where its output is replaced).
+    `from_input` what the site's module reads (the MLP's input, where its output is replaced). They are put at
+    every token; only the predictions of those `counted` (all by default) are summed.
     """
     site = Site(site) if isinstance(site, int) else site
     names = (CLEAN, *variants)
@@ -85,15 +91,16 @@ def spliced_nats(
     n_tokens = np.zeros(len(chosen))
     for batch in token_set.batches(tokens_per_batch(model), windows):
         rows = batch.rows[batch.real]
+        weight = np.ones(len(rows)) if counted is None else counted[rows].astype(float)
         where = np.searchsorted(chosen, token_set.document[rows])
-        n_tokens += np.bincount(where, minlength=len(chosen))
+        n_tokens += np.bincount(where, weight, minlength=len(chosen))
         clean = log_probabilities(model, batch)
         for i, name in enumerate(names):
             log_p = clean if name == CLEAN else _spliced(model, site, batch, variants[name], from_input)
             loss = next_token_nats(log_p, batch)
             apart = (clean.exp() * (clean - log_p)).sum(-1).double().cpu().numpy()
-            nats[i] += np.bincount(where, loss, minlength=len(chosen))
-            kl[i] += np.bincount(where, apart, minlength=len(chosen))
+            nats[i] += np.bincount(where, loss * weight, minlength=len(chosen))
+            kl[i] += np.bincount(where, apart * weight, minlength=len(chosen))
         report(len(rows))
     return SplicedNats(names, nats, kl, n_tokens)
 
