@@ -9,6 +9,7 @@ evenly spread, are told apart, and the shift this makes is taken off again.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -43,6 +44,15 @@ def interval(samples: Float[np.ndarray, " resample"]) -> Interval:
         return Interval(float("nan"), float("nan"))
     low, high = np.quantile(known, (0.025, 0.975))
     return Interval(float(low), float(high))
+
+
+def mean_over(measured: Sequence[Resampled]) -> Resampled:
+    """The mean of several figures; a resample's is over those that it has."""
+    samples = np.stack([m.samples for m in measured])
+    known = ~np.isnan(samples)
+    with np.errstate(invalid="ignore"):
+        mean = np.where(known, samples, 0.0).sum(axis=0) / known.sum(axis=0)
+    return Resampled(float(np.mean([m.value for m in measured])), mean)
 
 
 @dataclass(frozen=True)

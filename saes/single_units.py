@@ -15,8 +15,9 @@ from jaxtyping import Bool, Float, Int
 
 from saes.candidates import Entries, Units
 from saes.factors import FactorTable, Halves
+from saes.matching import match
 from saes.ranking import Scores, score_units
-from saes.resampling import Resampled, Resamples
+from saes.resampling import Resampled, Resamples, mean_over
 from saes.sparse_probes import fit_probe
 
 METRICS = ("auroc", "ap", "f1")
@@ -122,13 +123,10 @@ def matched_correlation(
     pool: HalvedPool, halves: Halves, among: Int[np.ndarray, " chosen"], resamples: Resamples
 ) -> tuple[list[tuple[int, int]], Resampled]:
     """MCC: (unit, factor) pairs matched one to one on the first half, mean correlation on the second."""
-    from saes.matching import match
-
     rows, factors = match(pool.correlations[among])
     pairs = [(int(among[r]), int(f)) for r, f in zip(rows, factors, strict=True)]
     measured = [_correlation(pool.second.entries(u), halves.second, f, resamples) for u, f in pairs]
-    samples = np.nanmean([m.samples for m in measured], axis=0)
-    return pairs, Resampled(float(np.mean([m.value for m in measured])), samples)
+    return pairs, mean_over(measured)
 
 
 def _correlation(entries: Entries, table: FactorTable, factor: int, resamples: Resamples) -> Resampled:
