@@ -27,7 +27,7 @@ class Builder(NamedTuple):
 BUILDERS: Mapping[str, Builder] = {
     "corpus": Builder("workbench.corpus:build", 2),
     "tokenizer": Builder("workbench.tokenizer:build", 1),
-    "base": Builder("workbench.base:build", 2),
+    "base": Builder("workbench.base:build", 3),
     "sft": Builder("workbench.sft:build", 2),
     "grpo": Builder("workbench.grpo:build", 2),
     "added": Builder("workbench.added:build", 1),
