@@ -1,12 +1,7 @@
 """Which factor of the world each latent follows, by AUROC, from a feature index alone.
 
-    AUROC = P(f(x) > f(y)) + P(f(x) = f(y)) / 2,  x a token with the factor, y one without
-
-A latent is zero nearly everywhere, and equal values share their mean rank: only its entries need sorting.
-With Z silent tokens, silent ones have rank (Z + 1)/2 and the r-th entry (from below) Z + r, so the rank sum
-of every factor is one sparse product [latent token] @ [token factor] (Mann–Whitney). The factor is chosen on
-one half of the documents and scored on the other. Only domains where every token is labelled count (world
-and gold chats): elsewhere a missing label is no absence.
+`saes.ranking` has the arithmetic. The factor is chosen on one half of the documents and scored on the other.
+Only domains where every token is labelled count (world and gold chats): elsewhere a missing label is no absence.
 """
 
 from __future__ import annotations
@@ -14,15 +9,14 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from scipy.sparse import csc_matrix, csr_matrix
-from scipy.stats import rankdata
 
 from saes.index import FeatureIndex
+from saes.ranking import aurocs
 from workbench.tokens import TokenSet
 
 LABELLED = ("world", "chat")
-MIN_TOKENS = 20  # tokens with the factor, and without it, in each half
 
 
 class BestFactors(NamedTuple):
@@ -64,46 +58,6 @@ def _labels(token_set: TokenSet, n_factors: int) -> csr_matrix:
     ones = np.ones(pairs.height, np.float64)
     where = (pairs["token"].to_numpy(), pairs["factor"].to_numpy())
     return csr_matrix((ones, where), shape=(len(token_set), n_factors))
-
-
-def aurocs(
-    index: FeatureIndex, labels: csr_matrix, inside: Bool[np.ndarray, "token"]
-) -> Float[np.ndarray, "latent factor"]:
-    """AUROC of every latent for every factor over the tokens `inside`; NaN where a factor is too rare."""
-    rows = np.flatnonzero(inside)
-    place = np.full(len(inside), -1)
-    place[rows] = np.arange(len(rows))
-    labels = labels[rows]
-    ranks, silent = _ranks(index, place, len(rows))
-    positives = np.asarray(labels.sum(axis=0)).ravel()
-    negatives = len(rows) - positives
-    # rank sum = Σ over entries of (rank − silent rank) + positives · silent rank
-    silent_rank = (silent + 1) / 2
-    rank_sum = (ranks @ labels).toarray() + silent_rank[:, None] * positives
-    enough = (positives >= MIN_TOKENS) & (negatives >= MIN_TOKENS)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        found = (rank_sum - positives * (positives + 1) / 2) / (positives * negatives)
-    found[:, ~enough] = np.nan
-    return found
-
-
-def _ranks(
-    index: FeatureIndex, place: Int[np.ndarray, "token"], n: int
-) -> tuple[csr_matrix, Float[np.ndarray, "latent"]]:
-    """[latent token]: each entry's rank less the rank of the silent ones; and how many are silent."""
-    columns, data, starts = [], [], [0]
-    for latent in range(index.n_latents):
-        tokens, values = index.entries(latent)
-        here = place[tokens]
-        kept, values = here[here >= 0], values[here >= 0]
-        silent = n - len(kept)
-        columns.append(kept)
-        data.append(rankdata(values) + silent - (silent + 1) / 2)
-        starts.append(starts[-1] + len(kept))
-    matrix = csr_matrix(
-        (np.concatenate(data), np.concatenate(columns), np.array(starts)), shape=(index.n_latents, n)
-    )
-    return matrix, n - np.diff(starts).astype(float)
 
 
 def summed_by_token_id(index: FeatureIndex, ids: Int[np.ndarray, "token"], size: int) -> csr_matrix:
