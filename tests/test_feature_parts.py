@@ -14,7 +14,15 @@ from workbench.aligned_neurons import aligned, read_directions, write_directions
 from workbench.examples import N_INTERVALS, PER_INTERVAL
 from workbench.feature_parts import writer_columns
 from workbench.features import FeatureTable
-from workbench.residual_writers import NotASum, Peaks, chosen_windows, decompose, writers
+from workbench.residual_writers import (
+    MAX_TOKENS,
+    SAMPLE_TOKENS,
+    NotASum,
+    Peaks,
+    chosen_windows,
+    decompose,
+    writers,
+)
 from workbench.site import decoder_layers, read_resid_post
 from workbench.source_shares import source_shares
 
@@ -69,9 +77,9 @@ def test_deltas_add_up_to_the_change_of_the_preactivation(table):
     peaks = Peaks(*(excerpts[c].to_numpy().astype(np.int64) for c in ("latent", "peak")))
     found = writers(model, table._readers[2], tokens, d.W_enc[0], peaks)
     pre = d.preactivations(table.activations[np.arange(len(tokens))]).numpy()
-    sample = tokens.sample_windows(6_000, seed=0)
+    sample = tokens.sample_windows(SAMPLE_TOKENS, seed=0)
     rows = np.concatenate([np.arange(tokens.starts[w], tokens.stops[w]) for w in sample])
-    inside = chosen_windows(tokens, peaks, d.n_latents, 60_000)
+    inside = chosen_windows(tokens, peaks, d.n_latents, MAX_TOKENS)
     window = np.searchsorted(tokens.starts, peaks.row, side="right") - 1
     for latent in np.flatnonzero(found.n_peaks)[:20]:
         own = peaks.row[(peaks.latent == latent) & np.isin(window, inside)]
@@ -96,8 +104,8 @@ def test_a_budget_chooses_fewer_windows(table):
     excerpts, tokens = table.excerpts, table.token_set
     peaks = Peaks(*(excerpts[c].to_numpy().astype(np.int64) for c in ("latent", "peak")))
     lengths = tokens.stops - tokens.starts
-    few, many = (chosen_windows(tokens, peaks, 96, budget) for budget in (600, 60_000))
-    assert 0 < lengths[few].sum() <= 600 < lengths[many].sum()
+    few, many = (chosen_windows(tokens, peaks, 96, budget) for budget in (300, 60_000))
+    assert 0 < lengths[few].sum() <= 300 < lengths[many].sum()
 
 
 @pytest.mark.parametrize("family", FAMILIES)

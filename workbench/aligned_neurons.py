@@ -38,7 +38,7 @@ def write_directions(model: PreTrainedModel, layer: int) -> Float[Tensor, "neuro
     found = _first(getattr(decoder_layers(model)[layer], "mlp", None), WRITING)
     if found is None:
         return None
-    weight = found.get_parameter("weight")
+    weight: Tensor = found.get_parameter("weight")
     return weight if "Conv1D" in type(found).__name__ else weight.T
 
 
@@ -50,7 +50,7 @@ def read_directions(model: PreTrainedModel, layer: int) -> Float[Tensor, "neuron
     found, norm = _first(getattr(blocks[layer], "mlp", None), READING), _first(blocks[layer], NORMS)
     if found is None or norm is None:
         return None
-    weight = found.get_parameter("weight")
+    weight: Tensor = found.get_parameter("weight")
     weight = weight.T if "Conv1D" in type(found).__name__ else weight
     gain = norm.get_parameter("weight")
     return weight * (gain + 1 if "Gemma" in type(norm).__name__ else gain)

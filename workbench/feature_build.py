@@ -26,7 +26,7 @@ from workbench.followed_factors import followed
 from workbench.grow import Build
 from workbench.labels import label_columns
 from workbench.plan import activations_name
-from workbench.site import direct_logits
+from workbench.site import direct_logits, with_fast_attention
 from workbench.source_shares import source_shares
 from workbench.tokens import TokenSet
 
@@ -89,7 +89,7 @@ def _write_parts(
     build.progress.advance()
     first = Checkpoint.of(build.lab, names[0])
     layer = first.default_layer if config.layer is None else config.layer
-    models = [(name, Checkpoint.of(build.lab, name).model()) for name in names]
+    models = [(name, with_fast_attention(Checkpoint.of(build.lab, name).model())) for name in names]
     heads = _write_logits(path, dictionary, models)
     parts["neurons"] = neuron_table(models, layer, dictionary)
     parts["writers"] = writer_table(models, layer, token_set, dictionary, excerpts)

@@ -24,7 +24,7 @@ from saes.dictionary import Dictionary
 from saes.index import FeatureIndex
 from saes.neighbours import coactive, similar
 from workbench.aligned_neurons import aligned, read_directions, write_directions
-from workbench.residual_writers import MAX_TOKENS, NotASum, Peaks, writers
+from workbench.residual_writers import MAX_TOKENS, MIN_TOKENS, NotASum, Peaks, writers
 from workbench.tokens import TokenSet
 
 PARTS = ("intervals", "neighbours", "factors", "sources", "neurons", "writers")
@@ -121,9 +121,10 @@ def writer_table(
     parts = [pl.DataFrame(schema=WRITERS)]
     if not len(peaks.row):
         return parts[0]
+    budget = max(MAX_TOKENS // len(models), MIN_TOKENS)
     for m, (name, model) in enumerate(models):
         try:
-            found = writers(model, layer, token_set, dictionary.W_enc[m], peaks, MAX_TOKENS // len(models))
+            found = writers(model, layer, token_set, dictionary.W_enc[m], peaks, budget)
         except NotASum:
             continue
         parts.append(_written_table(name, found.components, found.delta.astype(np.float32), found.n_peaks))

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import polars as pl
 
+from workbench.annotations import Annotations
 from workbench.dashboard import Dashboard, make_dashboard
 from workbench.errors import Failure, Misuse
 from workbench.lab import Lab
@@ -49,7 +50,7 @@ SCHEMA: dict[str, Any] = {
     "label": pl.String,  # a rule that predicts it (see `workbench.labels`); null where none does
     "label_kind": pl.String,
     "label_score": pl.Float64,  # correlation of rule and activation on the half that did not choose it
-    "label_null": pl.Float64,  # 95th percentile of what other latents' labels reach on it
+    "label_null": pl.Float64,  # the best that a few other latents' labels reach on it
     "label_f1": pl.Float64,
     "label_balanced": pl.Float64,
     "writer": pl.String,  # the component that adds most to it on its strongest tokens, in the last checkpoint
@@ -99,6 +100,11 @@ class FeatureTable:
         from saes.index import FeatureIndex
 
         return FeatureIndex.load(self.path / "index")
+
+    @cached_property
+    def annotations(self) -> Annotations:
+        """What people said of the latents; each question reads the disk anew."""
+        return Annotations.of(self.lab, self.name)
 
     @cached_property
     def token_set(self) -> TokenSet:

@@ -123,12 +123,13 @@ def followed(index: FeatureIndex, token_set: TokenSet, seed: int = 0, n: int = N
     enough = np.ones(n_factors, bool)
     for part, held in zip(parts, positives, strict=True):
         enough &= (held >= MIN_TOKENS) & (part.sum() - held >= MIN_TOKENS)
+    ranked = [ranked_entries(index, part) for part in parts]
     first, second = (
-        pair_scores(ranked_entries(index, part), labels, int(part.sum()), held)
-        for part, held in zip(parts, positives, strict=True)
+        pair_scores(entries, labels, int(part.sum()), held)
+        for entries, part, held in zip(ranked, parts, positives, strict=True)
     )
     latent, factor, threshold = _chosen(first, enough, n)
-    scored_f1 = _f1_at(ranked_entries(index, parts[1]), labels, positives[1], latent, factor, threshold)
+    scored_f1 = _f1_at(ranked[1], labels, positives[1], latent, factor, threshold)
     pairs = dict(zip(zip(second.latent.tolist(), second.factor.tolist(), strict=True), second.ap, strict=True))
     base = positives[1] / parts[1].sum()
     ap = [pairs.get((j, f), base[f]) for j, f in zip(latent.tolist(), factor.tolist(), strict=True)]

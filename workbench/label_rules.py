@@ -130,7 +130,8 @@ def holds(
         else:
             value = facts.column(kind)[at]
             told = np.zeros(len(here), bool)
-            for place in range(items.shape[1]):
+            used = int((items[kinds == number] >= 0).sum(axis=1).max())
+            for place in range(used):
                 told |= value == items[rule, place]
             out[here] = told
     return out

@@ -7,7 +7,7 @@ other half the rule r (0 or 1) is held against the activation f:
 
     label_score = corr(r, f) over all tokens         [the correlation score of Bills 2023, of a rule]
     label_f1    = F1 of r against "fires"            label_balanced = (recall + specificity) / 2
-    label_null  = the 95th percentile of corr(r', f) over the labels r' of other latents
+    label_null  = the largest corr(r', f) of the labels r' of `N_NULL` other latents
 
 A latent whose own label does no better than `label_null`, or below `MIN_SCORE`, gets none. What checkpoints
 wrote themselves is left out: nobody labelled its factors.
@@ -27,15 +27,7 @@ from workbench.tokens import TokenSet
 
 MARGIN = 0.05  # of F1
 MIN_SCORE = 0.1
-N_NULL = 20  # other latents whose labels are tried on each
-SCHEMA = {
-    "label": pl.String,
-    "label_kind": pl.String,
-    "label_score": pl.Float64,
-    "label_null": pl.Float64,
-    "label_f1": pl.Float64,
-    "label_balanced": pl.Float64,
-}
+N_NULL = 8  # other latents whose labels are tried on each
 
 
 class Agreement(NamedTuple):
@@ -49,7 +41,7 @@ class Agreement(NamedTuple):
 def label_columns(
     index: FeatureIndex, token_set: TokenSet, promoted: Int[np.ndarray, "latent n"], seed: int = 0
 ) -> dict[str, pl.Series]:
-    """The columns of `SCHEMA`, a row a latent; `promoted` are the ids that each decoder raises most."""
+    """`label`, `label_kind` and the figures above, a row a latent; `promoted` the ids each decoder raises most."""
     facts = Facts(token_set)
     chosen_on, scored_on = label_halves(token_set, seed)
     candidates = Candidates(index, facts, chosen_on)
@@ -63,12 +55,17 @@ def label_columns(
     told = has & (np.nan_to_num(own.score, nan=-1.0) > np.maximum(null, MIN_SCORE))
     words = [r.words(token_set, facts.domains) if r and t else None for r, t in zip(rules, told, strict=True)]
     kept = [r.kind if r and t else None for r, t in zip(rules, told, strict=True)]
-    columns = (words, kept, own.score, null, own.f1, own.balanced)
+    figures = {
+        "label_score": own.score,
+        "label_null": null,
+        "label_f1": own.f1,
+        "label_balanced": own.balanced,
+    }
     return {
-        name: pl.Series(name, column, dtype=kind)
-        if name in ("label", "label_kind")
-        else pl.Series(name, np.where(has, column, np.nan), dtype=kind).fill_nan(None)
-        for (name, kind), column in zip(SCHEMA.items(), columns, strict=True)
+        "label": pl.Series("label", words, dtype=pl.String),
+        "label_kind": pl.Series("label_kind", kept, dtype=pl.String),
+    } | {
+        name: pl.Series(name, np.where(has, values, np.nan)).fill_nan(None) for name, values in figures.items()
     }
 
 
@@ -142,7 +139,7 @@ class _Scorer:
 
 
 def _null(measure: _Scorer, has: np.ndarray, seed: int) -> Float[np.ndarray, " latent"]:
-    """The 95th percentile, for each latent, of the scores that labels of other latents reach on it."""
+    """For each latent the best score that a few other latents' labels reach on it."""
     labelled = np.flatnonzero(has)
     if len(labelled) < 2:
         return np.zeros(len(has))
@@ -153,4 +150,4 @@ def _null(measure: _Scorer, has: np.ndarray, seed: int) -> Float[np.ndarray, " l
         clash = other == np.arange(len(has))
         other[clash] = labelled[(np.searchsorted(labelled, other[clash]) + 1) % len(labelled)]
         scores.append(np.nan_to_num(measure.against(other).score, nan=0.0))
-    return np.quantile(np.stack(scores), 0.95, axis=0)
+    return np.stack(scores).max(axis=0)

@@ -15,7 +15,7 @@ the attention, scaled residuals) has no decomposition here, and its latents no w
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -27,9 +27,10 @@ from transformers import PreTrainedModel
 from workbench.site import checked_layer, decoder_layers, read_resid_post
 from workbench.tokens import TokenSet
 
-N_PEAKS = 4  # of a latent's strongest texts, at least, where the budget allows
-MAX_TOKENS = 60_000  # read at most, of the windows that hold the strongest texts
-SAMPLE_TOKENS = 6_000  # for the mean
+N_PEAKS = 3  # of a latent's strongest texts, at least, where the budget allows
+MAX_TOKENS = 25_000  # read at most, of the windows that hold the strongest texts
+MIN_TOKENS = 12_000  # of these for each of several checkpoints
+SAMPLE_TOKENS = 3_000  # for the mean
 TOKENS_PER_BATCH = 8_192
 TOLERANCE = 1e-3  # largest ‖Σ_c w_c − resid_post‖ / ‖resid_post‖ that is rounding
 ATTENTION_OUT = ("o_proj", "dense", "c_proj", "out_proj")
@@ -66,7 +67,7 @@ def attention_out(layer: nn.Module) -> nn.Module:
 
 def by_head(module: nn.Module, z: Float[Tensor, "row width"], n_heads: int) -> Float[Tensor, "row head d"]:
     """What each head writes: its slice of `z` through its slice of W_O."""
-    weight = module.get_parameter("weight")
+    weight: Tensor = module.get_parameter("weight")
     weight = weight if "Conv1D" in type(module).__name__ else weight.T  # [width, d]
     split = weight.view(n_heads, -1, weight.shape[1])
     return torch.einsum("rhw,hwd->rhd", z.view(len(z), n_heads, -1), split)
@@ -185,18 +186,19 @@ def _written(
 def chosen_windows(
     token_set: TokenSet, peaks: Peaks, n_latents: int, max_tokens: int
 ) -> Int[np.ndarray, "window"]:
-    """Windows with `N_PEAKS` peaks of as many latents as fit in `max_tokens`, those with most peaks first."""
-    window = np.searchsorted(token_set.starts, peaks.row, side="right") - 1
-    lengths = token_set.stops - token_set.starts
-    order = np.argsort(window, kind="stable")
-    found, first = np.unique(window[order], return_index=True)
-    members: Sequence[np.ndarray] = np.split(peaks.latent[order], first[1:])
-    seen, chosen, used = np.zeros(n_latents, np.int64), [], 0
-    for i in np.argsort([-len(m) for m in members], kind="stable"):
-        if used + lengths[found[i]] > max_tokens and chosen:
-            break
-        if (seen[members[i]] < N_PEAKS).any():
-            np.add.at(seen, members[i], 1)
-            chosen.append(int(found[i]))
-            used += int(lengths[found[i]])
-    return np.sort(np.array(chosen, np.int64))
+    """Windows that hold `N_PEAKS` peaks of as many latents as can be in `max_tokens`."""
+    found, window = np.unique(
+        np.searchsorted(token_set.starts, peaks.row, side="right") - 1, return_inverse=True
+    )
+    lengths = (token_set.stops - token_set.starts)[found]
+    missing, taken, used = np.full(n_latents, N_PEAKS), np.zeros(len(found), bool), 0
+    while True:
+        # greedy cover: the window that serves most latents per token, until none is served
+        served = np.bincount(window, (missing > 0)[peaks.latent], minlength=len(found)) / lengths
+        served[taken | (lengths > max_tokens - used)] = 0
+        best = int(served.argmax()) if len(served) else 0
+        if not len(served) or served[best] == 0:
+            return found[taken]
+        taken[best] = True
+        used += int(lengths[best])
+        np.subtract.at(missing, peaks.latent[window == best], 1)
