@@ -127,7 +127,9 @@ class SignedUnits:
         return np.stack([found, -found], axis=1).reshape(self.n_units, -1)
 
 
-def _correlations(products: np.ndarray, sums: np.ndarray, squares: np.ndarray, labels: csr_matrix) -> np.ndarray:
+def _correlations(
+    products: np.ndarray, sums: np.ndarray, squares: np.ndarray, labels: csr_matrix
+) -> np.ndarray:
     """r = (Σvy − ΣvΣy/n) / √((Σv² − (Σv)²/n)(Σy − (Σy)²/n)), y ∈ {0, 1}."""
     n = labels.shape[0]
     ones = np.bincount(labels.indices, minlength=labels.shape[1])

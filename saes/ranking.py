@@ -86,7 +86,9 @@ class _Labels:
         """A unit that is above zero at `tokens` and silent elsewhere."""
         reach, mean = ranks(values)
         starts, counts = self.indptr[tokens], np.diff(self.indptr)[tokens]
-        at = np.repeat(starts - np.concatenate([[0], np.cumsum(counts)[:-1]]), counts) if len(tokens) else counts
+        at = (
+            np.repeat(starts - np.concatenate([[0], np.cumsum(counts)[:-1]]), counts) if len(tokens) else counts
+        )
         factor = self.indices[at + np.arange(len(at))]
         silent = self.n - len(tokens)
         missed = self.positives - np.bincount(factor, minlength=self.n_factors)

@@ -78,9 +78,7 @@ class Resamples:
         """Σ of a number a token, in each resample."""
         return self.drawn @ np.bincount(self.document, values, minlength=self.n_documents)
 
-    def ratio(
-        self, above: Float[np.ndarray, " token"], below: Float[np.ndarray, " token"]
-    ) -> Resampled:
+    def ratio(self, above: Float[np.ndarray, " token"], below: Float[np.ndarray, " token"]) -> Resampled:
         """Σ above / Σ below."""
         with np.errstate(divide="ignore", invalid="ignore"):
             value = np.float64(above.sum()) / np.float64(below.sum())

@@ -116,7 +116,12 @@ def compositions(pool: HalvedPool, halves: Halves) -> Iterator[Composed]:
         second = _pair_f1(pool.second, int(latent), halves.second, together[1])
         single = int(np.argmax(np.diag(first)))
         yield Composed(
-            int(latent), (a, b), single, int(together[1][a, b]), float(second[a, b]), float(second[single, single])
+            int(latent),
+            (a, b),
+            single,
+            int(together[1][a, b]),
+            float(second[a, b]),
+            float(second[single, single]),
         )
 
 

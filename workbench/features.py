@@ -2,7 +2,8 @@
 
 `table.parquet` holds the rows, `index/` every activation over the held-out tokens sorted by latent,
 `examples.parquet` the strongest excerpts, `logits-<checkpoint>-{ids,values}.npy` what each latent's decoder
-promotes and suppresses. Opening reads two small tables; a dashboard reads slices of memory maps.
+promotes and suppresses, the files of `workbench.feature_parts` the rest of a dashboard. Opening reads two small
+tables; a dashboard reads slices of memory maps.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import polars as pl
 
+from workbench.annotations import Annotations
 from workbench.dashboard import Dashboard, make_dashboard
 from workbench.errors import Failure, Misuse
 from workbench.lab import Lab
@@ -42,8 +44,18 @@ SCHEMA: dict[str, Any] = {
     "top_tokens": pl.List(pl.String),
     "promoted": pl.List(pl.String),  # by the last of its checkpoints
     "suppressed": pl.List(pl.String),
-    "factor": pl.String,  # the world's factor it follows best, chosen on one half of the documents
-    "factor_auroc": pl.Float64,  # on the other half
+    "factor": pl.String,  # the world's factor it follows best (F1), chosen on one half of the documents
+    "factor_auroc": pl.Float64,  # on the other half, as the next two
+    "factor_ap": pl.Float64,
+    "factor_f1": pl.Float64,
+    "label": pl.String,  # a rule that predicts it (see `workbench.labels`); null where none does
+    "label_kind": pl.String,
+    "label_score": pl.Float64,  # correlation of rule and activation on the half that did not choose it
+    "label_null": pl.Float64,  # the best that a few other latents' labels reach on it
+    "label_f1": pl.Float64,
+    "label_balanced": pl.Float64,
+    "writer": pl.String,  # the component that adds most to it on its strongest tokens, in the last checkpoint
+    "writer_share": pl.Float32,
     "norm": pl.Float32,  # Σ_m ‖d^m‖ in normalised units
 }
 
@@ -80,10 +92,22 @@ class FeatureTable:
         return pl.read_parquet(self.path / "examples.parquet")
 
     @cached_property
+    def parts(self) -> dict[str, pl.DataFrame]:
+        """What dashboards show beyond the table, by name (see `workbench.feature_parts`)."""
+        from workbench.feature_parts import PARTS, read_part
+
+        return {name: read_part(self.path, name) for name in PARTS}
+
+    @cached_property
     def index(self) -> FeatureIndex:
         from saes.index import FeatureIndex
 
         return FeatureIndex.load(self.path / "index")
+
+    @cached_property
+    def annotations(self) -> Annotations:
+        """What people said of the latents; each question reads the disk anew."""
+        return Annotations.of(self.lab, self.name)
 
     @cached_property
     def token_set(self) -> TokenSet:

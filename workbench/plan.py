@@ -35,7 +35,7 @@ BUILDERS: Mapping[str, Builder] = {
     "tokens": Builder("workbench.token_sets:build", 1),
     "activations": Builder("workbench.activations:build", 1),
     "dictionary": Builder("workbench.dictionaries:build", 1),
-    "features": Builder("workbench.feature_build:build", 1),
+    "features": Builder("workbench.feature_build:build", 2),
     "comparison": Builder("workbench.comparison:build", 1),
 }
 
