@@ -46,7 +46,7 @@ def tiny_recipe() -> recipes.Recipe:
 
 
 def rows_of_corpus(recipe: recipes.Recipe, characters: int = 9_000) -> tuple[pl.DataFrame, list[str]]:
-    """Documents of a corpus: world (so many characters a split), chats, and little prose with a script in it."""
+    """Documents of a corpus: world (`characters` a split), chats, and little prose with a script in it."""
     world = make_world(recipe.corpus.n_countries, WORDS, 0)
     questions = [q for q in all_questions(world) if q.task != "letter_counts" or len(set(q.about)) > 1]
     counted = [(word, word[1]) for word in WORDS]

@@ -68,8 +68,8 @@ class Site:
         made = self.dictionary
         if made.n_models > 1:
             raise Misuse(
-                f"a crosscoder's latent reads {', '.join(made.names)} at once, so it cannot be taken out of one "
-                "of them alone: choose an SAE, or add instead"
+                f"a crosscoder's latent reads {', '.join(made.names)} at once, so it cannot be taken out of "
+                "one of them alone: choose an SAE, or add instead"
             )
         flat = x.reshape(-1, x.shape[-1]).float()
         if made.activation == "jumprelu":  # one column is enough where latents do not compete
@@ -82,8 +82,8 @@ class Site:
         d, layers = model.config.get_text_config().hidden_size, len(decoder_layers(model))
         if d != self.dictionary.d or not 0 <= self.layer < layers:
             raise Misuse(
-                f"the dictionary reads {self.dictionary.d} dimensions after layer {self.layer}; this checkpoint "
-                f"has {d} dimensions and layers 0 to {layers - 1}: choose one that it was made for"
+                f"the dictionary reads {self.dictionary.d} dimensions after layer {self.layer}; this "
+                f"checkpoint has {d} dimensions and layers 0 to {layers - 1}: choose one that it was made for"
             )
 
 
@@ -216,9 +216,7 @@ def dose_response(
     for direction in directions(site, seed):
         vectors = scale[:, None] * direction
         edit = added(vectors)
-        probabilities.append(
-            promoted_probability(model, site, edit, prompt.ids, len(scale), promoted, bos)
-        )
+        probabilities.append(promoted_probability(model, site, edit, prompt.ids, len(scale), promoted, bos))
         edits = [added(vector[None]) for vector in vectors]
         losses.append(heldout_loss(model, site, edits, token_set, seed))
     return Dose(strengths, np.stack(probabilities), np.stack(losses))
