@@ -78,7 +78,8 @@ def absorption(
     resamples: Resamples,
 ) -> Absorption:
     """Every pair of a held parent and its child; `decoder` and `directions` in the same units."""
-    assert isinstance(pool.first, SparseUnits) and isinstance(pool.second, SparseUnits)
+    assert isinstance(pool.first, SparseUnits)
+    assert isinstance(pool.second, SparseUnits)
     best = pool.best("f1", np.flatnonzero(pool.able))
     code = pool.second.matrix().tocsr()
     pairs: list[Absorbed] = []

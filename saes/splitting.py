@@ -55,7 +55,8 @@ class Composed(NamedTuple):
 
 def splits(pool: HalvedPool, halves: Halves, resamples: Resamples) -> Iterator[Split]:
     """How many latents each factor takes."""
-    assert isinstance(pool.first, SparseUnits) and isinstance(pool.second, SparseUnits)
+    assert isinstance(pool.first, SparseUnits)
+    assert isinstance(pool.second, SparseUnits)
     fires = [_fires(units) for units in (pool.first, pool.second)]
     able = np.flatnonzero(pool.able)
     for factor in range(halves.first.n_factors):
@@ -101,7 +102,8 @@ def _joined(fires: csr_matrix, considered: Int[np.ndarray, " latent"], on: np.nd
 
 def compositions(pool: HalvedPool, halves: Halves) -> Iterator[Composed]:
     """The best pair of factors of every latent that has one."""
-    assert isinstance(pool.first, SparseUnits) and isinstance(pool.second, SparseUnits)
+    assert isinstance(pool.first, SparseUnits)
+    assert isinstance(pool.second, SparseUnits)
     together = [_together(half) for half in (halves.first, halves.second)]
     rarer = [np.minimum.outer(half.positives, half.positives) for half in (halves.first, halves.second)]
     enough = np.ones_like(together[0], bool)
