@@ -27,7 +27,7 @@ def request_sae(
         recipe = read_recipe(lab.path / "recipe.toml")
         if checkpoint not in recipe.checkpoint_names:
             raise unknown("checkpoint", checkpoint, recipe.checkpoint_names)
-        _check_layer(lab, checkpoint, layer)
+        check_layer(lab, checkpoint, layer)
         place = "" if layer is None else f"-layer{layer}"
         kind = "sae" if arch == BATCHTOPK else arch.partition("_")[0]
         chosen = checked_name(name or f"{kind}-{checkpoint}{place}-{width}-k{k}", "dictionary name")
@@ -43,7 +43,8 @@ def request_sae(
     return chosen
 
 
-def _check_layer(lab: Lab, checkpoint: str, layer: int | None) -> None:
+def check_layer(lab: Lab, checkpoint: str, layer: int | None) -> None:
+    """Refuse a layer that the checkpoint does not have."""
     n_layers = lab.checkpoint(checkpoint).n_layers
     if layer is not None and not 0 <= layer < n_layers:
         valid = ", ".join(f"blocks.{i}.hook_resid_post" for i in range(n_layers))

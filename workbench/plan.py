@@ -14,7 +14,8 @@ from typing import Any, NamedTuple
 
 from workbench.errors import Misuse, unknown
 from workbench.lab import Artefact, Lab, artefact_id
-from workbench.recipe import STAGES, DictionaryConfig, Recipe, read_recipe
+from workbench.quality import artefact_name
+from workbench.recipe import STAGES, DictionaryConfig, Recipe, SweepConfig, read_recipe
 
 
 class Builder(NamedTuple):
@@ -36,6 +37,8 @@ BUILDERS: Mapping[str, Builder] = {
     "dictionary": Builder("workbench.dictionaries:build", 1),
     "features": Builder("workbench.feature_build:build", 1),
     "comparison": Builder("workbench.comparison:build", 1),
+    "quality": Builder("workbench.quality_build:build", 1),
+    "sweep": Builder("workbench.sweep_build:build", 1),
 }
 
 
@@ -139,6 +142,10 @@ def plan(recipe: Recipe) -> Plan:
         parents += [f"activations/{activations_name(c, used.layer)}" for c in comparison.checkpoints]
         parents += [f"dictionary/{used.name}", f"features/{used.name}", "corpus/text"]
         planner.add("comparison", comparison.name, "comparison", dataclasses.asdict(comparison), *parents)
+    for name in recipe.evaluations:
+        _add_quality(planner, result, recipe.dictionary(name))
+    for sweep in recipe.sweeps:
+        _add_sweep(planner, result, sweep)
     return result
 
 
@@ -148,14 +155,28 @@ def activations_name(checkpoint: str, layer: int | None) -> str:
 
 def _add_dictionary(planner: _Planner, so_far: Plan, config: DictionaryConfig) -> None:
     """A dictionary with the tokens and activations it stands on, and its feature table."""
+    tokens, stored = _add_activations(
+        planner, so_far, f"dictionary {config.name!r}", config.checkpoints, config.layer
+    )
+    read = [f"activations/{activations_name(c, config.layer)}" for c in config.checkpoints]
+    planner.add("dictionary", config.name, "dictionary", dataclasses.asdict(config), tokens, *read)
+    checkpoints = [f"checkpoint/{c}" for c in config.checkpoints]
+    parents = [f"dictionary/{config.name}", tokens, *stored, *checkpoints, "corpus/text"]
+    planner.add("features", config.name, "features", {"dictionary": config.name}, *parents)
+
+
+def _add_activations(
+    planner: _Planner, so_far: Plan, reader: str, checkpoints: tuple[str, ...], layer: int | None
+) -> tuple[str, list[str]]:
+    """The tokens and activations that a dictionary of these checkpoints reads, with those of their lineage."""
     recipe = so_far.recipe
-    for checkpoint in config.checkpoints:
+    for checkpoint in checkpoints:
         if f"checkpoint/{checkpoint}" not in planner.steps:
             raise unknown("checkpoint", checkpoint, recipe.checkpoint_names)
-    families = {so_far.family(c) for c in config.checkpoints}
+    families = {so_far.family(c) for c in checkpoints}
     if len(families) > 1:
         raise Misuse(
-            f"dictionary {config.name!r} spans {', '.join(config.checkpoints)}, which do not descend from one "
+            f"{reader} spans {', '.join(checkpoints)}, which do not descend from one "
             "checkpoint: give them one root with `add --parent`, or train an SAE on each"
         )
     family = families.pop()
@@ -165,19 +186,32 @@ def _add_dictionary(planner: _Planner, so_far: Plan, config: DictionaryConfig) -
         settings = {"family": family, "rollouts_of": own, **dataclasses.asdict(recipe.activations)}
         parents = ["corpus/text", "tokenizer/bpe", *(f"checkpoint/{c}" for c in own)]
         planner.add("activations", f"tokens-{family}", "tokens", settings, *parents)
-    lineage = STAGES if family == "base" else config.checkpoints
-    for checkpoint in dict.fromkeys((*config.checkpoints, *lineage)):
-        name = activations_name(checkpoint, config.layer)
+    lineage = STAGES if family == "base" else checkpoints
+    for checkpoint in dict.fromkeys((*checkpoints, *lineage)):
+        name = activations_name(checkpoint, layer)
         if f"activations/{name}" not in planner.steps:
-            settings = {"layer": config.layer, "dtype": recipe.activations.dtype}
+            settings = {"layer": layer, "dtype": recipe.activations.dtype}
             planner.add("activations", name, "activations", settings, tokens, f"checkpoint/{checkpoint}")
+    names = dict.fromkeys((*checkpoints, *lineage))
+    return tokens, [f"activations/{activations_name(c, layer)}" for c in names]
+
+
+def _add_quality(planner: _Planner, so_far: Plan, config: DictionaryConfig) -> None:
+    """The quality of a dictionary beside its controls; one of them reads the model before its first step."""
+    tokens = f"activations/tokens-{so_far.family(config.checkpoints[0])}"
     read = [f"activations/{activations_name(c, config.layer)}" for c in config.checkpoints]
-    planner.add("dictionary", config.name, "dictionary", dataclasses.asdict(config), tokens, *read)
-    seen = [f"activations/{activations_name(c, config.layer)}" for c in lineage]
-    stored = dict.fromkeys((*read, *seen))
-    checkpoints = [f"checkpoint/{c}" for c in config.checkpoints]
-    parents = [f"dictionary/{config.name}", tokens, *stored, *checkpoints, "corpus/text"]
-    planner.add("features", config.name, "features", {"dictionary": config.name}, *parents)
+    models = dict.fromkeys((*config.checkpoints, so_far.family(config.checkpoints[0])))
+    parents = [f"dictionary/{config.name}", tokens, *read, *(f"checkpoint/{c}" for c in models)]
+    planner.add("evaluation", artefact_name(config.name), "quality", {"dictionary": config.name}, *parents)
+
+
+def _add_sweep(planner: _Planner, so_far: Plan, config: SweepConfig) -> None:
+    """A sweep with the tokens and activations it stands on."""
+    read = (config.checkpoint,)
+    tokens, _ = _add_activations(planner, so_far, f"sweep {config.name!r}", read, config.layer)
+    own = f"activations/{activations_name(config.checkpoint, config.layer)}"
+    parents = [tokens, own, f"checkpoint/{config.checkpoint}"]
+    planner.add("evaluation", config.name, "sweep", dataclasses.asdict(config), *parents)
 
 
 @dataclasses.dataclass(frozen=True)
