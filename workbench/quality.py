@@ -37,6 +37,7 @@ DICTIONARY, PCA, NEURONS, RANDOM = "dictionary", "pca", "neurons", "random"
 UNTRAINED, GAUSSIAN, SEED = "untrained", "gaussian", "seed-"
 LEARNED = (DICTIONARY, RANDOM, UNTRAINED, GAUSSIAN)  # those whose decoders can crowd each other
 SEEDS, BY_CHANCE = "seeds", "random"
+BINS = 50  # of cosines from 0 to 1
 
 COLUMNS: Mapping[str, tuple[str, ...]] = {
     "controls": ("control", "checkpoint", "figure", "value", "low", "high", "n"),
@@ -52,6 +53,22 @@ FIGURES = (
 def artefact_name(dictionary: str) -> str:
     """What the quality of a dictionary is called among the lab's evaluations."""
     return f"quality-{dictionary}"
+
+
+def binned(values: Mapping[str, np.ndarray], bins: int) -> pl.DataFrame:
+    """control, edge, share: shares of a control's values in equal bins from 0 to 1; negative ones count as 0."""
+    import numpy as np
+    import polars as pl
+
+    edges = np.linspace(0, 1, bins + 1)
+    rows = []
+    for name, own in values.items():
+        counts, _ = np.histogram(np.clip(own, 0, 1), edges)
+        shares = counts / max(1, len(own))
+        rows += [
+            {"control": name, "edge": float(e), "share": float(s)} for e, s in zip(edges, shares, strict=False)
+        ]
+    return pl.DataFrame(rows, schema={"control": pl.String, "edge": pl.Float64, "share": pl.Float64})
 
 
 @dataclasses.dataclass(frozen=True)
@@ -106,6 +123,20 @@ class Quality:
     def matched(self, by_chance: bool = False) -> np.ndarray:
         """Float[latent]: mean cosine to the partners in the other seeds."""
         return self._array("matched-random" if by_chance else "matched")
+
+    def nearest_shares(self, bins: int = BINS) -> pl.DataFrame:
+        """control, edge (left, of equal bins), share of the control's latents that fire: where their nearest
+        neighbours lie. Of those controls whose decoders can crowd each other."""
+        import numpy as np
+
+        have = set(self.controls["control"])
+        arrays = {name: np.asarray(self.nearest(name)) for name in LEARNED if name in have}
+        return binned({name: values[~np.isnan(values)] for name, values in arrays.items()}, bins)
+
+    def matched_shares(self, bins: int = BINS) -> pl.DataFrame:
+        """control (`seeds`, `random`), edge, share: the cosines of the latents that fire to their partners."""
+        alive = self.fires() > 0
+        return binned({SEEDS: self.matched()[alive], BY_CHANCE: self.matched(by_chance=True)[alive]}, bins)
 
     def _array(self, name: str) -> np.ndarray:
         import numpy as np
