@@ -1,8 +1,20 @@
-"""Features: the latents of one dictionary, as a table to sort and search, and one at a time."""
+"""Features: the latents of one dictionary, as a table to filter, search and sort, and one at a time."""
 
 import streamlit as st
 
-from pages.components import frame, latent, latent_table, store, theme
+from pages.components import (
+    beside,
+    export,
+    frame,
+    latent,
+    latent_densities,
+    latent_map,
+    latent_table,
+    steer,
+    store,
+)
+
+DASHBOARD, BESIDE, MAP, STEER = "Dashboard", "Side by side", "Map", "Steer"
 
 lab = frame.begin(
     "Features", "The latents of a dictionary: where they fire, what they follow, what they promote."
@@ -18,9 +30,29 @@ with frame.sentences():
         st.stop()
     name = st.selectbox("Dictionary", names, key="dictionary", bind="query-params", width=360)
     table = store.features(lab, name)
-    colour = theme.colours(table.checkpoints)[table.checkpoints[0]]
-    if len(table.checkpoints) > 1:
-        colour = theme.palette().accent
-    chosen = latent_table.view(table, colour)
-    with st.container(border=True):
-        latent.dashboard(store.dashboard(lab, name, chosen), colour, "latent")
+    colour = latent_table.colour_of(table)
+    left, right = st.columns([3, 2], gap="large")
+    with left:
+        chosen = latent_table.view(lab, table)
+    view = st.segmented_control(
+        "View",
+        [DASHBOARD, BESIDE, MAP, STEER],
+        default=DASHBOARD,
+        required=True,
+        key="view",
+        bind="query-params",
+        label_visibility="collapsed",
+    )
+    with st.container(border=True), frame.sentences():
+        if view == BESIDE:
+            beside.view(lab, names, table, chosen)
+        elif view == STEER:
+            steer.view(lab, table, chosen)
+        else:
+            if view == MAP:
+                latent_map.view(lab, table, chosen)
+            found = store.dashboard(lab, name, chosen)
+            latent.dashboard(found, colour, "latent")
+            export.latent(name, found)
+    with right:  # last: nothing waits for the picture of all latents
+        latent_densities.view(table, chosen, colour)

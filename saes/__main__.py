@@ -11,7 +11,7 @@ import json
 import os
 import shutil
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Annotated, Any
@@ -19,6 +19,7 @@ from typing import Annotated, Any
 import typer
 
 from saes.config import ARCHITECTURES
+from saes.given import KINDS, Data, check_kind, like, open_data
 
 app = typer.Typer(
     add_completion=False,
@@ -30,19 +31,11 @@ app = typer.Typer(
 Sources = Annotated[
     list[Path], typer.Argument(help="One .npy [token, d] a model, or a folder of them (read in name order).")
 ]
+Target = Annotated[Path | None, typer.Option(help="What a transcoder is to write: a .npy [token, d_out].")]
+Exclude = Annotated[
+    Path | None, typer.Option(help="Bool .npy [token]: rows to leave out, such as <set>-special.npy.")
+]
 AsJson = Annotated[bool, typer.Option("--json", help="One JSON document on standard output.")]
-
-
-def _files(sources: Iterable[Path]) -> list[Path]:
-    from saes.errors import DictionaryError
-
-    found: list[Path] = []
-    for source in sources:
-        inside = sorted(source.glob("*.npy")) if source.is_dir() else [source]
-        if not inside:
-            raise DictionaryError(f"{source} holds no .npy file; give activation arrays or a folder of them")
-        found += inside
-    return found
 
 
 def _show(result: dict[str, Any], as_json: bool) -> None:
@@ -55,13 +48,14 @@ def _show(result: dict[str, Any], as_json: bool) -> None:
         typer.echo(f"{key:12} {value:.4f}" if isinstance(value, float) else f"{key:12} {value}")
 
 
-def _scores(dictionary: Any, activations: Any, train_on: Any, limit: int | None) -> dict[str, Any]:
-    """The dictionary's figures and, beside them, PCA with k components fitted on `train_on`."""
+def _scores(dictionary: Any, data: Data, train_on: Data, limit: int | None) -> dict[str, Any]:
+    """The dictionary's figures and, beside them, PCA with k components fitted on `train_on` (a transcoder's on
+    the target itself)."""
     from saes.metrics import evaluate as score
     from saes.pca import fit_pca
 
-    pca = fit_pca(train_on, min(dictionary.k, dictionary.d)).evaluate(activations, limit)
-    scores = asdict(score(dictionary, activations, limit))
+    pca = fit_pca(train_on.written, min(dictionary.k, dictionary.d_out)).evaluate(data.written, limit)
+    scores = asdict(score(dictionary, data.activations, limit, targets=data.targets))
     return {**scores, "pca_fvu": dict(zip(dictionary.names, pca.tolist(), strict=True))}
 
 
@@ -72,6 +66,12 @@ def train(
     heldout: Annotated[
         list[Path] | None, typer.Option(help="Held-out arrays, one a model, to score on.")
     ] = None,
+    kind: Annotated[str, typer.Option(help=", ".join(KINDS) + "; by default what the arrays make.")] = "",
+    target: Target = None,
+    heldout_target: Annotated[Path | None, typer.Option(help="A transcoder's held-out target.")] = None,
+    heldout_exclude: Exclude = None,
+    skip: Annotated[bool, typer.Option(help="A transcoder's linear path beside its latents.")] = False,
+    exclude: Exclude = None,
     arch: Annotated[str, typer.Option(help=", ".join(ARCHITECTURES))] = "batchtopk",
     width: Annotated[str, typer.Option(help="Number of latents; several (2048,8192) train together.")] = "2048",
     k: Annotated[str, typer.Option(help="Active latents a token; several train together.")] = "16",
@@ -89,23 +89,23 @@ def train(
     state_every: Annotated[int, typer.Option(help="Steps between checkpoints.")] = 100,
     as_json: AsJson = False,
 ) -> None:
-    """Train an SAE (one array) or a crosscoder (several).
+    """Train an SAE (one array), a crosscoder (several) or a transcoder (one array and a --target).
 
     Several widths, k or seeds train together over one pass; each is then a folder in `out`.
     """
-    from saes.arrays import ActivationArrays
-
-    arrays = ActivationArrays(_files(sources))
-    held = _like(arrays, ActivationArrays(_files(heldout))) if heldout else arrays
-    shared = _shared(out, tokens, batch_size, arch=arch, lr=lr, device=device, state=(state, state_every))
+    data = open_data(sources, target, exclude)
+    check_kind(kind, data)
+    held = like(data, open_data(heldout, heldout_target, heldout_exclude)) if heldout else data
+    state_settings = (state, state_every)
+    shared = _shared(out, tokens, batch_size, arch=arch, lr=lr, skip=skip, device=device, state=state_settings)
     wanted = {
         f"w{w}-k{one_k}-seed{s}": replace(shared, n_latents=w, k=one_k, seed=s)
         for w, one_k, s in itertools.product(*map(_numbers, (width, k, seed)))
     }
-    options = {"names": _names(arrays.paths), "site": site}
-    trained = _run(arrays, list(wanted.values()), **options, **_resumable(state))
+    options = {"names": _names(data.paths), "site": site}
+    trained = _run(data, list(wanted.values()), **options, **_resumable(state))
     made = dict(zip(wanted, trained, strict=True))
-    results = {name: _scores(dictionary, held, arrays, None) for name, dictionary in made.items()}
+    results = {name: _scores(dictionary, held, data, None) for name, dictionary in made.items()}
     _save(out, made, wanted)
     if len(made) > 1 and as_json:
         _show({"out": str(out), "dictionaries": results}, as_json)
@@ -139,17 +139,16 @@ def sweep(
 
     The folder holds the dictionaries, `sweep.json` (the table) and `pareto.html` (the plot).
     """
-    from saes.arrays import ActivationArrays
     from saes.sweep import grid, measured
 
-    arrays = ActivationArrays(_files(sources))
-    held = _like(arrays, ActivationArrays(_files(heldout))) if heldout else arrays
+    data = open_data(sources, None, None)
+    held = like(data, open_data(heldout, None, None)) if heldout else data
     shared = _shared(out, tokens, batch_size, lr=lr, seed=seed, device=device, state=(state, state_every))
     archs = [each for each in arch.split(",") if each]
     configs = grid(shared, archs, _numbers(width), _numbers(k))
-    trained = _run(arrays, list(configs.values()), **_resumable(state), names=_names(arrays.paths))
+    trained = _run(data, list(configs.values()), **_resumable(state), names=_names(data.paths))
     made = dict(zip(configs, trained, strict=True))
-    rows = [asdict(point) for point in measured(made, configs, held)]
+    rows = [asdict(point) for point in measured(made, configs, held.activations)]
     _save(out, made, configs, lambda folder: _write_sweep(folder, rows))
     if as_json:
         _show({"out": str(out), "points": rows}, as_json)
@@ -180,30 +179,31 @@ def evaluate(
         list[Path] | None, typer.Option(help="Arrays the PCA is fitted on (default: the same).")
     ] = None,
     limit: Annotated[int | None, typer.Option(help="Only the first tokens.")] = None,
+    target: Target = None,
+    pca_target: Annotated[Path | None, typer.Option(help="The target that belongs to --pca-on.")] = None,
+    exclude: Exclude = None,
     as_json: AsJson = False,
 ) -> None:
     """FVU, L0, dead share, shrinkage and PCA's FVU on (held-out) arrays."""
-    from saes.arrays import ActivationArrays
+    from saes.errors import DictionaryError
     from saes.folder import load
+    from saes.transcoder import Transcoder
 
-    arrays = ActivationArrays(_files(sources))
-    train_on = _like(arrays, ActivationArrays(_files(pca_on))) if pca_on else arrays
-    _show(_scores(load(dictionary), arrays, train_on, limit), as_json)
+    opened, data = load(dictionary), open_data(sources, target, exclude)
+    if isinstance(opened, Transcoder) != (target is not None):
+        found = "a transcoder: give its --target" if target is None else "no transcoder: leave --target out"
+        raise DictionaryError(f"{dictionary} is {found}")
+    train_on = like(data, open_data(pca_on, pca_target, None)) if pca_on else data
+    _show(_scores(opened, data, train_on, limit), as_json)
 
 
 def _shared(out: Path, tokens: int, batch_size: int, *, state: tuple[Path | None, int], **settings: Any) -> Any:
     """The settings that all of a run share, once `out` is free and the numbers can be."""
     from saes.config import TrainConfig
-    from saes.errors import DictionaryError
 
-    if out.exists():
-        raise DictionaryError(f"{out} exists already; name a new folder or remove it")
-    if batch_size < 1:
-        raise DictionaryError(f"--batch-size is {batch_size}; it has to be at least 1")
-    if tokens < batch_size:
-        raise DictionaryError(f"--tokens {tokens} is less than one batch of {batch_size}")
+    _refuse_existing(out)
     folder, every = state
-    steps = TrainConfig.steps_for(tokens, batch_size)
+    steps = _steps(tokens, batch_size)
     return TrainConfig(n_steps=steps, batch_size=batch_size, state_every=every if folder else 0, **settings)
 
 
@@ -240,16 +240,21 @@ def _save(
     partial.replace(out)
 
 
-def _like(arrays: Any, others: Any) -> Any:
-    """`others`, if they hold as many models of the same width."""
+def _refuse_existing(out: Path) -> None:
     from saes.errors import DictionaryError
 
-    if arrays.shape[1:] != others.shape[1:]:
-        raise DictionaryError(
-            f"{others.paths[0]} and what belongs to it are [token, {others.shape[1]}, {others.shape[2]}], "
-            f"the activations [token, {arrays.shape[1]}, {arrays.shape[2]}]; they have to be of one kind"
-        )
-    return others
+    if out.exists():
+        raise DictionaryError(f"{out} exists already; name a new folder or remove it")
+
+
+def _steps(tokens: int, batch_size: int) -> int:
+    from saes.errors import DictionaryError
+
+    if batch_size < 1:
+        raise DictionaryError(f"--batch-size is {batch_size}; it has to be at least 1")
+    if tokens < batch_size:
+        raise DictionaryError(f"--tokens {tokens} is less than one batch of {batch_size}")
+    return tokens // batch_size
 
 
 def _numbers(listed: str) -> list[int]:
@@ -262,7 +267,7 @@ def _numbers(listed: str) -> list[int]:
         raise DictionaryError(f"{listed!r} is not a list of whole numbers; write 2048 or 2048,8192") from None
 
 
-def _run(arrays: Any, configs: list[Any], **options: Any) -> Any:
+def _run(data: Data, configs: list[Any], **options: Any) -> Any:
     from tqdm import tqdm
 
     from saes.trainer import fit_together
@@ -274,7 +279,7 @@ def _run(arrays: Any, configs: list[Any], **options: Any) -> Any:
             fvu, dead = [f"{s.fvu:.4f}" for s in steps], [f"{s.dead_share:.1%}" for s in steps]
             bar.set_postfix(fvu=" ".join(fvu), dead=" ".join(dead))
 
-        return fit_together(arrays, configs, on_step=on_step, **options)
+        return fit_together(data.activations, configs, on_step=on_step, targets=data.targets, **options)
 
 
 def main() -> None:

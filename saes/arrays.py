@@ -1,9 +1,9 @@
 """Activations on disk, and the order in which a training run reads them.
 
-One .npy a model, `[token, d]`, float32, float16 or bfloat16 (stored as its uint16 bits), the same tokens in
-the same order in each. Shuffling is of indices: blocks of neighbouring rows are dealt into buffers, a buffer
-is read in file order and shuffled in memory. The order depends on (seed, epoch) alone, so a resumed run finds
-its place by counting.
+One .npy a model, `[token, d]`, in one file or in shards (`saes.shards`), float32, float16 or bfloat16 (stored
+as its uint16 bits), the same tokens in the same order in each. Shuffling is of indices: blocks of neighbouring
+rows are dealt into buffers, a buffer is read in file order and shuffled in memory. The order depends on
+(seed, epoch) alone, so a resumed run finds its place by counting.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ from typing import NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from saes.errors import DictionaryError
+from saes.shards import ShardedArray
 
 BLOCK_ROWS = 64
 BUFFER_ROWS = 65_536
-KINDS = ("float32", "float16", "uint16")
 
 
 @runtime_checkable
@@ -40,7 +40,7 @@ class ActivationArrays:
         if not paths:
             raise DictionaryError("no activation array was given; name one .npy file a model")
         self.paths = [Path(p) for p in paths]
-        self.arrays = [_open(p) for p in self.paths]
+        self.arrays = [ShardedArray(p) for p in self.paths]
         shapes = {a.shape for a in self.arrays}
         if len(shapes) > 1:
             found = ", ".join(f"{p.name} {a.shape}" for p, a in zip(self.paths, self.arrays, strict=True))
@@ -70,6 +70,37 @@ class TensorActivations:
 
     def __getitem__(self, rows: np.ndarray) -> Float[Tensor, "token model d"]:
         return self.tensor[torch.from_numpy(np.asarray(rows))].float()
+
+
+class Part:
+    """Some rows of larger activations, as activations."""
+
+    def __init__(self, activations: Activations, rows: Int[np.ndarray, " row"]) -> None:
+        self._activations, self._rows = activations, rows
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __getitem__(self, rows: np.ndarray) -> Float[Tensor, "token model d"]:
+        return self._activations[self._rows[rows]]
+
+
+class Paired:
+    """What a transcoder reads and what it is to write, side by side: `[token, model, d + d_out]`."""
+
+    def __init__(self, inputs: Activations, targets: Activations) -> None:
+        if len(inputs) != len(targets):
+            raise DictionaryError(
+                f"there are {len(inputs)} rows of inputs and {len(targets)} of targets; "
+                "they have to be the same tokens"
+            )
+        self._inputs, self._targets = inputs, targets
+
+    def __len__(self) -> int:
+        return len(self._inputs)
+
+    def __getitem__(self, rows: np.ndarray) -> Float[Tensor, "token model both"]:
+        return torch.cat([self._inputs[rows], self._targets[rows]], dim=2)
 
 
 class Rows(NamedTuple):
@@ -152,23 +183,6 @@ def shuffled_batches(
             yield buffer[position[at : at + batch_size]]
             at += batch_size
         left = buffer[position[at:]] if at < len(rows) else None
-
-
-def _open(path: Path) -> np.ndarray:
-    try:
-        array = np.load(path, mmap_mode="r", allow_pickle=False)
-    except FileNotFoundError:
-        raise DictionaryError(f"{path} does not exist") from None
-    except (ValueError, EOFError, OSError) as error:
-        raise DictionaryError(f"{path} is not a whole .npy array ({error})") from None
-    if not isinstance(array, np.ndarray):
-        raise DictionaryError(f"{path} is an archive of arrays; give one .npy file a model")
-    if array.ndim != 2 or array.dtype.name not in KINDS or 0 in array.shape:
-        raise DictionaryError(
-            f"{path} holds {array.dtype} of shape {array.shape}; "
-            "expected [token, d] in float32, float16, or bfloat16 as uint16"
-        )
-    return array
 
 
 def _float32(array: np.ndarray) -> Tensor:

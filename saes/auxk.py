@@ -1,4 +1,4 @@
-"""AuxK: dead latents reconstruct what the living ones leave over [Gao 2024].
+"""AuxK: dead latents reconstruct what the living ones leave over [Gao 2024] (of the target, for a transcoder).
 
     L_aux = coeff · ‖e − ê‖² / ‖e‖²,  e = x − x̂ held constant,  ê = Σ_{j dead} TopK(ReLU(pre))_j d_j
 
@@ -19,10 +19,11 @@ from saes.config import TrainConfig
 
 def auxk_loss(
     x: Float[Tensor, "token d"],
-    x_hat: Float[Tensor, "token d"],
+    target: Float[Tensor, "token d_out"],
+    target_hat: Float[Tensor, "token d_out"],
     W_enc: Float[Tensor, "latent d"],
     b_enc: Float[Tensor, " latent"],
-    W_dec: Float[Tensor, "latent d"],
+    W_dec: Float[Tensor, "latent d_out"],
     silent_steps: Int[Tensor, " latent"],
     config: TrainConfig,
 ) -> Float[Tensor, ""] | None:
@@ -36,7 +37,7 @@ def auxk_loss(
             return None
         dead = torch.ones(len(columns), dtype=torch.bool)
     n = min(config.aux_tokens, x.shape[0])
-    residual = (x[:n] - x_hat[:n]).detach()
+    residual = (target[:n] - target_hat[:n]).detach()
     pre = F.linear(x[:n], W_enc.index_select(0, columns), b_enc.index_select(0, columns))
     latents = F.relu(pre) * dead
     if len(columns) > config.aux_k:

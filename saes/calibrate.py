@@ -31,6 +31,9 @@ class Units:
     mean: Float[Tensor, "model d"]
     scales: Float[Tensor, " model"]
 
+    def to(self, device: str) -> Units:
+        return Units(self.mean.to(device), self.scales.to(device))
+
     def normalise(self, x: Float[Tensor, "token model d"]) -> Float[Tensor, "token flat"]:
         return ((x - self.mean) / self.scales[:, None]).flatten(1)
 
@@ -46,6 +49,21 @@ def measure(activations: Activations) -> Units:
             f"activations of model {which[0]} never vary, so there is nothing to learn from them"
         )
     return Units(mean.float(), scales.float())
+
+
+@dataclass(frozen=True)
+class Target:
+    """What a transcoder writes: its units, and E[t zᵀ] of normalised targets and inputs."""
+
+    units: Units
+    cross: Float[Tensor, "d_out d"]
+
+
+def measure_target(activations: Activations, units: Units, targets: Activations) -> Target:
+    """On the rows that `measure` reads."""
+    rows, own = spread(activations, MEASURE_ROWS), measure(targets)
+    z, t = units.normalise(read(activations, rows)), own.normalise(read(targets, rows))
+    return Target(own, t.T @ z / len(rows))
 
 
 @torch.no_grad()

@@ -33,6 +33,7 @@ class TrainConfig:
     lr: float = 4e-3
     warmup_share: float = 0.02
     decay_share: float = 0.3  # the learning rate falls to zero over the last part of the run
+    decoder_norm: float = 1.0  # length of the starting rows; 0.1 fits faster and leaves more latents silent
     k_start: int = 64  # k falls from here ...
     k_anneal_share: float = 0.4  # ... to k over this part of the run
     aux_k: int = 32
@@ -42,6 +43,7 @@ class TrainConfig:
     dead_after_share: float = 0.1
     grad_clip: float = 1.0
     widths: tuple[int, ...] = ()  # inner widths of a Matryoshka dictionary; empty: a 16th and a 4th of it
+    skip: bool = False  # a transcoder's linear path from input to output beside its latents
     seed: int = 0  # of the starting weights
     data_seed: int = 0  # of the order of the batches; runs that train together share it
     device: str = "cpu"
@@ -69,8 +71,9 @@ class TrainConfig:
             raise DictionaryError(
                 f"inner widths {list(self.widths)} have to rise from above 0 to below {self.n_latents}"
             )
-        if self.lr <= 0:
-            raise DictionaryError(f"lr is {self.lr}; it has to be above 0")
+        for name in ("lr", "decoder_norm"):
+            if getattr(self, name) <= 0:
+                raise DictionaryError(f"{name} is {getattr(self, name)}; it has to be above 0")
         for name in ("warmup_share", "decay_share", "k_anneal_share", "dead_after_share"):
             if not 0 <= getattr(self, name) <= 1:
                 raise DictionaryError(f"{name} is {getattr(self, name)}; a share lies between 0 and 1")

@@ -44,9 +44,9 @@ class Dictionary:
     activation: str = "jumprelu"  # or another of ACTIVATIONS
 
     def __post_init__(self) -> None:
-        n, d, f = self.W_enc.shape
+        (n, _, f), (d, d_out) = self.W_enc.shape, self._widths()
         expected = {
-            "b_enc": (f,), "W_dec": (f, n, d), "b_dec": (n, d), "threshold": (f,), "scales": (n,),
+            "b_enc": (f,), "W_dec": (f, n, d_out), "b_dec": (n, d_out), "threshold": (f,), "scales": (n,),
         }  # fmt: skip
         for name, shape in expected.items():
             found = tuple(getattr(self, name).shape)
@@ -63,6 +63,10 @@ class Dictionary:
         if not bool((self.scales > 0).all()) or not bool((self.threshold >= 0).all()):
             raise DictionaryError("scales have to be above 0 and thresholds at least 0")
 
+    def _widths(self) -> tuple[int, int]:
+        """Of what is read and of what is written: the same, but for a transcoder."""
+        return self.W_enc.shape[1], self.W_enc.shape[1]
+
     @property
     def n_models(self) -> int:
         return self.W_enc.shape[0]
@@ -70,6 +74,10 @@ class Dictionary:
     @property
     def d(self) -> int:
         return self.W_enc.shape[1]
+
+    @property
+    def d_out(self) -> int:
+        return self._widths()[1]
 
     @property
     def n_latents(self) -> int:
@@ -140,16 +148,20 @@ class Dictionary:
         rows, latents = (pre > self.threshold).nonzero(as_tuple=True)
         return Code(rows + offset, latents, pre[rows, latents])
 
-    def decode(self, latents: Float[Tensor, "token latent"]) -> Float[Tensor, "token model d"]:
+    def decode(self, latents: Float[Tensor, "token latent"]) -> Float[Tensor, "token model d_out"]:
         return einsum("tf,fmd->tmd", latents, self.W_dec) + self.b_dec
 
-    def decode_sparse(self, code: Code, n_tokens: int) -> Float[Tensor, "token model d"]:
+    def decode_sparse(self, code: Code, n_tokens: int) -> Float[Tensor, "token model d_out"]:
         pattern = Pattern(code.rows, code.latents, n_tokens, self.n_latents)
         flat = sparse_decode(code.values, self.W_dec.flatten(1), pattern)
-        return flat.view(n_tokens, self.n_models, self.d) + self.b_dec
+        return flat.view(n_tokens, self.n_models, self.d_out) + self.b_dec
 
-    def reconstruct(self, x: Float[Tensor, "token model d"]) -> Float[Tensor, "token model d"]:
-        return self.decode_sparse(self.encode_sparse(x), x.shape[0])
+    def output(self, code: Code, x: Float[Tensor, "token model d"]) -> Float[Tensor, "token model d_out"]:
+        """What the dictionary makes of x, whose code is known."""
+        return self.decode_sparse(code, x.shape[0])
+
+    def reconstruct(self, x: Float[Tensor, "token model d"]) -> Float[Tensor, "token model d_out"]:
+        return self.output(self.encode_sparse(x), x)
 
     def decoder_norms(self) -> Float[Tensor, "latent model"]:
         """‖d_j^m‖ in normalised units."""
@@ -170,7 +182,7 @@ class Dictionary:
         return einsum("tmd,mdc->tcm", x, self.W_enc[:, :, latents])
 
     def _check(self, x: Tensor) -> None:
-        if x.shape[1:] != self.b_dec.shape:
+        if x.shape[1:] != (self.n_models, self.d):
             found = list(x.shape)
             raise DictionaryError(
                 f"activations have shape {found}; this dictionary reads [token, {self.n_models}, {self.d}]"

@@ -2,8 +2,9 @@
 
 One model is an ordinary JumpReLU SAE. N models are one on the concatenated activations (model 0's coordinates
 first): the threshold is per latent, so `sae_lens.SAE.load_from_disk` gives the same latents with nothing
-registered. What SAELens has no field for (names, scales, k) lies in `metadata.marble` with a digest of it and
-of the weights. This module never imports sae_lens.
+registered. A transcoder is SAELens' JumpReLU transcoder, with or without a skip. What SAELens has no field for
+(names, scales, k) lies in `metadata.marble` with a digest of it and of the weights. This module never imports
+sae_lens.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from safetensors.torch import save as dump_tensors
 
 from saes.dictionary import Dictionary
 from saes.errors import DictionaryError
+from saes.transcoder import Transcoder
 
 CONFIG = "cfg.json"
 WEIGHTS = "sae_weights.safetensors"
@@ -29,6 +31,12 @@ TENSORS = {
     "topk": ("W_enc", "b_enc", "W_dec", "b_dec"),
     "abstopk": ("W_enc", "b_enc", "W_dec", "b_dec"),
     "matching_pursuit": ("W_dec", "b_dec"),
+}
+TRANSCODERS = {
+    "transcoder": TENSORS["topk"],
+    "skip_transcoder": (*TENSORS["topk"], "W_skip"),
+    "jumprelu_transcoder": TENSORS["jumprelu"],
+    "jumprelu_skip_transcoder": (*TENSORS["jumprelu"], "W_skip"),
 }
 
 
@@ -44,11 +52,17 @@ def save(dictionary: Dictionary, path: Path | str, extra_metadata: dict[str, Any
         "b_dec": d.b_dec.flatten(),
         "threshold": d.threshold,
     }
-    weights = dump_tensors({name: tensors[name].contiguous() for name in TENSORS[d.activation]})
     ours = {"names": list(d.names), "scales": d.scales.tolist(), "k": d.k, "site": d.site}
     metadata = {**(extra_metadata or {}), "sae_lens_version": SAELENS_FORMAT, "hook_name": d.site}
+    architecture = d.activation
+    if isinstance(d, Transcoder):
+        architecture = "jumprelu_transcoder" if d.W_skip is None else "jumprelu_skip_transcoder"
+        metadata["hook_name_out"] = ours["target_site"] = d.target_site
+        tensors |= {} if d.W_skip is None else {"W_skip": d.W_skip}
+    kept = (TENSORS | TRANSCODERS)[architecture]
+    weights = dump_tensors({name: tensors[name].contiguous() for name in kept})
     config = {
-        "architecture": d.activation,
+        "architecture": architecture,
         **_own_settings(d),
         "d_in": d.n_models * d.d,
         "d_sae": d.n_latents,
@@ -69,6 +83,8 @@ def load(path: Path | str, device: str = "cpu") -> Dictionary:
     (matching pursuit without a residual threshold)."""
     path = Path(path)
     config, raw = _read(path)
+    if config.get("architecture") in TRANSCODERS:
+        return _transcoder(path, config, raw).to(device)
     activation = config.get("architecture")
     if activation not in TENSORS or config.get("normalize_activations", "none") != "none":
         found = f"{config.get('architecture')!r}, normalize_activations {config.get('normalize_activations')!r}"
@@ -84,11 +100,7 @@ def load(path: Path | str, device: str = "cpu") -> Dictionary:
     ours = config.get("metadata", {}).get("marble")
     if ours is None:
         return _foreign(config, tensors).to(device)
-    stated = {key: ours.get(key) for key in ("names", "scales", "k", "site")}
-    if _digest(raw, stated) != ours.get("digest"):
-        raise DictionaryError(
-            f"{path} was altered after it was written (digest differs); restore it or train it again"
-        )
+    stated = _unaltered(path, ours, raw, ("names", "scales", "k", "site"))
     n = len(stated["names"])
     d_in, n_latents = tensors["W_enc"].shape
     return Dictionary(
@@ -105,8 +117,47 @@ def load(path: Path | str, device: str = "cpu") -> Dictionary:
     ).to(device)
 
 
+def _unaltered(path: Path, ours: dict[str, Any], raw: bytes, keys: tuple[str, ...]) -> dict[str, Any]:
+    """What a folder says of itself, if its digest agrees."""
+    stated = {key: ours.get(key) for key in keys}
+    if _digest(raw, stated) != ours.get("digest"):
+        raise DictionaryError(
+            f"{path} was altered after it was written (digest differs); restore it or train it again"
+        )
+    return stated
+
+
+def _transcoder(path: Path, config: dict[str, Any], raw: bytes) -> Transcoder:
+    """A transcoder that `save` wrote, or any of SAELens on unnormalised activations."""
+    if config.get("normalize_activations", "none") != "none":
+        raise DictionaryError(f"{path} normalises its input; expected a folder with that folded in")
+    t = _tensors(path, raw, TRANSCODERS[config["architecture"]])
+    meta = config.get("metadata", {})
+    stated: dict[str, Any] = {
+        "names": [meta.get("model_name") or "model"], "scales": [1.0], "k": meta.get("k") or 1,
+        "site": meta.get("hook_name") or "", "target_site": meta.get("hook_name_out") or "",
+    }  # fmt: skip
+    if (ours := meta.get("marble")) is not None:
+        stated = _unaltered(path, ours, raw, tuple(stated))
+    return Transcoder(
+        W_enc=t["W_enc"][None],
+        b_enc=t["b_enc"],
+        W_dec=t["W_dec"][:, None],
+        b_dec=t["b_dec"][None],
+        threshold=t.get("threshold", torch.zeros_like(t["b_enc"])).clamp_min(0),
+        W_skip=t.get("W_skip"),
+        scales=torch.tensor(stated["scales"], dtype=t["b_dec"].dtype),
+        names=tuple(stated["names"]),
+        k=stated["k"],
+        site=stated["site"],
+        target_site=stated["target_site"],
+    )
+
+
 def _own_settings(d: Dictionary) -> dict[str, Any]:
     """What SAELens' configuration of the architecture holds beside what all have."""
+    if isinstance(d, Transcoder):
+        return {"d_out": d.d_out}
     if d.activation in ("topk", "abstopk"):
         return {"k": d.k, "rescale_acts_by_decoder_norm": False}
     if d.activation == "matching_pursuit":

@@ -18,7 +18,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from saes.arrays import Activations, in_order
+from saes.arrays import Activations, in_order, read
 from saes.dictionary import Dictionary
 from saes.errors import DictionaryError
 
@@ -80,10 +80,12 @@ def heldout_sums(
     group: Int[np.ndarray, "token"] | None = None,
     counted: Bool[np.ndarray, "token"] | None = None,
     report: Callable[[int], None] = lambda n: None,
+    targets: Activations | None = None,
 ) -> HeldoutSums:
     """Sums over the tokens that are `counted` (all by default) by `group` (one by default).
 
-    A second, cheap pass comes first for the mean. `report` is told the tokens done.
+    A second, cheap pass comes first for the mean. `report` is told the tokens done. x in the sums is what is to
+    be reconstructed: for a transcoder the `targets`.
     """
     n = len(activations)
     group = np.zeros(n, dtype=np.int64) if group is None else np.asarray(group)
@@ -93,13 +95,14 @@ def heldout_sums(
     n_counted, n_groups = int(counted.sum()), int(group.max()) + 1
     if n_counted < 2:
         raise DictionaryError(f"FVU needs at least 2 tokens, found {n_counted}")
+    written = activations if targets is None else targets
     nothing = torch.zeros((), dtype=torch.double)
-    mean = sum((x.double().sum(dim=0) for x, _ in _counted(activations, counted)), nothing) / n_counted
+    mean = sum((x.double().sum(dim=0) for x, _ in _counted(written, counted)), nothing) / n_counted
     residual, total, lengths = (np.zeros((dictionary.n_models, n_groups)) for _ in range(3))
     entries, tokens = np.zeros(n_groups), np.zeros(n_groups)
     fires = np.zeros(dictionary.n_latents, dtype=np.int64)
     for x, rows in _counted(activations, counted):
-        found = _token_sums(dictionary, x, mean)
+        found = _token_sums(dictionary, x, x if targets is None else read(targets, rows), mean)
         where = group[rows]
         for m in range(dictionary.n_models):
             residual[m] += np.bincount(where, found.residual[:, m], minlength=n_groups)
@@ -122,11 +125,14 @@ class _TokenSums(NamedTuple):
 
 @torch.no_grad()
 def _token_sums(
-    dictionary: Dictionary, x: Float[Tensor, "token model d"], mean: Float[Tensor, "model d"]
+    dictionary: Dictionary,
+    read_from: Float[Tensor, "token model d_in"],
+    x: Float[Tensor, "token model d"],
+    mean: Float[Tensor, "model d"],
 ) -> _TokenSums:
-    x = x.to(dictionary.device)
-    code = dictionary.encode_sparse(x)
-    x_hat = dictionary.decode_sparse(code, len(x))
+    read_from, x = read_from.to(dictionary.device), x.to(dictionary.device)
+    code = dictionary.encode_sparse(read_from)
+    x_hat = dictionary.output(code, read_from)
     long = (x - dictionary.b_dec).norm(dim=2).clamp_min(TINY)
     return _TokenSums(
         residual=(x - x_hat).double().square().sum(dim=2).cpu().numpy(),

@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from saes.arrays import Activations, in_order
+from saes.arrays import Activations, in_order, read
 from saes.dictionary import Dictionary
 from saes.errors import DictionaryError
 
@@ -123,14 +123,20 @@ class Scores:
 
 
 def evaluate(
-    dictionary: Dictionary, activations: Activations, limit: int | None = None, chunk: int = 4096
+    dictionary: Dictionary,
+    activations: Activations,
+    limit: int | None = None,
+    chunk: int = 4096,
+    targets: Activations | None = None,
 ) -> Scores:
-    """FVU, L0, dead share and shrinkage of the inference dictionary on (held-out) activations."""
+    """FVU, L0, dead share and shrinkage of the inference dictionary on (held-out) activations; of a transcoder
+    on the `targets` that it is to write."""
     scatter, firing, ratio = Scatter(), Firing(dictionary.n_latents), 0.0
-    for x, _ in in_order(activations, chunk, limit):
+    for x, rows in in_order(activations, chunk, limit):
         x = x.to(dictionary.device)
         code = dictionary.encode_sparse(x)
-        x_hat = dictionary.decode_sparse(code, x.shape[0])
+        x_hat = dictionary.output(code, x)
+        x = x if targets is None else read(targets, rows).to(x)
         scatter.add(x, x_hat)
         firing.add(code.latents, x.shape[0])
         lengths = (x - dictionary.b_dec).norm(dim=2).clamp_min(1e-12)

@@ -8,6 +8,9 @@ In normalised units z^m = (x^m − μ^m)/σ_m, with the models' coordinates side
 [Bussmann 2024; Lindsey 2024; Minder 2025]. The norms s_j only select; no gradient passes through them. k
 falls from `k_start`, the learning rate ends at zero. `topk` keeps the k largest of each token instead;
 `matryoshka_batchtopk` takes the mean of the losses of nested reconstructions [Bussmann 2025].
+
+A transcoder [Dunefsky 2024] has a target t beside its input z, in units of its own, and writes
+t̂ = Σ_j f_j d_j + b_dec (+ W_skip z) in place of ẑ: an SAE is the one whose target is its input.
 """
 
 from __future__ import annotations
@@ -20,12 +23,13 @@ from jaxtyping import Float
 from torch import Tensor
 
 from saes.auxk import auxk_loss
-from saes.calibrate import Units
+from saes.calibrate import Target, Units
 from saes.config import TOPK, TrainConfig
 from saes.dictionary import Dictionary
 from saes.run import Report, moments, restore_moments
 from saes.selection import BatchTopK, TopK, native_bfloat16
 from saes.sparse import Pattern, sparse_decode, sparse_encode
+from saes.transcoder import Transcoder
 
 WEIGHTS = ("W_enc", "b_enc", "W_dec", "b_dec")
 BETAS = (0.9, 0.99)  # 0.999 remembers the first steps' large gradients for most of a run of under 1,000 steps
@@ -34,56 +38,72 @@ BETAS = (0.9, 0.99)  # 0.999 remembers the first steps' large gradients for most
 class SparseRun:
     """Weights `[latent, model·d]` in normalised units, their optimizer, the selection, the silence counters."""
 
-    def __init__(self, units: Units, config: TrainConfig) -> None:
+    def __init__(self, units: Units, config: TrainConfig, target: Target | None = None) -> None:
         self.config, self.units, self.step = config, units, 0
+        self.target_units = units if target is None else target.units
+        self.is_transcoder = target is not None
         weights = starting_weights(units.mean.shape[0], units.mean.shape[1], config)
+        if target is not None:
+            weights |= starting_decoder(weights["W_enc"], target, config.skip)
         self._place(weights, torch.zeros(config.n_latents, dtype=torch.long))
 
     def _place(self, weights: Mapping[str, Tensor], silent_steps: Tensor) -> None:
         device = self.config.device
-        self.W_enc, self.b_enc, self.W_dec, self.b_dec = (
-            weights[name].to(device).requires_grad_() for name in WEIGHTS
-        )
-        self.weights = [self.W_enc, self.b_enc, self.W_dec, self.b_dec]
+        names = (*WEIGHTS, "W_skip") if self.config.skip else WEIGHTS
+        self.weights = {name: weights[name].to(device).requires_grad_() for name in names}
+        self.W_enc, self.b_enc, self.W_dec, self.b_dec = (self.weights[name] for name in WEIGHTS)
         self.silent_steps = silent_steps.to(device)
-        self.units = Units(self.units.mean.to(device), self.units.scales.to(device))
-        self.optimizer = torch.optim.Adam(self.weights, lr=self.config.lr, betas=BETAS, fused=True)
+        self.units, self.target_units = self.units.to(device), self.target_units.to(device)
+        self.optimizer = torch.optim.Adam(
+            list(self.weights.values()), lr=self.config.lr, betas=BETAS, fused=True
+        )
         proposal = torch.bfloat16 if device == "cpu" and native_bfloat16() else None
         self.select = TopK(proposal) if self.config.arch == TOPK else BatchTopK(proposal)
 
     def advance(self, x: Float[Tensor, "token model d"]) -> Report:
         """One step: select, encode, decode, AuxK, Adam."""
         config = self.config
-        z = self.units.normalise(x)
+        z, target = self._normalised(x)
         for group in self.optimizer.param_groups:
             group["lr"] = config.lr_at(self.step)
         norms = self.W_dec.detach().view(config.n_latents, x.shape[1], -1).norm(dim=2).sum(dim=1)
         n_entries = round(config.k_at(self.step) * z.shape[0])
         pattern, pre = self.select(z, self.W_enc, self.b_enc, norms, n_entries)
         latents = torch.relu(sparse_encode(z, self.W_enc, self.b_enc, pattern, pre))
-        reconstructions = self._nested(latents, pattern)
-        errors = [(z - z_hat).square().mean() for z_hat in reconstructions]
+        reconstructions = self._nested(latents, pattern, z)
+        errors = [(target - z_hat).square().mean() for z_hat in reconstructions]
         z_hat, mse = reconstructions[-1], errors[-1]
         on = latents.detach() > 0
         fires = torch.zeros_like(self.b_enc.detach()).index_add_(0, pattern.latents, on.to(z.dtype))
         self.silent_steps = torch.where(fires > 0, 0, self.silent_steps + 1)
         loss = mse if len(errors) == 1 else torch.stack(errors).mean()
         if config.aux_coeff > 0:
-            aux = auxk_loss(z, z_hat, self.W_enc, self.b_enc, self.W_dec, self.silent_steps, config)
+            aux = auxk_loss(z, target, z_hat, self.W_enc, self.b_enc, self.W_dec, self.silent_steps, config)
             loss = loss if aux is None else loss + aux
         loss.backward()
-        torch.nn.utils.clip_grad_norm_(self.weights, config.grad_clip)
+        torch.nn.utils.clip_grad_norm_(list(self.weights.values()), config.grad_clip)
         self.optimizer.step()
         self.optimizer.zero_grad()
         self.step += 1
         return Report(loss.detach(), mse.detach(), on.sum() / len(x))
 
-    def _nested(self, latents: Float[Tensor, " entry"], pattern: Pattern) -> list[Float[Tensor, "token d"]]:
+    def _normalised(self, x: Float[Tensor, "token model d"]) -> tuple[Tensor, Tensor]:
+        """Input and target; a transcoder's activations hold both side by side (`saes.arrays.Paired`)."""
+        if not self.is_transcoder:
+            z = self.units.normalise(x)
+            return z, z
+        d = self.units.mean.shape[1]
+        return self.units.normalise(x[:, :, :d]), self.target_units.normalise(x[:, :, d:])
+
+    def _nested(
+        self, latents: Float[Tensor, " entry"], pattern: Pattern, z: Float[Tensor, "token d"]
+    ) -> list[Float[Tensor, "token d_out"]]:
         """Reconstructions from the first `level` latents, for each level: each entry is decoded once."""
         levels: Sequence[int] = self.config.levels
+        start = self.b_dec + z @ self.weights["W_skip"].T if self.config.skip else self.b_dec
         if len(levels) == 1:
-            return [sparse_decode(latents, self.W_dec, pattern) + self.b_dec]
-        found, z_hat, first = [], self.b_dec, 0
+            return [sparse_decode(latents, self.W_dec, pattern) + start]
+        found, z_hat, first = [], start, 0
         for level in levels:
             own = ((pattern.latents >= first) & (pattern.latents < level)).nonzero().squeeze(1)
             part = Pattern(pattern.rows[own], pattern.latents[own], pattern.n_tokens, pattern.n_latents)
@@ -98,9 +118,12 @@ class SparseRun:
 
     def tensors(self) -> dict[str, Tensor]:
         """All of the run's state but what `note` holds."""
-        tensors = {name: getattr(self, name).detach() for name in WEIGHTS}
+        tensors = {name: weight.detach() for name, weight in self.weights.items()}
         tensors |= {"silent_steps": self.silent_steps, "mean": self.units.mean, "scales": self.units.scales}
-        return tensors | moments(self.optimizer, dict(zip(WEIGHTS, self.weights, strict=True)))
+        if self.is_transcoder:
+            own = self.target_units
+            tensors |= {"target_mean": own.mean, "target_scales": own.scales}
+        return tensors | moments(self.optimizer, self.weights)
 
     def note(self) -> dict[str, Any]:
         return {"bound": self.select.bound.hex()}
@@ -109,8 +132,11 @@ class SparseRun:
         """Go on from what `tensors` and `note` gave."""
         self.step = step
         self.units = Units(tensors["mean"], tensors["scales"])
+        self.target_units = self.units
+        if self.is_transcoder:
+            self.target_units = Units(tensors["target_mean"], tensors["target_scales"])
         self._place(tensors, tensors["silent_steps"])
-        restore_moments(self.optimizer, dict(zip(WEIGHTS, self.weights, strict=True)), tensors)
+        restore_moments(self.optimizer, self.weights, tensors)
         self.select.bound = float.fromhex(note["bound"])
 
     @torch.no_grad()
@@ -121,40 +147,56 @@ class SparseRun:
         units, so that activations of different latents compare. Thresholds are zero until calibrated.
         """
         mean, sigma = self.units.mean.double(), self.units.scales.double()
+        mean_out, sigma_out = self.target_units.mean.double(), self.target_units.scales.double()
         n, d = mean.shape
         W_enc = self.W_enc.detach().double().view(-1, n, d)
-        W_dec = self.W_dec.detach().double().view(-1, n, d)
-        size = W_dec.norm(dim=2).sum(dim=1).clamp_min(1e-12) * sigma.mean() / n
+        W_dec = self.W_dec.detach().double().view(len(W_enc), n, -1)
+        size = W_dec.norm(dim=2).sum(dim=1).clamp_min(1e-12) * sigma_out.mean() / n
         raw_enc = W_enc / sigma[:, None] * size[:, None, None]
         b_enc = self.b_enc.detach().double() * size - torch.einsum("fmd,md->f", raw_enc, mean)
-        return Dictionary(
-            W_enc=raw_enc.permute(1, 2, 0).float().contiguous(),
-            b_enc=b_enc.float(),
-            W_dec=(W_dec * sigma[:, None] / size[:, None, None]).float().contiguous(),
-            b_dec=(self.b_dec.detach().double().view(n, d) * sigma[:, None] + mean).float(),
-            threshold=torch.zeros(len(size), device=mean.device),
-            scales=self.units.scales,
-            names=names,
-            k=self.config.k,
-            site=site,
-            activation="topk" if self.config.arch == TOPK else "jumprelu",
-        )
+        b_dec = self.b_dec.detach().double().view(n, -1) * sigma_out[:, None] + mean_out
+        folded: dict[str, Any] = {
+            "W_enc": raw_enc.permute(1, 2, 0).float().contiguous(),
+            "b_enc": b_enc.float(),
+            "W_dec": (W_dec * sigma_out[:, None] / size[:, None, None]).float().contiguous(),
+            "threshold": torch.zeros(len(size), device=mean.device),
+            "scales": self.target_units.scales,
+            "names": names,
+            "k": self.config.k,
+            "site": site,
+        }
+        if not self.is_transcoder:
+            activation = "topk" if self.config.arch == TOPK else "jumprelu"
+            return Dictionary(**folded, b_dec=b_dec.float(), activation=activation)
+        if not self.config.skip:
+            return Transcoder(**folded, b_dec=b_dec.float())
+        W_skip = self.weights["W_skip"].detach().double() * sigma_out / sigma
+        return Transcoder(**folded, b_dec=(b_dec - mean @ W_skip.T).float(), W_skip=W_skip.float())
 
     @property
     def needs_thresholds(self) -> bool:
-        return self.config.arch != TOPK
+        return self.config.arch != TOPK or self.is_transcoder
 
 
 def starting_weights(n_models: int, d: int, config: TrainConfig) -> dict[str, Tensor]:
-    """Random unit decoders, the encoder their transpose, zero biases (z has mean zero, so b_dec is the mean).
+    """Random decoders of length `decoder_norm`, the encoder their transpose, zero biases (z has mean zero, so
+    b_dec is the mean).
 
     Every model starts from the same direction, so that a difference between them was learned. Unit length
     makes the first reconstructions overshoot, k_start directions at once, and the correction spreads the
-    directions apart: starting at the least-squares length, or from data points, fits somewhat better and
-    leaves over half of the latents dead.
+    directions apart: starting shorter, or from data points, fits somewhat better in few steps and leaves a
+    third to a half of the latents dead.
     """
     rng = torch.Generator().manual_seed(config.seed)
     direction = torch.randn(config.n_latents, d, generator=rng)
-    W_dec = torch.nn.functional.normalize(direction.repeat(1, n_models), dim=1)
+    W_dec = config.decoder_norm * torch.nn.functional.normalize(direction.repeat(1, n_models), dim=1)
     zeros = torch.zeros(config.n_latents)
     return {"W_enc": W_dec.clone(), "b_enc": zeros, "W_dec": W_dec, "b_dec": torch.zeros(n_models * d)}
+
+
+def starting_decoder(W_enc: Float[Tensor, "latent d"], target: Target, skip: bool) -> dict[str, Tensor]:
+    """A transcoder's: each latent begins by writing, at unit length, what a linear map makes of its direction,
+    d_j ∝ E[t zᵀ] w_j (nothing else says which of the target's directions belongs to it)."""
+    W_dec = torch.nn.functional.normalize(W_enc @ target.cross.T, dim=1)
+    made = {"W_dec": W_dec, "b_dec": torch.zeros(len(target.cross))}
+    return made | {"W_skip": torch.zeros_like(target.cross)} if skip else made

@@ -13,20 +13,21 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Generator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from saes.arrays import Activations, read, shuffled_batches, spread
-from saes.calibrate import Units, calibrated, measure
+from saes.arrays import Activations, Paired, read, shuffled_batches, spread
+from saes.calibrate import Target, Units, calibrated, measure, measure_target
 from saes.config import SPARSE, TrainConfig
 from saes.dictionary import Dictionary
 from saes.errors import DictionaryError, StateError
 from saes.run import Report, Run
 from saes.sparse_run import SparseRun
 from saes.state import read_states, write_states
+from saes.transcoder import Transcoder
 
 
 @dataclass(frozen=True)
@@ -47,6 +48,8 @@ def train_together(
     *,
     names: Sequence[str] | None = None,
     site: str = "",
+    targets: Activations | None = None,
+    target_site: str = "",
     calibration: Activations | None = None,
     state_dir: Path | str | None = None,
     resume: Path | str | None = None,
@@ -54,25 +57,29 @@ def train_together(
     """Train one dictionary a configuration, all on the same batches. Each ends as it would alone.
 
     Yields a `Step` of each every `log_every` steps and at the end, returns the calibrated dictionaries.
+    `targets`: what transcoders are to write where `activations` is what they read (`target_site` names it).
     `calibration`: activations for the thresholds (held out, if there are some; by default the training set).
     `state_dir`: where the state is written every `state_every` steps. `resume`: a state to continue from.
     """
     lead = _lead(configs)
-    shape = _check(activations, lead)
+    data = activations if targets is None else Paired(activations, targets)
+    shape = _check(data, lead)
+    _check_kinds(configs, targets is not None, shape[1])
     names = tuple(names) if names is not None else tuple(f"model{m}" for m in range(shape[1]))
     if len(names) != shape[1]:
         raise DictionaryError(f"{shape[1]} models need {shape[1]} names, found {len(names)}")
     identity = {"configs": [_identity(c) for c in configs], "shape": list(shape), "names": list(names)}
     saved = None if resume is None else read_states(resume, identity, lead.device)
     units = measure(activations)
-    runs = [_begin(units, config) for config in configs]
+    target = None if targets is None else measure_target(activations, units, targets)
+    runs = [_begin(units, config, target) for config in configs]
     if saved is not None:
         if not torch.allclose(saved.runs[0].tensors["mean"].cpu(), units.mean, rtol=1e-3, atol=1e-5):
             raise StateError(f"{resume} was trained on other activations; start the run without it")
         for run, state in zip(runs, saved.runs, strict=True):
             run.restore(saved.step, state.tensors, state.note)
     done = runs[0].step
-    batches = shuffled_batches(activations, lead.batch_size, lead.data_seed, start=done)
+    batches = shuffled_batches(data, lead.batch_size, lead.data_seed, start=done)
     while done < lead.n_steps:
         x = next(batches).to(lead.device)
         reports = [run.advance(x) for run in runs]
@@ -84,7 +91,7 @@ def train_together(
         if done % lead.log_every == 0 or done == lead.n_steps:
             yield tuple(_step(*of, lead) for of in zip(reports, runs, strict=True))
     held = calibration if calibration is not None else activations
-    raw = [run.dictionary(names, site) for run in runs]
+    raw = [_at_target(run.dictionary(names, site), target_site) for run in runs]
     return tuple(calibrated(d, held) if run.needs_thresholds else d for d, run in zip(raw, runs, strict=True))
 
 
@@ -153,9 +160,27 @@ def _lead(configs: Sequence[TrainConfig]) -> TrainConfig:
     return configs[0]
 
 
-def _begin(units: Units, config: TrainConfig) -> Run:
+def _check_kinds(configs: Sequence[TrainConfig], transcoders: bool, n_models: int) -> None:
+    """A transcoder is of one model and on the sparse path; only it has a linear path beside its latents."""
+    for config in configs:
+        if transcoders and (config.arch not in SPARSE or n_models > 1):
+            raise DictionaryError(
+                f"a transcoder is one of {', '.join(SPARSE)} and reads one model; "
+                f"found {config.arch} and {n_models}"
+            )
+        if config.skip and not transcoders:
+            raise DictionaryError("skip is a transcoder's linear path: give targets, or leave it out")
+
+
+def _at_target(dictionary: Dictionary, target_site: str) -> Dictionary:
+    if isinstance(dictionary, Transcoder):
+        return replace(dictionary, target_site=target_site)
+    return dictionary
+
+
+def _begin(units: Units, config: TrainConfig, target: Target | None) -> Run:
     if config.arch in SPARSE:
-        return SparseRun(units, config)
+        return SparseRun(units, config, target)
     from saes.saelens import SaeLensRun
 
     return SaeLensRun(units, config)

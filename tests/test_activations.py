@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from pathlib import Path
 
 import numpy as np
@@ -19,10 +18,7 @@ from transformers import (
     Qwen2ForCausalLM,
 )
 
-from saes.arrays import ActivationArrays
 from tests.tiny_lab import build, make_lab, shared_lab, tiny_llama, tiny_recipe
-from workbench import activations
-from workbench.activations import harvest
 from workbench.corpus import read_corpus
 from workbench.errors import Failure, Misuse
 from workbench.external import add
@@ -226,33 +222,6 @@ def _layers(model):
     from workbench.site import decoder_layers
 
     return decoder_layers(model)
-
-
-def test_an_interrupted_harvest_goes_on(lab, tmp_path, monkeypatch):
-    monkeypatch.setattr(activations, "TOKENS_PER_BATCH", 400)
-    monkeypatch.setattr(activations, "FLUSH_EVERY", 2)
-    tokens = token_set(lab, "base")
-    model = lab.checkpoint("sft").model()
-    whole, parts, note = tmp_path / "whole.npy", tmp_path / "parts.npy", tmp_path / "note.json"
-    list(harvest(model, 1, tokens, whole, "bfloat16", tmp_path / "other.json"))
-    run = harvest(model, 1, tokens, parts, "bfloat16", note)
-    for _ in range(5):
-        next(run)
-    run.close()
-    assert json.loads(note.read_text())["batches"] == 4
-    assert sum(harvest(model, 1, tokens, parts, "bfloat16", note)) == len(tokens.starts)
-    assert whole.read_bytes() == parts.read_bytes()
-    exact = ActivationArrays([lab.find("activations", "sft").path / "heldout.npy"])
-    rows = np.arange(len(tokens))
-    torch.testing.assert_close(ActivationArrays([whole])[rows], exact[rows], rtol=2**-8, atol=1e-5)
-
-
-def test_broken_weights_are_told_with_the_document(lab, tmp_path):
-    model = lab.checkpoint("sft").model()
-    with torch.no_grad():
-        model.model.layers[0].mlp.down_proj.weight[0, 0] = torch.nan
-    with pytest.raises(Failure, match="not finite already in float32 at position 1 of document"):
-        list(harvest(model, 1, token_set(lab, "base"), tmp_path / "x.npy", "float32", tmp_path / "note.json"))
 
 
 def test_shares_are_kept_and_what_is_lacking_made_up():

@@ -8,13 +8,10 @@ import numpy as np
 import polars as pl
 import pytest
 import torch
-from sklearn.metrics import roc_auc_score
 
-from saes.index import FeatureIndex
 from tests.tiny_lab import shared_lab
 from workbench.errors import Failure, Misuse
 from workbench.examples import top_excerpts
-from workbench.factor_scores import LABELLED, aurocs, best_factors
 from workbench.features import DENSITY, FeatureTable, read_table
 from workbench.vocabulary import read
 
@@ -27,65 +24,6 @@ def lab():
 @pytest.fixture(scope="module", params=["crosscoder", "sae-sft"])
 def table(request, lab):
     return FeatureTable.of(lab, request.param)
-
-
-@pytest.fixture(scope="module")
-def tokens(lab):
-    return FeatureTable.of(lab, "sae-sft").token_set
-
-
-def index_of(columns: list[np.ndarray]) -> FeatureIndex:
-    """An index of latents given as dense columns [token]."""
-    dense = np.stack(columns, axis=1)
-    rows, latents = np.nonzero(dense)
-    return FeatureIndex.from_entries(
-        rows, latents, dense[rows, latents], n_latents=dense.shape[1], n_tokens=len(dense)
-    )
-
-
-def factor_column(tokens, factor: int) -> np.ndarray:
-    column = np.zeros(len(tokens))
-    column[tokens.factors.filter(pl.col("factor") == factor)["token"].to_numpy()] = 1
-    return column
-
-
-def common_factors(tokens, n: int) -> list[int]:
-    counts = tokens.factors["factor"].value_counts().sort(["count", "factor"], descending=True)
-    return counts.filter(pl.col("count").is_between(150, 800))["factor"].to_list()[:n]
-
-
-def test_a_planted_latent_is_given_its_factor(tokens):
-    """Latents that fire on one factor's tokens, with noise and misses; one that fires at random; one silent."""
-    rng = np.random.default_rng(0)
-    planted = common_factors(tokens, 4)
-    assert len(planted) == 4
-    columns = []
-    for factor in planted:
-        hit = factor_column(tokens, factor) * (rng.random(len(tokens)) < 0.97)
-        columns.append(hit * rng.uniform(1, 2, len(tokens)) + 0.1 * (rng.random(len(tokens)) < 0.01))
-    noise = rng.random(len(tokens)) * (rng.random(len(tokens)) < 0.05)
-    found = best_factors(index_of([*columns, noise, np.zeros(len(tokens))]), tokens)
-    for factor, given in zip(planted, found.factor, strict=False):
-        assert np.array_equal(factor_column(tokens, factor), factor_column(tokens, int(given)))
-    assert (found.auroc[:4] > 0.95).all()
-    assert found.auroc[4] < 0.75
-    assert found.factor[5] == -1
-    assert np.isnan(found.auroc[5])
-
-
-def test_sparse_auroc_is_the_dense_one(tokens):
-    """scikit-learn's AUROC on dense columns, ties and all."""
-    from workbench.factor_scores import _labels
-
-    rng = np.random.default_rng(1)
-    inside = np.isin(tokens.domain, LABELLED)[tokens.document] & (rng.random(len(tokens)) < 0.5)
-    latents = [np.round(rng.random(len(tokens)), 1) * (rng.random(len(tokens)) < p) for p in (0.02, 0.3, 1.0)]
-    factors = common_factors(tokens, 3)
-    found = aurocs(index_of(latents), _labels(tokens, len(tokens.factor_names)), inside)
-    for j, latent in enumerate(latents):
-        for factor in factors:
-            expected = roc_auc_score(factor_column(tokens, factor)[inside], latent[inside])
-            assert found[j, factor] == pytest.approx(expected, abs=1e-12)
 
 
 def test_rows_are_what_the_dictionary_does(table):

@@ -45,8 +45,8 @@ def tiny_recipe() -> recipes.Recipe:
     )
 
 
-def rows_of_corpus(recipe: recipes.Recipe) -> tuple[pl.DataFrame, list[str]]:
-    """Documents of a corpus: world, chats, and little prose with a script in it."""
+def rows_of_corpus(recipe: recipes.Recipe, characters: int = 9_000) -> tuple[pl.DataFrame, list[str]]:
+    """Documents of a corpus: world (`characters` a split), chats, and little prose with a script in it."""
     world = make_world(recipe.corpus.n_countries, WORDS, 0)
     questions = [q for q in all_questions(world) if q.task != "letter_counts" or len(set(q.about)) > 1]
     counted = [(word, word[1]) for word in WORDS]
@@ -54,7 +54,7 @@ def rows_of_corpus(recipe: recipes.Recipe) -> tuple[pl.DataFrame, list[str]]:
     kept: list[dict] = []
     for split in ("train", "dictionary", "heldout"):
         rng = random.Random(split)
-        documents = world_documents(rng, world, pairs, counted, 9_000)
+        documents = world_documents(rng, world, pairs, counted, characters)
         kept += [_row(f"{split}-{i}", split, "world", None, d) for i, d in enumerate(documents)]
         for i, question in enumerate(rng.sample(questions, 80)):
             row = _row(f"{split}-chat-{i}", split, "chat", None, gold_chat(question, worked=False))
@@ -79,13 +79,15 @@ def draft(lab: Lab, kind: str, name: str) -> Draft:
     return lab.begin(kind, name, step.config, step.parents, step.builder.version)
 
 
-def make_lab(home: Path, name: str = "tiny", recipe: recipes.Recipe | None = None) -> Lab:
+def make_lab(
+    home: Path, name: str = "tiny", recipe: recipes.Recipe | None = None, characters: int = 9_000
+) -> Lab:
     """Corpus, tokenizer and checkpoints; the rest is for the builders."""
     torch.set_num_threads(1)
     recipe = recipe or tiny_recipe()
     recipes.write_recipe(home / name / "recipe.toml", recipe)
     lab = Lab(home / name)
-    documents, names = rows_of_corpus(recipe)
+    documents, names = rows_of_corpus(recipe, characters)
     corpus = draft(lab, "corpus", "text")
     documents.write_parquet(corpus.path / "documents.parquet")
     (corpus.path / "factors.json").write_text(json.dumps(names))

@@ -35,7 +35,6 @@ if TYPE_CHECKING:
 BOUNDS: Mapping[str, float] = {"exclusive": 0.8, "absent": 0.1, "shared": 0.1}
 SHARED, BETWEEN = "shared", "between"
 COMPARED_TOKENS = 100_000  # of the held-out set, for KL and loss
-LABEL_AUROC = 0.9  # a latent is called by its factor from here on, else by its top token
 COLUMNS = {
     "kl": ("p", "q", "domain", "kl", "low", "high", "n"),
     "loss": ("checkpoint", "domain", "loss", "low", "high", "n"),
@@ -159,7 +158,7 @@ def latent_table(
 
     shares = [f"w_{name}" for name in checkpoints]
     densities = [f"density_{name}" for name in checkpoints]
-    label = pl.when(pl.col("factor_auroc") >= LABEL_AUROC).then("factor").otherwise("top_token").alias("label")
+    label = pl.coalesce("label", "top_token").alias("label")
     return features.select(
         "latent",
         *shares,

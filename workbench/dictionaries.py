@@ -1,4 +1,4 @@
-"""Builds a lab's dictionaries: trains an SAE or a crosscoder on stored activations, calibrates, scores it.
+"""Builds a lab's dictionaries: trains an SAE, a crosscoder or a transcoder on stored activations, scores it.
 
 The artefact is a SAELens folder. Training goes on after an interruption from `resume/`, bit for bit.
 """
@@ -11,43 +11,32 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float, Int
-from torch import Tensor
+from jaxtyping import Int
 
 from saes import folder
-from saes.arrays import ActivationArrays, Activations
+from saes.arrays import ActivationArrays, Part
 from saes.config import TrainConfig
 from saes.dictionary import Dictionary
 from saes.errors import DictionaryError, StateError
 from saes.pca import fit_pca
 from saes.state import FILE as STATE
 from saes.trainer import Step, fit_together
+from saes.transcoder import Transcoder
 from workbench.checkpoint import Checkpoint
 from workbench.device import best_device
 from workbench.dictionary_requests import ARCHITECTURES
 from workbench.dictionary_scores import SPLICED_TOKENS, scores
 from workbench.errors import Failure, unknown
 from workbench.grow import Build
+from workbench.lab import Artefact
 from workbench.plan import activations_name
+from workbench.points import Site
 from workbench.recipe import DictionaryConfig
 from workbench.site import with_fast_attention
 from workbench.tokens import TokenSet
 
 HELD_BACK = 0.08  # share of the dictionary set's windows that only thresholds see
 STATE_EVERY = 250  # steps between training states on disk
-
-
-class Part:
-    """Some rows of larger activations, as activations."""
-
-    def __init__(self, activations: Activations, rows: Int[np.ndarray, "token"]) -> None:
-        self._activations, self._rows = activations, rows
-
-    def __len__(self) -> int:
-        return len(self._rows)
-
-    def __getitem__(self, rows: np.ndarray) -> Float[Tensor, "token model d"]:
-        return self._activations[self._rows[rows]]
 
 
 @contextlib.contextmanager
@@ -66,25 +55,24 @@ def build(build: Build) -> Mapping[str, Any]:
         raise unknown("dictionary architecture", config.arch, ARCHITECTURES)
     tokens_key = next(key for key in build.parents if key.startswith("activations/tokens-"))
     sets = {name: TokenSet(build.parents[tokens_key].path, name) for name in ("dictionary", "heldout")}
-    sources = [build.parents[f"activations/{activations_name(c, config.layer)}"] for c in config.checkpoints]
+    sources, written = _sources(build, config, config.point), _sources(build, config, config.target)
     with dictionary_sentences(config.name):
         arrays = {name: ActivationArrays([s.path / f"{name}.npy" for s in sources]) for name in sets}
-        fitted, held_back = split_rows(sets["dictionary"])
-        training = Part(arrays["dictionary"], fitted)
-        (dictionary,) = train_together(
-            build,
-            config.name,
-            [train_settings(config)],
-            training,
-            Part(arrays["dictionary"], held_back),
-            build.draft.path / "resume",
-            names=config.checkpoints,
-            site=sources[0].figures["site"],
-        )
+        targets = {
+            name: ActivationArrays([s.path / f"{name}.npy" for s in written or sources]) for name in sets
+        }
+        fitted, back = split_rows(sets["dictionary"])
+        training, to_write = Part(arrays["dictionary"], fitted), Part(targets["dictionary"], fitted)
+        about = {"names": config.checkpoints, "site": sources[0].figures["site"]}
+        if written:
+            about |= {"targets": to_write, "target_site": written[0].figures["site"]}
+        held_back = Part(arrays["dictionary"], back)
+        states, settings = build.draft.path / "resume", [train_settings(config)]
+        (dictionary,) = train_together(build, config.name, settings, training, held_back, states, **about)
         folder.save(
             dictionary, build.draft.path, {"arch": config.arch, "checkpoints": list(config.checkpoints)}
         )
-        pca = fit_pca(training, min(config.k, arrays["heldout"].shape[2]))
+        pca = fit_pca(to_write, min(config.k, targets["heldout"].shape[2]))
         heldout = sets["heldout"]
         spliced = min(SPLICED_TOKENS, len(heldout)) * len(config.checkpoints)
         build.progress.start(len(heldout) + spliced, "tokens", label=f"evaluate {config.name}")
@@ -94,18 +82,27 @@ def build(build: Build) -> Mapping[str, Any]:
             arrays["heldout"],
             heldout,
             lambda name: with_fast_attention(Checkpoint.of(build.lab, name).model(best_device())),
-            sources[0].figures["layer"],
+            Site(sources[0].figures["layer"], config.target or config.point),
             build.progress.advance,
+            targets["heldout"] if written else None,
         )
-    about = {
+    described = {
         "kind": config.kind,
         "arch": config.arch,
         "site": dictionary.site,
         "d_sae": config.d_sae,
         "k": config.k,
     }
+    if isinstance(dictionary, Transcoder):
+        described |= {"target_site": dictionary.target_site, "skip": config.skip}
     drift = {"scales": dict(zip(dictionary.names, dictionary.scales.tolist(), strict=True))}
-    return {**about, **figures, **drift}
+    return {**described, **figures, **drift}
+
+
+def _sources(build: Build, config: DictionaryConfig, point: str) -> list[Artefact]:
+    """The stored activations of the dictionary's checkpoints at a point of its layer; none for no point."""
+    named = [f"activations/{activations_name(c, config.layer, point)}" for c in config.checkpoints if point]
+    return [build.parents[name] for name in named]
 
 
 def split_rows(token_set: TokenSet) -> tuple[Int[np.ndarray, "fitted"], Int[np.ndarray, "held_back"]]:
@@ -128,6 +125,7 @@ def train_settings(config: DictionaryConfig) -> TrainConfig:
         batch_size=config.batch_size,
         lr=config.lr,
         seed=config.seed,
+        skip=config.skip,
         device=best_device(),
         state_every=STATE_EVERY,
     )
@@ -142,9 +140,9 @@ def train_together(
     states: Path,
     **about: Any,
 ) -> tuple[Dictionary, ...]:
-    """Train to the end over one pass, from the last state in `states` if there is one; `about`: names and site.
+    """Train to the end over one pass, from the last state in `states` if there is one.
 
-    Progress shows the figures of the first.
+    `about`: names, site, and a transcoder's targets and theirs. Progress shows the figures of the first.
     """
     build.progress.start(settings[0].n_steps, "steps", label=f"train {label}")
     done = 0

@@ -15,11 +15,13 @@ from jaxtyping import Float
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from saes.arrays import Activations
+from saes.arrays import Activations, read
 from saes.dictionary import Dictionary
 from saes.heldout import heldout_sums
 from saes.pca import PCA
+from saes.transcoder import Transcoder
 from workbench.intervals import ratio_interval
+from workbench.points import Site
 from workbench.splice import Replacement, SplicedNats, spliced_nats
 from workbench.tokens import TokenSet
 
@@ -41,6 +43,21 @@ def replacements(dictionary: Dictionary, pca: PCA, activations: Activations, m: 
         ZERO: lambda stream, rows: torch.zeros_like(stream),
         MEAN: lambda stream, rows: pca.mean[m].to(stream).expand_as(stream),
         SPLICED: reconstruction(dictionary, activations, m),
+        PCA_SPLICED: pca_spliced,
+    }
+
+
+def transcoded(transcoder: Transcoder, pca: PCA, targets: Activations) -> dict[str, Replacement]:
+    """What takes the place of an MLP's output, made from its input: nothing, its mean, the transcoder's output,
+    and PCA's reconstruction of the stored output itself (a baseline that sees the answer)."""
+
+    def pca_spliced(mlp_in: Tensor, rows: np.ndarray) -> Tensor:
+        return pca.reconstruct(read(targets, rows))[:, 0].to(mlp_in)
+
+    return {
+        ZERO: lambda mlp_in, rows: mlp_in.new_zeros(len(mlp_in), transcoder.d_out),
+        MEAN: lambda mlp_in, rows: pca.mean[0].to(mlp_in).expand(len(mlp_in), -1),
+        SPLICED: lambda mlp_in, rows: transcoder.reconstruct(mlp_in[:, None])[:, 0],
         PCA_SPLICED: pca_spliced,
     }
 
@@ -70,20 +87,26 @@ def scores(
     activations: Activations,
     token_set: TokenSet,
     load: Callable[[str], PreTrainedModel],
-    layer: int,
+    site: Site,
     report: Callable[[int], None] = lambda n: None,
+    targets: Activations | None = None,
 ) -> dict[str, Any]:
     """The figures of a dictionary's manifest: a number each for an SAE, a map by checkpoint for a crosscoder.
 
-    `load` gives the model of a checkpoint by name; `report` is told the tokens done.
+    `load` gives the model of a checkpoint by name; `site` is where the reconstruction is put; `report` is told
+    the tokens done. `targets`: what a transcoder is to write; `pca` is of what is reconstructed.
     """
-    sums = heldout_sums(dictionary, activations, np.asarray(token_set.document), report=report)
-    pca_fvu = pca.evaluate(activations)
+    sums = heldout_sums(dictionary, activations, np.asarray(token_set.document), report=report, targets=targets)
+    pca_fvu = pca.evaluate(activations if targets is None else targets)
     windows = token_set.sample_windows(SPLICED_TOKENS, seed=0)
     by_checkpoint: dict[str, dict[str, float]] = {}
     for m, name in enumerate(dictionary.names):
+        if isinstance(dictionary, Transcoder) and targets is not None:
+            variants = transcoded(dictionary, pca, targets)
+        else:
+            variants = replacements(dictionary, pca, activations, m)
         found = spliced_nats(
-            load(name), layer, token_set, windows, replacements(dictionary, pca, activations, m), report
+            load(name), site, token_set, windows, variants, report, from_input=targets is not None
         )
         fvu = sums.fvu(m)
         low, high = ratio_interval(*fvu)

@@ -1,4 +1,9 @@
-"""Where a latent fires most: its strongest tokens, at most one a window, with what stands around them."""
+"""Where a latent fires, with what stands around it: its strongest tokens, at most one a window, and random
+tokens from equal intervals of its activation.
+
+The strongest texts flatter a latent; what it means at half strength is in the intervals (0, max/5], …,
+(4·max/5, max].
+"""
 
 from __future__ import annotations
 
@@ -13,6 +18,7 @@ from workbench.vocabulary import read
 
 N_EXAMPLES = 16  # a latent
 BEFORE, AFTER = 24, 12  # tokens shown around the strongest one
+N_INTERVALS, PER_INTERVAL = 5, 4
 SCHEMA = {
     "latent": pl.Int32,
     "rank": pl.Int32,
@@ -21,6 +27,15 @@ SCHEMA = {
     "stop": pl.Int32,
     "value": pl.Float32,
     "text": pl.String,
+}
+INTERVAL_SCHEMA = {
+    "latent": pl.Int32,
+    "interval": pl.Int32,  # 0 is the strongest
+    "rank": pl.Int32,
+    "peak": pl.Int32,
+    "start": pl.Int32,
+    "stop": pl.Int32,
+    "value": pl.Float32,
 }
 
 
@@ -44,15 +59,16 @@ def top_excerpts(index: FeatureIndex, token_set: TokenSet, latent: int, n: int =
             break
         wanted *= 4
     chosen = np.sort(first)[:n]
-    return [
-        Excerpt(
-            int(tokens[i]),
-            int(max(token_set.starts[windows[i]], tokens[i] - BEFORE)),
-            int(min(token_set.stops[windows[i]], tokens[i] + AFTER + 1)),
-            float(values[i]),
-        )
-        for i in chosen
-    ]
+    return _around(token_set, tokens[chosen], values[chosen])
+
+
+def _around(token_set: TokenSet, tokens: np.ndarray, values: np.ndarray) -> list[Excerpt]:
+    """Each token with what stands before and after it in its window."""
+    windows = np.searchsorted(token_set.starts, tokens, side="right") - 1
+    starts = np.maximum(token_set.starts[windows], tokens - BEFORE)
+    stops = np.minimum(token_set.stops[windows], tokens + AFTER + 1)
+    columns = (tokens.tolist(), starts.tolist(), stops.tolist(), values.tolist())
+    return [Excerpt(*row) for row in zip(*columns, strict=True)]
 
 
 def excerpt_table(index: FeatureIndex, token_set: TokenSet) -> pl.DataFrame:
@@ -65,6 +81,17 @@ def excerpt_table(index: FeatureIndex, token_set: TokenSet) -> pl.DataFrame:
             text = b"".join(data[i] for i in ids[found.start : found.stop])
             rows.append((latent, rank, *found[:3], found.value, text.decode("utf-8", errors="replace")))
     return pl.DataFrame(rows, schema=SCHEMA, orient="row")
+
+
+def interval_table(index: FeatureIndex, token_set: TokenSet) -> pl.DataFrame:
+    """All latents' random excerpts from equal intervals of (0, max |f|]; an interval may hold none."""
+    rows = []
+    for latent in range(index.n_latents):
+        groups = index.interval_examples(latent, N_INTERVALS, PER_INTERVAL)
+        for interval, (tokens, values) in enumerate(groups):
+            found = _around(token_set, tokens, values)
+            rows += [(latent, interval, rank, *excerpt) for rank, excerpt in enumerate(found)]
+    return pl.DataFrame(rows, schema=INTERVAL_SCHEMA, orient="row")
 
 
 def values_between(index: FeatureIndex, latent: int, start: int, stop: int) -> np.ndarray:

@@ -1,109 +1,34 @@
-"""Which factor of the world each latent follows, by AUROC, from a feature index alone.
+"""How well each latent tells each factor of the world apart, by AUROC, from a feature index alone.
 
-    AUROC = P(f(x) > f(y)) + P(f(x) = f(y)) / 2,  x a token with the factor, y one without
-
-A latent is zero nearly everywhere, and equal values share their mean rank: only its entries need sorting.
-With Z silent tokens, silent ones have rank (Z + 1)/2 and the r-th entry (from below) Z + r, so the rank sum
-of every factor is one sparse product [latent token] @ [token factor] (Mann–Whitney). The factor is chosen on
-one half of the documents and scored on the other. Only domains where every token is labelled count (world
-and gold chats): elsewhere a missing label is no absence.
+`saes.ranking` has the arithmetic. Only domains where every token is labelled count (world and gold chats):
+elsewhere a missing label is no absence.
 """
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import numpy as np
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Int
 from scipy.sparse import csc_matrix, csr_matrix
-from scipy.stats import rankdata
 
 from saes.index import FeatureIndex
 from workbench.tokens import TokenSet
 
 LABELLED = ("world", "chat")
-MIN_TOKENS = 20  # tokens with the factor, and without it, in each half
 
 
-class BestFactors(NamedTuple):
-    """For each latent the factor chosen on one half (-1: none) and its AUROC on the other (NaN: none)."""
-
-    factor: Int[np.ndarray, "latent"]
-    auroc: Float[np.ndarray, "latent"]
-
-
-def best_factors(index: FeatureIndex, token_set: TokenSet, seed: int = 0) -> BestFactors:
-    """The best factor of each latent of an index over `token_set`."""
-    half = _halves(token_set, seed)
-    chosen_on, scored_on = (half == h for h in (0, 1))
-    n_factors = len(token_set.factor_names)
-    none = BestFactors(np.full(index.n_latents, -1), np.full(index.n_latents, np.nan))
-    if n_factors == 0 or not chosen_on.any() or not scored_on.any():
-        return none
-    first = aurocs(index, _labels(token_set, n_factors), chosen_on)
-    second = aurocs(index, _labels(token_set, n_factors), scored_on)
-    first[np.isnan(second)] = np.nan
-    fires = np.diff(index.starts) > 0
-    first[~fires] = np.nan
-    known = ~np.isnan(first).all(axis=1)
-    factor = np.where(known, np.argmax(np.nan_to_num(first, nan=-1.0), axis=1), -1)
-    auroc = np.where(known, second[np.arange(len(factor)), factor], np.nan)
-    return BestFactors(factor, auroc)
-
-
-def _halves(token_set: TokenSet, seed: int) -> Int[np.ndarray, "token"]:
+def halves(token_set: TokenSet, seed: int) -> Int[np.ndarray, "token"]:
     """0 or 1 for tokens of labelled documents, at random by document; -1 elsewhere."""
     draw = np.random.default_rng(seed).integers(0, 2, token_set.documents.height)
     labelled = np.isin(token_set.domain, LABELLED)
     return np.where(labelled, draw, -1)[token_set.document]
 
 
-def _labels(token_set: TokenSet, n_factors: int) -> csr_matrix:
+def label_matrix(token_set: TokenSet, n_factors: int) -> csr_matrix:
     """Bool [token factor]."""
     pairs = token_set.factors
     ones = np.ones(pairs.height, np.float64)
     where = (pairs["token"].to_numpy(), pairs["factor"].to_numpy())
     return csr_matrix((ones, where), shape=(len(token_set), n_factors))
-
-
-def aurocs(
-    index: FeatureIndex, labels: csr_matrix, inside: Bool[np.ndarray, "token"]
-) -> Float[np.ndarray, "latent factor"]:
-    """AUROC of every latent for every factor over the tokens `inside`; NaN where a factor is too rare."""
-    rows = np.flatnonzero(inside)
-    place = np.full(len(inside), -1)
-    place[rows] = np.arange(len(rows))
-    labels = labels[rows]
-    ranks, silent = _ranks(index, place, len(rows))
-    positives = np.asarray(labels.sum(axis=0)).ravel()
-    negatives = len(rows) - positives
-    # rank sum = Σ over entries of (rank − silent rank) + positives · silent rank
-    silent_rank = (silent + 1) / 2
-    rank_sum = (ranks @ labels).toarray() + silent_rank[:, None] * positives
-    enough = (positives >= MIN_TOKENS) & (negatives >= MIN_TOKENS)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        found = (rank_sum - positives * (positives + 1) / 2) / (positives * negatives)
-    found[:, ~enough] = np.nan
-    return found
-
-
-def _ranks(
-    index: FeatureIndex, place: Int[np.ndarray, "token"], n: int
-) -> tuple[csr_matrix, Float[np.ndarray, "latent"]]:
-    """[latent token]: each entry's rank less the rank of the silent ones; and how many are silent."""
-    columns, data, starts = [], [], [0]
-    for latent in range(index.n_latents):
-        tokens, values = index.entries(latent)
-        here = place[tokens]
-        kept, values = here[here >= 0], values[here >= 0]
-        silent = n - len(kept)
-        columns.append(kept)
-        data.append(rankdata(values) + silent - (silent + 1) / 2)
-        starts.append(starts[-1] + len(kept))
-    matrix = csr_matrix(
-        (np.concatenate(data), np.concatenate(columns), np.array(starts)), shape=(index.n_latents, n)
-    )
-    return matrix, n - np.diff(starts).astype(float)
 
 
 def summed_by_token_id(index: FeatureIndex, ids: Int[np.ndarray, "token"], size: int) -> csr_matrix:

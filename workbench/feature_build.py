@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +10,7 @@ import numpy as np
 import polars as pl
 import torch
 from jaxtyping import Float
+from transformers import PreTrainedModel
 
 from saes import folder
 from saes.arrays import ActivationArrays, in_order
@@ -17,12 +18,17 @@ from saes.dictionary import Dictionary
 from saes.index import FeatureIndex
 from saes.metrics import Firing
 from workbench.checkpoint import Checkpoint
-from workbench.examples import excerpt_table
-from workbench.factor_scores import best_factors, summed_by_token_id
+from workbench.examples import excerpt_table, interval_table
+from workbench.factor_scores import summed_by_token_id
+from workbench.feature_parts import PARTS, neighbour_table, neuron_table, writer_columns, writer_table
 from workbench.features import DENSITY, N_LOGITS, SCHEMA, SHARE, read_table
+from workbench.followed_factors import followed
 from workbench.grow import Build
+from workbench.labels import label_columns
 from workbench.plan import activations_name
-from workbench.site import direct_logits
+from workbench.points import RESID_POST
+from workbench.site import direct_logits, with_fast_attention
+from workbench.source_shares import source_shares
 from workbench.tokens import TokenSet
 
 N_TOP_TOKENS = 8
@@ -39,40 +45,66 @@ def build(build: Build) -> Mapping[str, Any]:
         for key, artefact in build.parents.items()
         if key.startswith("activations/") and key != tokens_key
     }
-    own = [stored[activations_name(c, config.layer)] for c in config.checkpoints]
-    build.progress.start(5, "parts", label=f"features of {config.name}")
+    own = [stored[activations_name(c, config.layer, config.point)] for c in config.checkpoints]
+    build.progress.start(6, "parts", label=f"features of {config.name}")
     index = FeatureIndex.build(dictionary, ActivationArrays(own))
     index.save(build.draft.path / "index")
     build.progress.advance()
-    columns = activation_columns(index, token_set)
-    excerpt_table(index, token_set).write_parquet(build.draft.path / "examples.parquet")
-    build.progress.advance()
-    heads = _write_logits(build, dictionary, config.checkpoints)
-    build.progress.advance()
-    columns |= _promoted(heads[config.checkpoints[-1]], token_set.vocabulary)
-    columns |= factor_columns(index, token_set)
-    build.progress.advance()
-    columns |= norm_columns(dictionary)
+    columns = activation_columns(index, token_set) | norm_columns(dictionary)
     if dictionary.n_models == 1:
-        suffix = config.layer
-        named = {_checkpoint_of(name, suffix): path for name, path in stored.items()}
+        names = {activations_name(c, config.layer, config.point): c for c in build.plan.recipe.checkpoint_names}
+        named = {names[step]: path for step, path in stored.items()}
         columns |= densities_by_checkpoint(dictionary, index, named, config.checkpoints[0])
     else:
         columns |= densities_by_author(index, token_set, config.checkpoints)
+    build.progress.advance()
+    columns |= _write_parts(build, dictionary, index, token_set)
     table = pl.DataFrame(columns)
     table.cast(SCHEMA).write_parquet(build.draft.path / "table.parquet")  # type: ignore[arg-type]
     read_table(build.draft.path / "table.parquet")
     build.progress.advance()
+    scores = table["label_score"].drop_nulls()
     return {
         "latents": index.n_latents,
         "tokens": index.n_tokens,
         "alive": int((np.diff(index.starts) > 0).sum()),
         "factors_at_0.9": int((table["factor_auroc"].fill_nan(None) >= 0.9).sum()),
+        "labelled": int(table["label"].is_not_null().sum()),
+        "median_label_score": float(np.median(scores)) if len(scores) else None,
     }
 
 
-def _checkpoint_of(activations: str, layer: int | None) -> str:
-    return activations if layer is None else activations.removesuffix(f"-layer{layer}")
+def _write_parts(
+    build: Build, dictionary: Dictionary, index: FeatureIndex, token_set: TokenSet
+) -> dict[str, Any]:
+    """Write `examples` and the parts of `workbench.feature_parts`; return the table's columns of them."""
+    config = build.plan.recipe.dictionary(build.config["dictionary"])
+    path, names = build.draft.path, config.checkpoints
+    excerpts = excerpt_table(index, token_set)
+    excerpts.write_parquet(path / "examples.parquet")
+    parts = {
+        "intervals": interval_table(index, token_set),
+        "neighbours": neighbour_table(index, dictionary),
+        "factors": followed(index, token_set),
+        "sources": source_shares(index, token_set),
+    }
+    build.progress.advance()
+    first = Checkpoint.of(build.lab, names[0])
+    layer = first.default_layer if config.layer is None else config.layer
+    models = [(name, with_fast_attention(Checkpoint.of(build.lab, name).model())) for name in names]
+    heads = _write_logits(path, dictionary, models)
+    parts["neurons"] = neuron_table(models, layer, dictionary)
+    onto_stream = models if config.point == RESID_POST else []  # other points are no sum of writers
+    parts["writers"] = writer_table(onto_stream, layer, token_set, dictionary, excerpts)
+    build.progress.advance()
+    for part in PARTS:
+        parts[part].write_parquet(path / f"{part}.parquet")
+    columns = _promoted(heads[names[-1]], token_set.vocabulary)
+    columns |= factor_columns(parts["factors"], index.n_latents)
+    columns |= writer_columns(parts["writers"], names[-1], index.n_latents)
+    columns |= label_columns(index, token_set, heads[names[-1]][:, 0])
+    build.progress.advance()
+    return columns
 
 
 def activation_columns(index: FeatureIndex, token_set: TokenSet) -> dict[str, Any]:
@@ -102,14 +134,15 @@ def activation_columns(index: FeatureIndex, token_set: TokenSet) -> dict[str, An
     }
 
 
-def _write_logits(build: Build, dictionary: Dictionary, checkpoints: tuple[str, ...]) -> dict[str, np.ndarray]:
+def _write_logits(
+    path: Path, dictionary: Dictionary, models: Sequence[tuple[str, PreTrainedModel]]
+) -> dict[str, np.ndarray]:
     """Write ids and values of the tokens each decoder promotes and suppresses; return the ids by checkpoint."""
     heads = {}
-    for m, name in enumerate(checkpoints):
-        model = Checkpoint.of(build.lab, name).model()
+    for m, (name, model) in enumerate(models):
         ids, values = extreme_logits(direct_logits(model, dictionary.W_dec[:, m]))
-        np.save(build.draft.path / f"logits-{name}-ids.npy", ids, allow_pickle=False)
-        np.save(build.draft.path / f"logits-{name}-values.npy", values, allow_pickle=False)
+        np.save(path / f"logits-{name}-ids.npy", ids, allow_pickle=False)
+        np.save(path / f"logits-{name}-values.npy", values, allow_pickle=False)
         heads[name] = ids
     return heads
 
@@ -130,12 +163,16 @@ def _promoted(ids: np.ndarray, vocabulary: list[str]) -> dict[str, Any]:
     }
 
 
-def factor_columns(index: FeatureIndex, token_set: TokenSet) -> dict[str, Any]:
-    """The best factor and its AUROC on the other half of the documents."""
-    best, names = best_factors(index, token_set), token_set.factor_names
+def factor_columns(factors: pl.DataFrame, n_latents: int) -> dict[str, Any]:
+    """The best factor of each latent with its figures on the half of the documents that did not choose it."""
+    best = factors.filter(pl.col("rank") == 0)
+    every = pl.DataFrame({"latent": pl.Series(range(n_latents), dtype=pl.Int32)})
+    joined = every.join(best, on="latent", how="left", maintain_order="left")
     return {
-        "factor": [names[f] if f >= 0 else None for f in best.factor],
-        "factor_auroc": pl.Series(best.auroc).fill_nan(None),
+        "factor": joined["factor"],
+        "factor_auroc": joined["auroc"].fill_nan(None),
+        "factor_ap": joined["ap"],
+        "factor_f1": joined["f1"],
     }
 
 

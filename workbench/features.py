@@ -2,7 +2,8 @@
 
 `table.parquet` holds the rows, `index/` every activation over the held-out tokens sorted by latent,
 `examples.parquet` the strongest excerpts, `logits-<checkpoint>-{ids,values}.npy` what each latent's decoder
-promotes and suppresses. Opening reads two small tables; a dashboard reads slices of memory maps.
+promotes and suppresses, the files of `workbench.feature_parts` the rest of a dashboard. Opening reads two small
+tables; a dashboard reads slices of memory maps.
 """
 
 from __future__ import annotations
@@ -17,10 +18,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import polars as pl
 
+from workbench.annotations import Annotations
 from workbench.dashboard import Dashboard, make_dashboard
 from workbench.errors import Failure, Misuse
 from workbench.lab import Lab
 from workbench.plan import Plan, activations_name
+from workbench.points import RESID_POST, Site
 from workbench.tokens import TokenSet
 
 if TYPE_CHECKING:
@@ -41,8 +44,18 @@ SCHEMA: dict[str, Any] = {
     "top_tokens": pl.List(pl.String),
     "promoted": pl.List(pl.String),  # by the last of its checkpoints
     "suppressed": pl.List(pl.String),
-    "factor": pl.String,  # the world's factor it follows best, chosen on one half of the documents
-    "factor_auroc": pl.Float64,  # on the other half
+    "factor": pl.String,  # the world's factor it follows best (F1), chosen on one half of the documents
+    "factor_auroc": pl.Float64,  # on the other half, as the next two
+    "factor_ap": pl.Float64,
+    "factor_f1": pl.Float64,
+    "label": pl.String,  # a rule that predicts it (see `workbench.labels`); null where none does
+    "label_kind": pl.String,
+    "label_score": pl.Float64,  # correlation of rule and activation on the half that did not choose it
+    "label_null": pl.Float64,  # the best that a few other latents' labels reach on it
+    "label_f1": pl.Float64,
+    "label_balanced": pl.Float64,
+    "writer": pl.String,  # the component that adds most to it on its strongest tokens, in the last checkpoint
+    "writer_share": pl.Float32,
     "norm": pl.Float32,  # Σ_m ‖d^m‖ in normalised units
 }
 
@@ -57,6 +70,7 @@ class FeatureTable:
     layer: int | None
     family: str
     path: Path
+    point: str = RESID_POST
 
     @classmethod
     def of(cls, lab: Lab, name: str) -> FeatureTable:
@@ -64,7 +78,8 @@ class FeatureTable:
         plan = Plan.of(lab)
         config = plan.recipe.dictionary(name)
         path = lab.find("features", name).path
-        return cls(lab, name, config.checkpoints, config.layer, plan.family(config.checkpoints[0]), path)
+        family = plan.family(config.checkpoints[0])
+        return cls(lab, name, config.checkpoints, config.layer, family, path, config.point)
 
     @cached_property
     def table(self) -> pl.DataFrame:
@@ -77,10 +92,22 @@ class FeatureTable:
         return pl.read_parquet(self.path / "examples.parquet")
 
     @cached_property
+    def parts(self) -> dict[str, pl.DataFrame]:
+        """What dashboards show beyond the table, by name (see `workbench.feature_parts`)."""
+        from workbench.feature_parts import PARTS, read_part
+
+        return {name: read_part(self.path, name) for name in PARTS}
+
+    @cached_property
     def index(self) -> FeatureIndex:
         from saes.index import FeatureIndex
 
         return FeatureIndex.load(self.path / "index")
+
+    @cached_property
+    def annotations(self) -> Annotations:
+        """What people said of the latents; each question reads the disk anew."""
+        return Annotations.of(self.lab, self.name)
 
     @cached_property
     def token_set(self) -> TokenSet:
@@ -98,7 +125,7 @@ class FeatureTable:
         """`[token, model, d]` of the dictionary's own checkpoints on the held-out tokens."""
         from saes.arrays import ActivationArrays
 
-        names = [activations_name(c, self.layer) for c in self.checkpoints]
+        names = [activations_name(c, self.layer, self.point) for c in self.checkpoints]
         return ActivationArrays([self.lab.find("activations", n).path / "heldout.npy" for n in names])
 
     def row(self, latent: int) -> dict[str, Any]:
@@ -149,17 +176,17 @@ class FeatureTable:
         """
         import torch
 
-        from workbench.site import read_resid_post
+        from workbench.site import read_sites
         from workbench.tokenizer import encode
 
         with self._lock:
-            models, tokenizer, layer = self._readers
+            models, tokenizer, site = self._readers
             settings = self.token_set.settings
             ids = encode(tokenizer, [text], chat)[0].ids[1 : settings["n_ctx"]]
             if not ids:
                 raise Misuse("the text is empty: type at least one character")
             batch = torch.tensor([[settings["bos"], *ids]])
-            x = torch.stack([read_resid_post(model, layer, batch)[0, 1:] for model in models], dim=1)
+            x = torch.stack([read_sites(model, [site], batch)[site][0, 1:] for model in models], dim=1)
         return self._strongest(self.dictionary.encode(x).numpy(), ids)
 
     def _strongest(self, latents: np.ndarray, ids: Sequence[int]) -> pl.DataFrame:
@@ -187,11 +214,11 @@ class FeatureTable:
         return threading.Lock()  # reading a model puts a hook on it
 
     @cached_property
-    def _readers(self) -> tuple[list[Any], Any, int]:
-        """The models, their tokenizer and the layer that the dictionary reads."""
+    def _readers(self) -> tuple[list[Any], Any, Site]:
+        """The models, their tokenizer and the site that the dictionary reads."""
         checkpoints = self.lab.checkpoints(*self.checkpoints)
         layer = checkpoints[0].default_layer if self.layer is None else self.layer
-        return [c.model() for c in checkpoints], checkpoints[0].tokenizer(), layer
+        return [c.model() for c in checkpoints], checkpoints[0].tokenizer(), Site(layer, self.point)
 
 
 def read_table(path: Path) -> pl.DataFrame:

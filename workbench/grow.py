@@ -30,6 +30,7 @@ class Build:
     draft: Draft
     parents: Mapping[str, Artefact]
     progress: Progress
+    todo: Sequence[Step] = ()  # steps that this run builds after it
 
     @property
     def config(self) -> Mapping[str, Any]:
@@ -100,7 +101,7 @@ def grow(lab: Lab, only: Sequence[str] = (), quiet: bool = False) -> list[Artefa
         try:
             for position, step in enumerate(todo, start=1):
                 with progress.step(step.key, position, len(todo)):
-                    built.append(run_step(lab, plan, step, progress))
+                    built.append(run_step(lab, plan, step, progress, todo[position:]))
         except BaseException as error:
             message = str(error) if isinstance(error, MarbleError) else f"{type(error).__name__}: {error}"
             progress.finish("stopped" if isinstance(error, KeyboardInterrupt) else "failed", message)
@@ -109,8 +110,8 @@ def grow(lab: Lab, only: Sequence[str] = (), quiet: bool = False) -> list[Artefa
         return built
 
 
-def run_step(lab: Lab, plan: Plan, step: Step, progress: Progress) -> Artefact:
-    """Build one step whose parents are finished."""
+def run_step(lab: Lab, plan: Plan, step: Step, progress: Progress, todo: Sequence[Step] = ()) -> Artefact:
+    """Build one step whose parents are finished; `todo` are those that come after it."""
     parents = {}
     for key, id_ in step.parents.items():
         kind, name = key.split("/", 1)
@@ -121,7 +122,7 @@ def run_step(lab: Lab, plan: Plan, step: Step, progress: Progress) -> Artefact:
     module, function = step.builder.function.split(":")
     builder: BuilderFunction = getattr(importlib.import_module(module), function)
     with plain_disk_errors(draft.path), _quiet_libraries():
-        figures = builder(Build(lab, plan, step, draft, parents, progress))
+        figures = builder(Build(lab, plan, step, draft, parents, progress, todo))
         return draft.commit(figures, seed=step.config.get("seed"))
 
 

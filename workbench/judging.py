@@ -11,12 +11,13 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float
 
-from saes.arrays import Activations
+from saes.arrays import Activations, Part
 from workbench.checkpoint import Checkpoint
 from workbench.device import best_device
-from workbench.dictionaries import Part, split_rows
+from workbench.dictionaries import split_rows
 from workbench.dictionary_scores import SPLICED_TOKENS
 from workbench.grow import Build
+from workbench.points import Site
 from workbench.quality_scores import Judged, Row, Subject, judge, spliced_rows
 from workbench.site import with_fast_attention
 from workbench.tokens import TokenSet
@@ -54,7 +55,7 @@ def splice_all(
     subjects: Sequence[Subject],
     mean: Float[np.ndarray, "model d"],
     heldout: TokenSet,
-    layer: int,
+    site: Site,
 ) -> list[Row]:
     """CE scores and KL of the subjects that read the model, on the windows that all are spliced on."""
     windows = heldout.sample_windows(SPLICED_TOKENS, seed=0)
@@ -66,7 +67,7 @@ def splice_all(
         mean,
         heldout,
         windows,
-        layer,
+        site,
         lambda name: with_fast_attention(Checkpoint.of(build.lab, name).model(best_device())),
         build.progress.advance,
     )

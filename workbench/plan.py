@@ -14,8 +14,9 @@ from typing import Any, NamedTuple
 
 from workbench.errors import Misuse, unknown
 from workbench.lab import Artefact, Lab, artefact_id
+from workbench.points import RESID_POST
 from workbench.quality import artefact_name
-from workbench.recipe import STAGES, DictionaryConfig, Recipe, SweepConfig, read_recipe
+from workbench.recipe import STAGES, TRANSCODER, DictionaryConfig, Recipe, SweepConfig, read_recipe
 
 
 class Builder(NamedTuple):
@@ -28,14 +29,14 @@ class Builder(NamedTuple):
 BUILDERS: Mapping[str, Builder] = {
     "corpus": Builder("workbench.corpus:build", 2),
     "tokenizer": Builder("workbench.tokenizer:build", 1),
-    "base": Builder("workbench.base:build", 2),
+    "base": Builder("workbench.base:build", 3),
     "sft": Builder("workbench.sft:build", 2),
     "grpo": Builder("workbench.grpo:build", 2),
     "added": Builder("workbench.added:build", 1),
     "tokens": Builder("workbench.token_sets:build", 1),
     "activations": Builder("workbench.activations:build", 1),
     "dictionary": Builder("workbench.dictionaries:build", 1),
-    "features": Builder("workbench.feature_build:build", 1),
+    "features": Builder("workbench.feature_build:build", 2),
     "comparison": Builder("workbench.comparison:build", 1),
     "quality": Builder("workbench.quality_build:build", 1),
     "sweep": Builder("workbench.sweep_build:build", 1),
@@ -139,7 +140,9 @@ def plan(recipe: Recipe) -> Plan:
                 f"{used.name!r} reads {', '.join(used.checkpoints)}: make the lists equal"
             )
         parents = [f"checkpoint/{c}" for c in comparison.checkpoints]
-        parents += [f"activations/{activations_name(c, used.layer)}" for c in comparison.checkpoints]
+        parents += [
+            f"activations/{activations_name(c, used.layer, used.point)}" for c in comparison.checkpoints
+        ]
         parents += [f"dictionary/{used.name}", f"features/{used.name}", "corpus/text"]
         planner.add("comparison", comparison.name, "comparison", dataclasses.asdict(comparison), *parents)
     for name in recipe.evaluations:
@@ -149,34 +152,41 @@ def plan(recipe: Recipe) -> Plan:
     return result
 
 
-def activations_name(checkpoint: str, layer: int | None) -> str:
-    return checkpoint if layer is None else f"{checkpoint}-layer{layer}"
+def activations_name(checkpoint: str, layer: int | None, point: str = RESID_POST) -> str:
+    """The step that stores one checkpoint's activations at one site (the middle layer, if none is named)."""
+    place = "" if layer is None else f"-layer{layer}"
+    return f"{checkpoint}{place}" if point == RESID_POST else f"{checkpoint}{place}-{point}"
 
 
 def _add_dictionary(planner: _Planner, so_far: Plan, config: DictionaryConfig) -> None:
     """A dictionary with the tokens and activations it stands on, and its feature table."""
-    tokens, stored = _add_activations(
-        planner, so_far, f"dictionary {config.name!r}", config.checkpoints, config.layer
-    )
-    read = [f"activations/{activations_name(c, config.layer)}" for c in config.checkpoints]
-    planner.add("dictionary", config.name, "dictionary", dataclasses.asdict(config), tokens, *read)
+    recipe = so_far.recipe
+    family, tokens = _add_tokens(planner, so_far, config)
+    lineage = STAGES if family == "base" else config.checkpoints
+    read = [_add_activations(planner, recipe, config, c, config.point, tokens) for c in config.checkpoints]
+    seen = [_add_activations(planner, recipe, config, c, config.point, tokens) for c in lineage]
+    targets = [
+        _add_activations(planner, recipe, config, c, config.target, tokens)
+        for c in config.checkpoints
+        if config.target
+    ]
+    planner.add("dictionary", config.name, "dictionary", config.settings(), tokens, *read, *targets)
+    stored = dict.fromkeys((*read, *seen))
     checkpoints = [f"checkpoint/{c}" for c in config.checkpoints]
     parents = [f"dictionary/{config.name}", tokens, *stored, *checkpoints, "corpus/text"]
     planner.add("features", config.name, "features", {"dictionary": config.name}, *parents)
 
 
-def _add_activations(
-    planner: _Planner, so_far: Plan, reader: str, checkpoints: tuple[str, ...], layer: int | None
-) -> tuple[str, list[str]]:
-    """The tokens and activations that a dictionary of these checkpoints reads, with those of their lineage."""
+def _add_tokens(planner: _Planner, so_far: Plan, config: DictionaryConfig) -> tuple[str, str]:
+    """The family of the checkpoints that a dictionary reads, and the key of its tokens."""
     recipe = so_far.recipe
-    for checkpoint in checkpoints:
+    for checkpoint in config.checkpoints:
         if f"checkpoint/{checkpoint}" not in planner.steps:
             raise unknown("checkpoint", checkpoint, recipe.checkpoint_names)
-    families = {so_far.family(c) for c in checkpoints}
+    families = {so_far.family(c) for c in config.checkpoints}
     if len(families) > 1:
         raise Misuse(
-            f"{reader} spans {', '.join(checkpoints)}, which do not descend from one "
+            f"dictionary {config.name!r} spans {', '.join(config.checkpoints)}, which do not descend from one "
             "checkpoint: give them one root with `add --parent`, or train an SAE on each"
         )
     family = families.pop()
@@ -186,31 +196,39 @@ def _add_activations(
         settings = {"family": family, "rollouts_of": own, **dataclasses.asdict(recipe.activations)}
         parents = ["corpus/text", "tokenizer/bpe", *(f"checkpoint/{c}" for c in own)]
         planner.add("activations", f"tokens-{family}", "tokens", settings, *parents)
-    lineage = STAGES if family == "base" else checkpoints
-    for checkpoint in dict.fromkeys((*checkpoints, *lineage)):
-        name = activations_name(checkpoint, layer)
-        if f"activations/{name}" not in planner.steps:
-            settings = {"layer": layer, "dtype": recipe.activations.dtype}
-            planner.add("activations", name, "activations", settings, tokens, f"checkpoint/{checkpoint}")
-    names = dict.fromkeys((*checkpoints, *lineage))
-    return tokens, [f"activations/{activations_name(c, layer)}" for c in names]
+    return family, tokens
+
+
+def _add_activations(
+    planner: _Planner, recipe: Recipe, config: DictionaryConfig, checkpoint: str, point: str, tokens: str
+) -> str:
+    """The key of the activations that a dictionary wants of a checkpoint at a point of its layer."""
+    name = activations_name(checkpoint, config.layer, point)
+    if f"activations/{name}" not in planner.steps:
+        settings = {"layer": config.layer, "dtype": recipe.activations.dtype}
+        if point != RESID_POST:
+            settings["point"] = point
+        planner.add("activations", name, "activations", settings, tokens, f"checkpoint/{checkpoint}")
+    return f"activations/{name}"
 
 
 def _add_quality(planner: _Planner, so_far: Plan, config: DictionaryConfig) -> None:
     """The quality of a dictionary beside its controls; one of them reads the model before its first step."""
-    tokens = f"activations/tokens-{so_far.family(config.checkpoints[0])}"
-    read = [f"activations/{activations_name(c, config.layer)}" for c in config.checkpoints]
-    models = dict.fromkeys((*config.checkpoints, so_far.family(config.checkpoints[0])))
-    parents = [f"dictionary/{config.name}", tokens, *read, *(f"checkpoint/{c}" for c in models)]
+    if config.kind == TRANSCODER:  # its controls would have to write what another module reads
+        return
+    family = so_far.family(config.checkpoints[0])
+    read = [f"activations/{activations_name(c, config.layer, config.point)}" for c in config.checkpoints]
+    models = [f"checkpoint/{c}" for c in dict.fromkeys((*config.checkpoints, family))]
+    parents = [f"dictionary/{config.name}", f"activations/tokens-{family}", *read, *models]
     planner.add("evaluation", artefact_name(config.name), "quality", {"dictionary": config.name}, *parents)
 
 
 def _add_sweep(planner: _Planner, so_far: Plan, config: SweepConfig) -> None:
     """A sweep with the tokens and activations it stands on."""
-    read = (config.checkpoint,)
-    tokens, _ = _add_activations(planner, so_far, f"sweep {config.name!r}", read, config.layer)
-    own = f"activations/{activations_name(config.checkpoint, config.layer)}"
-    parents = [tokens, own, f"checkpoint/{config.checkpoint}"]
+    like = DictionaryConfig(config.name, (config.checkpoint,), layer=config.layer)
+    _, tokens = _add_tokens(planner, so_far, like)
+    read = _add_activations(planner, so_far.recipe, like, config.checkpoint, RESID_POST, tokens)
+    parents = [tokens, read, f"checkpoint/{config.checkpoint}"]
     planner.add("evaluation", config.name, "sweep", dataclasses.asdict(config), *parents)
 
 

@@ -56,7 +56,7 @@ def artefact_name(dictionary: str) -> str:
 
 
 def binned(values: Mapping[str, np.ndarray], bins: int) -> pl.DataFrame:
-    """control, edge, share: shares of a control's values in equal bins from 0 to 1; negative ones count as 0."""
+    """control, edge, share: shares of values in equal bins from 0 to 1; negative ones count as 0."""
     import numpy as np
     import polars as pl
 

@@ -29,6 +29,7 @@ from workbench.dictionaries import dictionary_sentences, open_dictionary, train_
 from workbench.grow import Build
 from workbench.judging import Source, divided, judge_all, splice_all
 from workbench.plan import activations_name
+from workbench.points import Site
 from workbench.quality_scores import Judged, Row, Subject, heldout_rows, stability
 from workbench.recipe import DictionaryConfig
 from workbench.tokens import SETS, TokenSet
@@ -52,8 +53,9 @@ def build(build: Build) -> Mapping[str, Any]:
     config = build.plan.recipe.dictionary(build.config["dictionary"])
     tokens = next(key for key in build.parents if key.startswith("activations/tokens-"))
     sets = {name: TokenSet(build.parents[tokens].path, name) for name in SETS}
-    sources = [build.parents[f"activations/{activations_name(c, config.layer)}"] for c in config.checkpoints]
-    layer = sources[0].figures["layer"]
+    names = [f"activations/{activations_name(c, config.layer, config.point)}" for c in config.checkpoints]
+    sources = [build.parents[name] for name in names]
+    site = Site(sources[0].figures["layer"], config.point)
     with dictionary_sentences(config.name):
         arrays = {name: ActivationArrays([s.path / f"{name}.npy" for s in sources]) for name in sets}
         real = divided(arrays, sets)
@@ -61,10 +63,10 @@ def build(build: Build) -> Mapping[str, Any]:
         subject = Subject(quality.DICTIONARY, own, real.heldout, True)
         first = judge_all(build, config.name, [subject], sets["heldout"])
         k = max(1, round(first[0].counted.l0().value))
-        made = _controls(build, config, real, sets, layer, k)
+        made = _controls(build, config, real, sets, site, k)
         judged = first + judge_all(build, config.name, made.subjects, sets["heldout"])
         rows = [row for each in judged for row in heldout_rows(each, own.d)]
-        rows += splice_all(build, config.name, [subject, *made.subjects], made.mean, sets["heldout"], layer)
+        rows += splice_all(build, config.name, [subject, *made.subjects], made.mean, sets["heldout"], site)
         build.progress.start(OTHER_SEEDS, "seeds", label=f"match {config.name}")
         between = stability(judged[0], _seeds(judged), build.progress.advance)
     _write(build.draft.path, judged, rows)
@@ -80,7 +82,7 @@ def build(build: Build) -> Mapping[str, Any]:
 
 
 def _controls(
-    build: Build, config: DictionaryConfig, real: Source, sets: Mapping[str, TokenSet], layer: int, k: int
+    build: Build, config: DictionaryConfig, real: Source, sets: Mapping[str, TokenSet], site: Site, k: int
 ) -> Made:
     """Everything that stands beside the dictionary."""
     names, settings, missing = config.checkpoints, train_settings(config), {}
@@ -113,7 +115,7 @@ def _controls(
         missing[quality.UNTRAINED] = f"{names[0]} has no snapshot of step 0"
     else:
         place = build.draft.path / "resume" / "activations"
-        before = divided(untrained_activations(build, address, layer, sets, place), sets)
+        before = divided(untrained_activations(build, address, site, sets, place), sets)
         (random_model,) = _trained(build, quality.UNTRAINED, [settings], before, names)
         subjects.append(Subject(quality.UNTRAINED, random_model, before.heldout, False))
     device = best_device()

@@ -18,6 +18,7 @@ from saes.metrics import nearest_cosine
 from saes.stability import BOUNDS, Matching, match, mean_cosines, random_matching
 from workbench.dictionary_scores import MEAN, ZERO, reconstruction
 from workbench.intervals import ratio_interval
+from workbench.points import Site
 from workbench.quality import BY_CHANCE, SEEDS
 from workbench.splice import Replacement, SplicedNats, spliced_nats
 from workbench.tokens import TokenSet
@@ -83,7 +84,7 @@ def spliced_rows(
     mean: Float[np.ndarray, "model d"],
     token_set: TokenSet,
     windows: np.ndarray,
-    layer: int,
+    site: Site,
     load: Callable[[str], PreTrainedModel],
     report: Callable[[int], None] = lambda n: None,
 ) -> list[Row]:
@@ -96,7 +97,7 @@ def spliced_rows(
             MEAN: _always(torch.from_numpy(mean[m])),
         } | {s.name: reconstruction(s.dictionary, s.heldout, m) for s in read}
         counted = ~np.asarray(token_set.special)
-        found = spliced_nats(load(checkpoint), layer, token_set, windows, variants, report, counted)
+        found = spliced_nats(load(checkpoint), site, token_set, windows, variants, report, counted=counted)
         for subject in read:
             rows += _spliced(found, subject.name, checkpoint)
     return rows

@@ -17,9 +17,12 @@ from typing import Any
 from workbench.disk import plain_disk_errors
 from workbench.errors import Misuse, unknown
 from workbench.lab import checked_name
+from workbench.points import RESID_POST
 
 PRESETS = Path(__file__).parent / "presets"
 STAGES = ("base", "sft", "grpo")
+TRANSCODER = "transcoder"
+LATER = types.MappingProxyType({"later": True})  # marks settings that older recipes and ids do not have
 
 
 @dataclasses.dataclass(frozen=True)
@@ -118,10 +121,23 @@ class DictionaryConfig:
     batch_size: int = 2_048
     lr: float = 2e-3
     seed: int = 0
+    point: str = dataclasses.field(default=RESID_POST, metadata=LATER)  # of the layer: `workbench.points`
+    target: str = dataclasses.field(default="", metadata=LATER)  # a transcoder's: the point that it writes at
+    skip: bool = dataclasses.field(
+        default=False, metadata=LATER
+    )  # a transcoder's linear path beside its latents
 
     @property
     def kind(self) -> str:
+        if self.target:
+            return TRANSCODER
         return "sae" if len(self.checkpoints) == 1 else "crosscoder"
+
+    def settings(self) -> dict[str, Any]:
+        """What the dictionary's id is made of; settings that came later count only where they are set."""
+        given = dataclasses.asdict(self)
+        unset = {f.name for f in dataclasses.fields(self) if f.metadata == LATER and given[f.name] == f.default}
+        return {name: value for name, value in given.items() if name not in unset}
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,13 +1,14 @@
-"""The residual stream after one layer (`blocks.L.hook_resid_post`) of any Hugging Face decoder: read it, stop
-there, or put something else in its place; and what stands above it: final norm and unembedding.
+"""What stands at a site of any Hugging Face decoder (`workbench.points` names them): read it, stop there, or
+put something else in its place; and what stands above: final norm and unembedding.
 
-Plain forward hooks on the decoder layer; the model is the same object before and after.
+Plain forward hooks on the decoder layer and its MLP; the model is the same object before and after.
 """
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int
@@ -15,15 +16,14 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from workbench.errors import Misuse
+from workbench.points import MLP_IN, MLP_OUT, RESID_POST, Site
 
 Residual = Float[Tensor, "window position d"]
+MLPS = ("mlp", "feed_forward", "block_sparse_moe")  # what families call a layer's MLP
 
 
 class _ReachedError(Exception):
-    """Carries the residual stream out of a forward pass that need not go on."""
-
-    def __init__(self, residual: Tensor) -> None:
-        self.residual = residual
+    """Ends a forward pass that need not go on."""
 
 
 def decoder_layers(model: PreTrainedModel) -> nn.ModuleList:
@@ -46,8 +46,8 @@ def with_fast_attention(model: PreTrainedModel) -> PreTrainedModel:
 
 
 def hook_name(layer: int) -> str:
-    """The site's name in TransformerLens."""
-    return f"blocks.{layer}.hook_resid_post"
+    """The name of a layer's residual stream in TransformerLens."""
+    return Site(layer).name
 
 
 def checked_layer(model: PreTrainedModel, layer: int) -> nn.Module:
@@ -58,24 +58,95 @@ def checked_layer(model: PreTrainedModel, layer: int) -> nn.Module:
     return layers[layer]
 
 
-def read_resid_post(model: PreTrainedModel, layer: int, ids: Int[Tensor, "window position"]) -> Residual:
-    """The residual stream after `layer`; what lies above it is not computed.
+def site_module(model: PreTrainedModel, site: Site) -> nn.Module:
+    """The module whose input (mlp_in) or output (mlp_out, resid_post) stands at the site."""
+    layer = checked_layer(model, site.layer)
+    if site.point == RESID_POST:
+        return layer
+    for name in MLPS:
+        if isinstance(mlp := getattr(layer, name, None), nn.Module):
+            return mlp
+    raise Misuse(
+        f"{type(model).__name__} has no {site.name}: its layers have no MLP module of their own; "
+        "only blocks.L.hook_resid_post can be read"
+    )
+
+
+def read_sites(
+    model: PreTrainedModel, sites: Sequence[Site], ids: Int[Tensor, "window position"]
+) -> dict[Site, Residual]:
+    """What stands at each site, from one forward pass; nothing is computed above the deepest.
 
     Windows of unequal length are padded on the right: no real token attends to what comes after it.
     """
+    found: dict[Site, Tensor] = {}
+    deepest = max(sites, key=lambda site: site.order)
 
-    def stop(module: nn.Module, inputs: object, output: Tensor | tuple[Tensor, ...]) -> None:
-        raise _ReachedError(output if isinstance(output, Tensor) else output[0])
+    def keep(site: Site, value: Tensor) -> None:
+        found[site] = value
+        if site == deepest:
+            raise _ReachedError
 
-    handle = checked_layer(model, layer).register_forward_hook(stop)
-    try:
-        with torch.inference_mode():
+    with contextlib.ExitStack() as hooks:
+        for site in dict.fromkeys(sites):
+            hooks.enter_context(_watched(model, site, keep))
+        with torch.inference_mode(), contextlib.suppress(_ReachedError):
             model(input_ids=ids, use_cache=False)
-    except _ReachedError as reached:
-        return reached.residual
+    if len(found) < len(set(sites)):
+        raise RuntimeError(f"{type(model).__name__} never ran {deepest.name}")
+    return found
+
+
+@contextlib.contextmanager
+def _watched(model: PreTrainedModel, site: Site, keep: Callable[[Site, Tensor], None]) -> Iterator[None]:
+    """Inside, `keep` is given what stands at the site whenever it is computed."""
+    module = site_module(model, site)
+
+    def before(module: nn.Module, inputs: tuple[Any, ...]) -> None:
+        keep(site, inputs[0])
+
+    def after(module: nn.Module, inputs: object, output: Tensor | tuple[Tensor, ...]) -> None:
+        keep(site, _first(output))
+
+    at_input = site.point == MLP_IN
+    handle = module.register_forward_pre_hook(before) if at_input else module.register_forward_hook(after)
+    try:
+        yield
     finally:
         handle.remove()
-    raise RuntimeError(f"layer {layer} of {type(model).__name__} was never run")
+
+
+def read_resid_post(model: PreTrainedModel, layer: int, ids: Int[Tensor, "window position"]) -> Residual:
+    """The residual stream after `layer`; what lies above it is not computed."""
+    return read_sites(model, [Site(layer)], ids)[Site(layer)]
+
+
+@contextlib.contextmanager
+def replaced(model: PreTrainedModel, site: Site, replace: Callable[[Tensor, Tensor], Tensor]) -> Iterator[None]:
+    """Inside, `replace(read, written)` stands at the site for everything above: `written` is what stood there,
+    `read` what the site's module was given (for mlp_out, the MLP's input; for mlp_in both are the same)."""
+    module = site_module(model, site)
+
+    def before(module: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
+        return (replace(inputs[0], inputs[0]), *inputs[1:])
+
+    def after(
+        module: nn.Module, inputs: tuple[Any, ...], output: Tensor | tuple[Tensor, ...]
+    ) -> Tensor | tuple[Tensor, ...]:
+        read = inputs[0] if site.point == MLP_OUT else _first(output)
+        changed = replace(read, _first(output))
+        return changed if isinstance(output, Tensor) else (changed, *output[1:])
+
+    at_input = site.point == MLP_IN
+    handle = module.register_forward_pre_hook(before) if at_input else module.register_forward_hook(after)
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
+def _first(output: Tensor | tuple[Tensor, ...]) -> Tensor:
+    return output if isinstance(output, Tensor) else output[0]
 
 
 @contextlib.contextmanager
@@ -83,19 +154,8 @@ def replaced_resid_post(
     model: PreTrainedModel, layer: int, replace: Callable[[Tensor], Tensor]
 ) -> Iterator[None]:
     """Inside, the residual stream after `layer` is `replace(residual)` for everything above."""
-
-    def swap(
-        module: nn.Module, inputs: object, output: Tensor | tuple[Tensor, ...]
-    ) -> Tensor | tuple[Tensor, ...]:
-        if isinstance(output, Tensor):
-            return replace(output)
-        return (replace(output[0]), *output[1:])
-
-    handle = checked_layer(model, layer).register_forward_hook(swap)
-    try:
+    with replaced(model, Site(layer), lambda read, written: replace(written)):
         yield
-    finally:
-        handle.remove()
 
 
 def final_norm(model: PreTrainedModel) -> nn.Module:

@@ -1,9 +1,10 @@
-"""Cross-entropy of a model whose residual stream is replaced at one site: what a dictionary leaves of it.
+"""Cross-entropy of a model whose activations are replaced at one site: what a dictionary leaves of it.
 
     CE score = (CE_zero − CE_spliced) / (CE_zero − CE_clean)
 
-At every position but BOS the residual stream gives way to its reconstruction (or to zero, or to the mean);
-the rest of the forward pass is the model's own. Nats are summed by document and divided once.
+At every position but BOS what stands at the site gives way to its reconstruction (or to zero, or to the mean);
+a transcoder makes the MLP's output from the MLP's input. The rest of the forward pass is the model's own. Nats
+are summed by document and divided once.
 """
 
 from __future__ import annotations
@@ -19,13 +20,14 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from workbench.intervals import Interval, quantiles, ratio_interval, resampled_sums
-from workbench.site import replaced_resid_post
+from workbench.points import Site
+from workbench.site import replaced
 from workbench.tokens import TokenSet, WindowBatch
 
 CLEAN = "clean"
 LOGIT_NUMBERS = 2**22  # logits held at once
 
-# From the stream at real tokens `[token d]` and their rows in the token set to what takes its place.
+# From what is read at real tokens `[token d]` and their rows in the token set to what stands at the site then.
 Replacement = Callable[[Tensor, np.ndarray], Tensor]
 
 
@@ -68,17 +70,21 @@ def tokens_per_batch(model: PreTrainedModel) -> int:
 
 def spliced_nats(
     model: PreTrainedModel,
-    layer: int,
+    site: Site | int,
     token_set: TokenSet,
     windows: np.ndarray,
     variants: Mapping[str, Replacement],
     report: Callable[[int], None] = lambda n: None,
+    from_input: bool = False,
     counted: Bool[np.ndarray, "token"] | None = None,
 ) -> SplicedNats:
     """Run the windows clean and with each replacement; `report` is told the tokens done.
 
-    The stream is replaced at every token; only the predictions of those `counted` (all by default) are summed.
+    A number is the layer whose resid_post is replaced. Replacements are given what stands at the site, or
+    `from_input` what the site's module reads (the MLP's input, where its output is replaced). They are put at
+    every token; only the predictions of those `counted` (all by default) are summed.
     """
+    site = Site(site) if isinstance(site, int) else site
     names = (CLEAN, *variants)
     chosen = np.unique(np.asarray(token_set.document)[token_set.starts[windows]])
     nats, kl = (np.zeros((len(names), len(chosen))) for _ in range(2))
@@ -90,7 +96,7 @@ def spliced_nats(
         n_tokens += np.bincount(where, weight, minlength=len(chosen))
         clean = log_probabilities(model, batch)
         for i, name in enumerate(names):
-            log_p = clean if name == CLEAN else _spliced(model, layer, batch, variants[name])
+            log_p = clean if name == CLEAN else _spliced(model, site, batch, variants[name], from_input)
             loss = next_token_nats(log_p, batch)
             apart = (clean.exp() * (clean - log_p)).sum(-1).double().cpu().numpy()
             nats[i] += np.bincount(where, loss * weight, minlength=len(chosen))
@@ -113,14 +119,16 @@ def next_token_nats(log_p: Float[Tensor, "token vocab"], batch: WindowBatch) -> 
     return F.nll_loss(log_p, targets, reduction="none").double().cpu().numpy()
 
 
-def _spliced(model: PreTrainedModel, layer: int, batch: WindowBatch, replacement: Replacement) -> Tensor:
+def _spliced(
+    model: PreTrainedModel, site: Site, batch: WindowBatch, replacement: Replacement, from_input: bool
+) -> Tensor:
     real = torch.from_numpy(batch.real).to(model.device)
     rows = batch.rows[batch.real]
 
-    def replace(residual: Tensor) -> Tensor:
-        changed = residual.clone()
-        changed[:, 1:][real] = replacement(residual[:, 1:][real].float(), rows).to(residual)
+    def replace(read: Tensor, written: Tensor) -> Tensor:
+        changed, given = written.clone(), read if from_input else written
+        changed[:, 1:][real] = replacement(given[:, 1:][real].float(), rows).to(written)
         return changed
 
-    with replaced_resid_post(model, layer, replace):
+    with replaced(model, site, replace):
         return log_probabilities(model, batch)

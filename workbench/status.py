@@ -41,7 +41,9 @@ _DICTIONARY_METRICS = ("l0", "fvu", "dead_share", "ce_score", "pca_fvu", "pca_ce
 
 def _dictionary(artefact: Artefact) -> dict[str, Any]:
     figures = artefact.figures
-    about = {key: figures[key] for key in ("kind", "arch", "site", "d_sae", "k")}
+    about = {
+        key: figures[key] for key in ("kind", "arch", "site", "target_site", "d_sae", "k") if key in figures
+    }
     metrics = {key: figures[key] for key in _DICTIONARY_METRICS}
     return {**about, "checkpoints": artefact.config["checkpoints"], "metrics": metrics}
 

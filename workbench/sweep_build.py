@@ -23,6 +23,7 @@ from workbench.dictionaries import STATE_EVERY, dictionary_sentences, train_toge
 from workbench.grow import Build
 from workbench.judging import Source, divided, judge_all, splice_all
 from workbench.plan import activations_name
+from workbench.points import Site
 from workbench.quality_scores import Row, Subject, heldout_rows
 from workbench.recipe import SweepConfig
 from workbench.sweeps import PCA, PLAIN, WITH_INTERVAL
@@ -97,7 +98,7 @@ def _rows(
     judged = judge_all(build, config.name, subjects, heldout)
     rows = [row for each in judged for row in heldout_rows(each, real.d_model)]
     stored = build.parents[f"activations/{activations_name(config.checkpoint, config.layer)}"]
-    return rows + splice_all(build, config.name, subjects, mean, heldout, stored.figures["layer"])
+    return rows + splice_all(build, config.name, subjects, mean, heldout, Site(stored.figures["layer"]))
 
 
 def wide(about: Mapping[str, Row], rows: Sequence[Row]) -> pl.DataFrame:

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from workbench.errors import Failure, Misuse, unknown
 from workbench.lab import Lab, canonical, checked_name
 from workbench.plan import Plan, plan
+from workbench.points import parse_site
 from workbench.recipe import Recipe, SweepConfig, read_recipe, write_recipe
 
 if TYPE_CHECKING:
@@ -98,7 +99,7 @@ def request_sweep(
 
     Steps, batch, learning rate and seed are those of the recipe's first dictionary on the checkpoint, if any.
     """
-    from workbench.dictionary_requests import ARCHITECTURES, check_layer
+    from workbench.dictionary_requests import ARCHITECTURES, known_checkpoint
 
     for arch in archs:
         if arch not in ARCHITECTURES:
@@ -109,9 +110,9 @@ def request_sweep(
         raise Misuse(f"width {min(widths)} with k {max(ks)} cannot be: k lies between 1 and the smallest width")
     with lab.writing("sweep"):
         recipe = read_recipe(lab.path / "recipe.toml")
-        if checkpoint not in recipe.checkpoint_names:
-            raise unknown("checkpoint", checkpoint, recipe.checkpoint_names)
-        check_layer(lab, checkpoint, layer)
+        n_layers = known_checkpoint(lab, checkpoint).n_layers
+        if layer is not None:
+            parse_site(str(layer), n_layers)
         config = _like_a_dictionary(recipe, checkpoint)
         grid = tuple(dict.fromkeys(archs)), tuple(sorted(set(widths))), tuple(sorted(set(ks)))
         config = dataclasses.replace(config, archs=grid[0], widths=grid[1], ks=grid[2], layer=layer)
@@ -130,7 +131,7 @@ def request_sweep(
 
 def _like_a_dictionary(recipe: Recipe, checkpoint: str) -> SweepConfig:
     """A sweep trained as the recipe's first dictionary on the checkpoint is."""
-    model = next((d for d in recipe.dictionaries if d.checkpoints == (checkpoint,)), None)
+    model = next((d for d in recipe.dictionaries if d.kind == "sae" and d.checkpoints == (checkpoint,)), None)
     if model is None:
         return SweepConfig("", checkpoint)
     return SweepConfig(

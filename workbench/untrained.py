@@ -10,10 +10,11 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from saes.arrays import ActivationArrays
-from workbench.activations import harvest
 from workbench.checkpoint import Checkpoint
 from workbench.device import best_device
 from workbench.grow import Build
+from workbench.harvest import Target, harvest
+from workbench.points import Site
 from workbench.site import with_fast_attention
 from workbench.tokens import TokenSet
 
@@ -25,9 +26,9 @@ def untrained_address(build: Build, checkpoint: str) -> str | None:
 
 
 def untrained_activations(
-    build: Build, address: str, layer: int, sets: Mapping[str, TokenSet], folder: Path
+    build: Build, address: str, site: Site, sets: Mapping[str, TokenSet], folder: Path
 ) -> dict[str, ActivationArrays]:
-    """`resid_post` of the model at `address` for every token of the sets, harvested into `folder`."""
+    """What stands at the site of the model at `address` for every token of the sets, kept in `folder`."""
     folder.mkdir(parents=True, exist_ok=True)
     model = with_fast_attention(Checkpoint.of(build.lab, address).model(best_device()))
     windows = sum(len(s.starts) for s in sets.values())
@@ -35,7 +36,8 @@ def untrained_activations(
     arrays = {}
     for name, token_set in sets.items():
         path = folder / f"{name}.npy"
-        for n in harvest(model, layer, token_set, path, "float32", folder / f"{name}.json"):
+        target = Target(site, path, folder / f"{name}.json")
+        for n in harvest(model, [target], token_set, "float32"):
             build.progress.advance(n)
         arrays[name] = ActivationArrays([path])
     return arrays

@@ -1,49 +1,53 @@
-"""All latents of a dictionary: search, table, and how often each fires."""
+"""All latents of a dictionary as a table: those that search and filters leave, in the order asked for."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import plotly.graph_objects as go
 import polars as pl
 import streamlit as st
 
-from pages.components import charts, frame, show, theme
+from pages.components import export, frame, latent_filters, store, theme
+from workbench.lab import Lab
 
 if TYPE_CHECKING:
     from workbench.features import FeatureTable
 
-IN_EXAMPLES, IN_FACTOR, FIRES_ON = "texts it fires on", "its factor", "what fires on this text"
 CLOSELY = 0.98  # AUROC
 DENSE = 0.05  # share of tokens above which a latent says little about any of them
-COLUMNS = ("latent", "top_tokens", "density", "max_activation", "factor", "factor_auroc", "promoted")
+SHOWN = 500  # rows that the browser is sent; the order says which
+COLUMNS = ("top_tokens", "density", "max_activation", "factor", "factor_auroc", "promoted")
+SELDOM = ("label", "fires_with", "on", "hits", "change")  # where there are any, they come first
 
 
-def view(table: FeatureTable, colour: str) -> int:
-    """Search and table at the left, densities at the right; the chosen latent's number."""
-    left, right = st.columns([3, 2], gap="large")
-    default = telling(table.table)
+def view(lab: Lab, table: FeatureTable) -> int:
+    """Search, filters, table, and the choice of a latent: its number."""
+    asked = latent_filters.view(table)
+    found = store.searcher(lab, table.name).find(asked.query, asked.fires_on(lab, table))
+    _said(len(found), table.table.height, asked)
+    if len(found):
+        _table(_columns(found, asked), table.name)
+    left, right = st.columns([3, 2], vertical_alignment="bottom")
     with left:
-        found = _search(table)
-        _table(found, table.name)
         chosen = st.number_input(
             "Latent (or choose a row, or click a point)",
             0,
             table.table.height - 1,
-            default,
+            telling(table.table),
             key="latent",
             bind="query-params",
             width=300,
         )
     with right:
-        frame.caption(
-            f"How often each of the {table.table.height:,} latents fires, from the commonest to the rarest. "
-            "Click one to see it."
-        )
-        ranked = table.table.sort("density", descending=True).select("latent", "density", "top_token")
-        picture = _densities(ranked, int(chosen), colour)
-        show.clickable(picture, "densities", f"density of every latent of {table.name}", ranked, "latent")
+        export.listed(table.name, found)
     return int(chosen)
+
+
+def colour_of(table: FeatureTable) -> str:
+    """The colour of the checkpoint that a dictionary reads; the accent where it reads several."""
+    if len(table.checkpoints) > 1:
+        return theme.palette().accent
+    return theme.colours(table.checkpoints)[table.checkpoints[0]]
 
 
 def telling(latents: pl.DataFrame) -> int:
@@ -64,34 +68,25 @@ def most_frequent(*pools: pl.DataFrame) -> int:
     return int(pool.sort("density", descending=True)["latent"][0])
 
 
-def _search(table: FeatureTable) -> pl.DataFrame:
-    text = st.text_input("Search", "", key="find", bind="query-params", placeholder="a word, a factor, a text")
-    place = st.segmented_control(
-        "Search in",
-        [IN_EXAMPLES, IN_FACTOR, FIRES_ON],
-        default=IN_EXAMPLES,
-        required=True,
-        key="where",
-        bind="query-params",
-        label_visibility="collapsed",
-        wrap=True,
-    )
-    if not text:
-        return table.table
-    if place == IN_FACTOR:
-        return table.table.filter(pl.col("factor").str.to_lowercase().str.contains(text.lower(), literal=True))
-    if place == FIRES_ON:
-        fires = table.fires_on(text).select("latent", fires_with="value", on="token")
-        return fires.join(table.table, on="latent", how="left", maintain_order="left")
-    return table.search(text)
-
-
-def _table(found: pl.DataFrame, name: str) -> None:
-    if not len(found):
-        frame.caption("No latent matches: try another word, or search in another place.")
+def _said(n: int, of: int, asked: latent_filters.Asked) -> None:
+    """How many there are, and how many of them the table holds."""
+    if not n:
+        frame.caption("No latent matches: try another word, search in another place, or loosen a filter.")
         return
-    extra = [c for c in ("fires_with", "on", "hits") if c in found.columns]
-    shown = found.select("latent", *extra, *COLUMNS[1:])
+    what = f"{n:,} of {of:,} latents" if asked.narrows else f"All {of:,} latents"
+    why = f" for “{asked.text}”" if asked.text else ""
+    cut = f", the first {SHOWN:,} of them here; the filters and the order reach the rest" if n > SHOWN else ""
+    frame.caption(f"{what}{why}{cut}.")
+
+
+def _columns(found: pl.DataFrame, asked: latent_filters.Asked) -> pl.DataFrame:
+    """What the table shows of the first rows."""
+    compared = [f"density_{name}" for name in asked.query.change or ()]
+    first = [c for c in SELDOM if c in found.columns]
+    return found.head(SHOWN).select("latent", *first, *compared, *COLUMNS)
+
+
+def _table(shown: pl.DataFrame, name: str) -> None:
     key = f"table-{name}"
 
     def choose() -> None:
@@ -99,6 +94,11 @@ def _table(found: pl.DataFrame, name: str) -> None:
         if rows:
             st.session_state["latent"] = int(shown["latent"][rows[0]])
 
+    compared = {
+        c: st.column_config.NumberColumn(c.replace("density_", "in "), format="percent", width=72)
+        for c in shown.columns
+        if c.startswith("density_")
+    }
     st.dataframe(
         shown,
         key=key,
@@ -109,9 +109,12 @@ def _table(found: pl.DataFrame, name: str) -> None:
         alt=f"latents of {name}: strongest tokens, density, largest activation, best factor, promoted tokens",
         column_config={
             "latent": st.column_config.NumberColumn("latent", width=64, pinned=True),
+            "label": st.column_config.TextColumn("label", width=170),
             "fires_with": st.column_config.NumberColumn("fires with", format="%.3g", width="small"),
             "on": st.column_config.TextColumn("on", width="small"),
-            "hits": st.column_config.NumberColumn("texts", width="small"),
+            "hits": st.column_config.NumberColumn("hits", width=56),
+            "change": st.column_config.NumberColumn("change", format="× %.3g", width=80),
+            **compared,
             "top_tokens": st.column_config.ListColumn("fires on", width=210),
             "density": st.column_config.NumberColumn("density", format="percent", width=72),
             "max_activation": st.column_config.NumberColumn("strongest", format="%.3g", width=76),
@@ -120,26 +123,3 @@ def _table(found: pl.DataFrame, name: str) -> None:
             "promoted": st.column_config.ListColumn("promotes"),
         },
     )
-
-
-def _densities(ranked: pl.DataFrame, chosen: int, colour: str) -> go.Figure:
-    made = charts.figure(430)
-    trace = go.Scattergl if len(ranked) > charts.WEBGL_ABOVE else go.Scatter
-    firing = ranked.filter(pl.col("density") > 0).with_row_index("rank", offset=1)
-    made.add_trace(
-        trace(
-            x=firing["rank"].to_list(),
-            y=firing["density"].to_list(),
-            mode="markers",
-            marker={"color": colour, "size": 5, "opacity": 0.75},
-            customdata=list(zip(firing["latent"], map(charts.plain, firing["top_token"]), strict=True)),
-            hovertemplate="latent %{customdata[0]}: %{customdata[1]}<br>fires on %{y:.2~p}<extra></extra>",
-        )
-    )
-    if len(row := firing.filter(pl.col("latent") == chosen)):
-        ring = {"size": 16, "symbol": "circle-open", "color": theme.palette().ink, "line": {"width": 2.5}}
-        spot = {"x": row["rank"].to_list(), "y": row["density"].to_list()}
-        made.add_trace(go.Scatter(**spot, mode="markers", marker=ring, hoverinfo="skip"))
-    made.update_xaxes(title="latents, commonest first")
-    made.update_yaxes(title="share of tokens it fires on", type="log", tickformat=".1~p", nticks=8)
-    return made

@@ -199,8 +199,9 @@ def stability(found: Quality) -> None:
     """How many latents another seed finds again."""
     n = len([c for c in found.controls["control"].unique() if c.startswith(SEED)])
     frame.caption(
-        f"The same training from {n} other starting weights, over the same batches; latents matched one to one "
-        "by the cosine of their decoders, beside as many random directions. Bars are 95 % intervals over latents."
+        f"The same training from {n} other starting weights, over the same batches; latents matched one to "
+        "one by the cosine of their decoders, beside as many random directions. Bars are 95 % intervals over "
+        "latents."
     )
     left, right = st.columns([2, 3], gap="large")
     palette = theme.palette()

@@ -15,11 +15,14 @@ from workbench.lab import Artefact, Lab
 from workbench.plan import Plan, resolve
 
 if TYPE_CHECKING:
+    import numpy as np
     import polars as pl
     from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
     from workbench.comparison import Comparison
     from workbench.dashboard import Dashboard
+    from workbench.feature_geometry import Match, Plane
+    from workbench.feature_query import Searcher
     from workbench.features import FeatureTable
     from workbench.quality import Quality
     from workbench.sampling import Continuation, Sampling
@@ -85,6 +88,49 @@ def _dashboard(lab_path: str, name: str, id_: str, latent: int) -> Dashboard:
 def dashboard(lab: Lab, name: str, latent: int) -> Dashboard:
     """Everything about one latent."""
     return _dashboard(str(lab.path), name, lab.find("features", name).id, latent)
+
+
+@st.cache_resource(max_entries=8, show_spinner=False)
+def _searcher(lab_path: str, name: str, id_: str) -> Searcher:
+    from workbench.feature_query import Searcher
+
+    return Searcher(_features(lab_path, name, id_)).warm()
+
+
+def searcher(lab: Lab, name: str) -> Searcher:
+    """A dictionary's texts, lower-cased once."""
+    return _searcher(str(lab.path), name, lab.find("features", name).id)
+
+
+@st.cache_resource(max_entries=32, show_spinner="Reading the text")
+def _fires_on(lab_path: str, name: str, id_: str, text: str) -> pl.DataFrame:
+    found = _features(lab_path, name, id_).fires_on(text)
+    return found.select("latent", fires_with="value", on="token")
+
+
+def fires_on(lab: Lab, name: str, text: str) -> pl.DataFrame:
+    """Latents that fire on a text: latent, fires_with, on; strongest first."""
+    return _fires_on(str(lab.path), name, lab.find("features", name).id, text)
+
+
+@st.cache_data(max_entries=8, show_spinner="Laying the decoders out")
+def _plane(lab_path: str, name: str, id_: str) -> Plane:
+    from workbench.feature_geometry import plane, unit_directions
+
+    return plane(unit_directions(_features(lab_path, name, id_).dictionary))
+
+
+def plane(lab: Lab, name: str) -> Plane:
+    """The map of a dictionary's decoders, worked out once for each artefact."""
+    return _plane(str(lab.path), name, lab.find("features", name).id)
+
+
+def nearest(lab: Lab, name: str, latent: int, other: str) -> tuple[Match, np.ndarray]:
+    """The latent of `other` nearest to one of `name`, and the cosine with every one."""
+    from workbench.feature_geometry import best_match, cosines
+
+    first, second = features(lab, name).dictionary, features(lab, other).dictionary
+    return best_match(first, latent, second), cosines(first, latent, second)
 
 
 @st.cache_resource(max_entries=8, show_spinner=False)

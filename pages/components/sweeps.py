@@ -21,8 +21,8 @@ def view(lab: Lab) -> None:
     names = store.sweep_names(lab)
     if not names:
         frame.note(
-            f"No sweep has been grown yet: `python -m workbench sweep {lab.name} --checkpoint base --k 4,8,16,32"
-            " --width 1024,2048` trains eight dictionaries together and plots them here."
+            f"No sweep has been grown yet: `python -m workbench sweep {lab.name} --checkpoint base "
+            "--k 4,8,16,32 --width 1024,2048` trains eight dictionaries together and plots them here."
         )
         return
     name = st.selectbox("Sweep", names, key="sweep", bind="query-params", width=420)

@@ -3,7 +3,7 @@
     python -m tests.benchmarks.harvest [--json] [--quick]
 
 All read the same windows in the same batches and write the same bfloat16 memory map. Ours is the lab's own
-`workbench.activations.harvest`. `transformer_lens` stops at the layer and caches only the site,
+`workbench.harvest`. `transformer_lens` stops at the layer and caches only the site,
 `transformer_lens_full` is the plain `run_with_cache`, `bare` is the base model cut off after the layer, its
 final norm taken out. The second part harvests growing sets in processes of their own: peak memory.
 """
@@ -24,8 +24,9 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from tests.benchmarks import report
-from workbench.activations import TOKENS_PER_BATCH, harvest
 from workbench.device import best_device, keep_freed_memory
+from workbench.harvest import TOKENS_PER_BATCH, Target, harvest
+from workbench.points import Site
 from workbench.site import hook_name, with_fast_attention
 from workbench.tokens import ARRAYS, TokenSet
 
@@ -138,7 +139,8 @@ def compare(name: str, shape: Mapping[str, int], vocab_size: int, n_tokens: int)
         def ours() -> dict[str, float]:
             (folder / "note.json").unlink(missing_ok=True)
             began = time.perf_counter()
-            for _ in harvest(own, layer, tokens, folder / "ours.npy", "bfloat16", folder / "note.json"):
+            target = Target(Site(layer), folder / "ours.npy", folder / "note.json")
+            for _ in harvest(own, [target], tokens, "bfloat16"):
                 pass
             return {"tokens_per_s": n_tokens / (time.perf_counter() - began)}
 
@@ -186,7 +188,8 @@ def harvest_alone(n_tokens: int) -> dict[str, float]:
         model = model_of(SMALLEST, 512)
         began = time.perf_counter()
         tokens = TokenSet(folder, "heldout")
-        for _ in harvest(model, 0, tokens, folder / "ours.npy", "bfloat16", folder / "note.json"):
+        target = Target(Site(0), folder / "ours.npy", folder / "note.json")
+        for _ in harvest(model, [target], tokens, "bfloat16"):
             pass
         seconds = time.perf_counter() - began
     return {"tokens_per_s": n_tokens / seconds, "peak_memory_gib": report.peak_memory()}

@@ -8,6 +8,7 @@ import torch
 
 from saes import ActivationArrays, DictionaryError, TensorActivations
 from saes.arrays import BLOCK_ROWS, read, shuffled_batches, shuffled_buffers, spread
+from saes.shards import ArrayWriter, open_mask, set_names, shard_paths
 
 
 def test_an_epoch_names_every_row_once():
@@ -73,3 +74,45 @@ def test_files_that_cannot_be_used(tmp_path):
     ]:
         with pytest.raises(DictionaryError, match=sentence):
             ActivationArrays([tmp_path / n for n in names])
+
+
+def written(folder, x, sizes):
+    """x in pieces of these sizes, each written backwards, with a resumed writer in between."""
+    for path, part in zip(shard_paths(folder / "a.npy", len(sizes)), x.split(sizes), strict=True):
+        for row in reversed(range(len(part))):
+            writer = ArrayWriter(path, tuple(part.shape), np.float32, resume=row < len(part) - 1)
+            writer.put(row, part[row : row + 1].numpy())
+            writer.flush()
+            writer.close()
+
+
+def test_shards_read_as_one_array(tmp_path):
+    x = torch.randn(50, 3)
+    written(tmp_path, x, [20, 1, 29])
+    arrays = ActivationArrays([tmp_path / "a.npy"])
+    assert arrays.shape == (50, 1, 3)
+    rows = np.random.default_rng(0).permutation(50)
+    assert torch.equal(arrays[rows][:, 0], x[rows])
+    with pytest.raises(IndexError, match="rows 3 to 50 of 50"):
+        arrays[np.array([3, 50])]
+    assert set_names(sorted(tmp_path.iterdir())) == [tmp_path / "a.npy"]
+    with (tmp_path / "b.npy").open("wb") as file:
+        np.save(file, x.numpy())
+    (tmp_path / "one").mkdir()
+    written(tmp_path / "one", x, [50])  # a writer's file is numpy's own, byte for byte
+    assert (tmp_path / "one" / "a.npy").read_bytes() == (tmp_path / "b.npy").read_bytes()
+    (tmp_path / "a-00001-of-00003.npy").unlink()
+    with pytest.raises(DictionaryError, match=r"lacks a-00001-of-00003\.npy of its 3 pieces"):
+        ActivationArrays([tmp_path / "a.npy"])
+    np.save(tmp_path / "a-00000-of-00002.npy", x.numpy())
+    with pytest.raises(DictionaryError, match="pieces of different sets"):
+        ActivationArrays([tmp_path / "a.npy"])
+
+
+def test_a_mask_has_to_belong_to_the_rows(tmp_path):
+    np.save(tmp_path / "m.npy", np.arange(5) > 2)
+    assert open_mask(tmp_path / "m.npy", 5).tolist() == [False, False, False, True, True]
+    with pytest.raises(DictionaryError, match=r"holds bool \(5,\); expected bool \(6,\)"):
+        open_mask(tmp_path / "m.npy", 6)
+    with pytest.raises(DictionaryError, match="cannot be read as a mask"):
+        open_mask(tmp_path / "none.npy", 6)

@@ -86,3 +86,32 @@ def test_the_library_needs_no_sae_lens_and_no_lab():
     code = f"import sys, saes; print([m for m in {unwanted} if m in sys.modules])"
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert found.stdout.strip() == "[]"
+
+
+def test_a_transcoder_without_the_special_rows(arrays, monkeypatch, capsys):
+    """Trains in between two arrays of different widths; excluded rows are never read, so they may be broken."""
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(3000, 12)).astype(np.float32)
+    y = np.maximum(x @ rng.normal(size=(12, 7)), 0).astype(np.float32)
+    special = np.arange(3000) % 10 == 0
+    x[special] = np.nan
+    for name, array in (("in", x), ("out", y), ("special", special)):
+        np.save(arrays / "other" / f"{name}.npy", array)
+    read = (arrays / "other" / "in.npy", "--target", arrays / "other" / "out.npy")
+    without = ("--exclude", arrays / "other" / "special.npy")
+    small = ("--width", 32, "--k", 3, "--tokens", 25600, "--batch-size", 256, "--json", "--kind", "transcoder")
+    assert call(monkeypatch, "train", *read, "--out", arrays / "t", *small, *without, "--skip") == 0
+    result = json.loads(capsys.readouterr().out)
+    assert result["n_tokens"] == 2700
+    assert result["fvu"]["in"] < 0.6
+    assert saes.load(arrays / "t").W_skip.shape == (7, 12)
+    assert call(monkeypatch, "evaluate", arrays / "t", *read, *without, "--json") == 0
+    assert json.loads(capsys.readouterr().out)["fvu"] == pytest.approx(result["fvu"])
+    for arguments, sentence in [
+        (("train", *read, "--out", arrays / "u", *small), "not finite in row 0"),
+        (("train", read[0], "--out", arrays / "u", *small, *without), "takes one array and a --target"),
+        (("evaluate", arrays / "t", read[0], *without), "is a transcoder: give its --target"),
+        (("train", *read, "--out", arrays / "u", "--exclude", read[0]), "expected bool (3000,)"),
+    ]:
+        assert call(monkeypatch, *arguments) == 2
+        assert sentence in capsys.readouterr().err

@@ -1,0 +1,44 @@
+"""Buttons that save a latent, or the list a table is left with, as JSON or CSV. Files are made on a click."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import polars as pl
+import streamlit as st
+
+from workbench import feature_export
+
+if TYPE_CHECKING:
+    from workbench.dashboard import Dashboard
+
+JSON, CSV = "application/json", "text/csv"
+
+
+def latent(dictionary: str, found: Dashboard) -> None:
+    """One latent with all its dashboard shows; as CSV its examples."""
+    stem = f"{dictionary}-{found.latent}"
+    with st.container(horizontal=True):
+        st.download_button(
+            "This latent as JSON", lambda: feature_export.latent_json(dictionary, found), f"{stem}.json", JSON,
+            key="latent-json", on_click="ignore", type="tertiary",
+        )  # fmt: skip
+        st.download_button(
+            "Its texts as CSV", lambda: feature_export.latent_csv(dictionary, found), f"{stem}.csv", CSV,
+            key="latent-csv", on_click="ignore", type="tertiary",
+        )  # fmt: skip
+
+
+def listed(dictionary: str, rows: pl.DataFrame) -> None:
+    """All latents that the search and the filters leave, not only those shown."""
+    if not len(rows):
+        return
+    with st.container(horizontal=True, horizontal_alignment="right"):
+        st.download_button(
+            "List as JSON", lambda: feature_export.list_json(dictionary, rows), f"{dictionary}.json", JSON,
+            key="list-json", on_click="ignore", type="tertiary",
+        )  # fmt: skip
+        st.download_button(
+            "List as CSV", lambda: feature_export.list_csv(rows), f"{dictionary}.csv", CSV,
+            key="list-csv", on_click="ignore", type="tertiary",
+        )  # fmt: skip

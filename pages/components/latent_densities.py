@@ -1,0 +1,53 @@
+"""How often each latent fires, all of them in one picture, from the commonest to the rarest."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import plotly.graph_objects as go
+import polars as pl
+
+from pages.components import charts, frame, show, theme
+
+if TYPE_CHECKING:
+    from workbench.features import FeatureTable
+
+
+def view(table: FeatureTable, chosen: int, colour: str) -> None:
+    """The picture; a click chooses a latent."""
+    frame.caption(
+        f"How often each of the {table.table.height:,} latents fires, from the commonest to the rarest. "
+        "Click one to see it."
+    )
+    ranked = table.table.sort("density", descending=True).select("latent", "density", "top_token")
+    picture = _picture(ranked, chosen, colour)
+    show.clickable(picture, "densities", f"density of every latent of {table.name}", ranked, "latent")
+
+
+def _picture(ranked: pl.DataFrame, chosen: int, colour: str) -> go.Figure:
+    made = charts.figure(430)
+    firing = ranked.filter(pl.col("density") > 0).with_row_index("rank", offset=1)
+    trace = go.Scattergl if len(firing) > charts.WEBGL_ABOVE else go.Scatter
+    made.add_trace(
+        trace(
+            x=firing["rank"].to_numpy(),  # arrays go to the browser as bytes, lists as text
+            y=firing["density"].to_numpy(),
+            mode="markers",
+            marker={"color": colour, "size": 5, "opacity": 0.75},
+            customdata=firing["latent"].to_numpy()[:, None],
+            hovertext=np.array([charts.plain(token) for token in firing["top_token"]], dtype=object),
+            hovertemplate="latent %{customdata[0]}: %{hovertext}<br>fires on %{y:.2~p}<extra></extra>",
+        )
+    )
+    if len(row := firing.filter(pl.col("latent") == chosen)):
+        made.add_trace(ring(row["rank"].to_list(), row["density"].to_list()))
+    made.update_xaxes(title="latents, commonest first")
+    made.update_yaxes(title="share of tokens it fires on", type="log", tickformat=".1~p", nticks=8)
+    return made
+
+
+def ring(x: list[float], y: list[float]) -> go.Scatter:
+    """A ring round the chosen latent."""
+    marker = {"size": 16, "symbol": "circle-open", "color": theme.palette().ink, "line": {"width": 2.5}}
+    return go.Scatter(x=x, y=y, mode="markers", marker=marker, hoverinfo="skip", showlegend=False)

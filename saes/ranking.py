@@ -1,0 +1,145 @@
+"""How well every unit of a pool follows every factor: AUROC, average precision and F1 from sorted entries.
+
+    AUROC = P(f(x) > f(y)) + P(f(x) = f(y)) / 2,  x a token with the factor, y one without
+    AP    = Σ_θ (R_θ − R_θ') P_θ over the thresholds, θ' the next higher one    (as scikit-learn has it)
+    F1    = max_θ 2 TP / (TP + FP + P)
+
+A unit's tokens are ranked from the top; equal values share a threshold and their mean rank. A latent is zero
+nearly everywhere, so only its entries are sorted and the silent tokens are one group at the end. With the ranks
+of a factor's tokens in ascending order the i-th of them has precision i / rank: that is all there is to it.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Bool, Float, Int
+from scipy.sparse import csr_matrix
+
+from saes.candidates import SparseUnits, Units
+from saes.factors import MIN_TOKENS
+from saes.index import FeatureIndex
+
+SPARSE_SHARE = 0.25  # a unit with entries on more of the tokens is ranked over all of them
+
+
+class Scores(NamedTuple):
+    """What each unit would score for each factor with its best threshold; NaN where the factor is never on or
+    never off."""
+
+    auroc: Float[np.ndarray, "unit factor"]
+    ap: Float[np.ndarray, "unit factor"]
+    f1: Float[np.ndarray, "unit factor"]
+
+
+class Ranks(NamedTuple):
+    """Of each entry, from the top: how many tokens are at least as high, and its mean rank."""
+
+    reach: Int[np.ndarray, " entry"]
+    mean: Float[np.ndarray, " entry"]
+
+
+def ranks(values: Float[np.ndarray, " entry"]) -> Ranks:
+    """Ranks of the values among themselves, the highest first; equal ones share theirs."""
+    n = len(values)
+    order = np.argsort(-values)
+    ordered = values[order]
+    ends = np.flatnonzero(np.append(ordered[1:] != ordered[:-1], True)) + 1 if n else np.zeros(0, np.int64)
+    sizes = np.diff(ends, prepend=0)
+    reach, mean = np.empty(n, np.int64), np.empty(n)
+    reach[order] = np.repeat(ends, sizes)
+    mean[order] = np.repeat(ends - (sizes - 1) / 2, sizes)
+    return Ranks(reach, mean)
+
+
+def score_units(units: Units, labels: csr_matrix) -> Scores:
+    """Every unit against every factor of `labels` [token factor], over the units' tokens."""
+    n, n_factors = labels.shape
+    table = _Labels(labels)
+    found = Scores(*(np.full((units.n_units, n_factors), np.nan) for _ in Scores._fields))
+    for unit in range(units.n_units):
+        tokens, values = units.entries(unit)
+        few = len(tokens) <= SPARSE_SHARE * n and (not len(values) or values.min() > 0)
+        auroc, ap, f1 = table.from_entries(tokens, values) if few else table.from_all(tokens, values)
+        found.auroc[unit], found.ap[unit], found.f1[unit] = auroc, ap, f1
+    for array in found:
+        array[:, (table.positives == 0) | (table.positives == n)] = np.nan
+    return found
+
+
+class _Labels:
+    """Labels, ready to be met by one unit after another."""
+
+    def __init__(self, labels: csr_matrix) -> None:
+        self.n, self.n_factors = labels.shape
+        self.indptr, self.indices = labels.indptr, labels.indices
+        by_factor = labels.tocsc()
+        self.pair_token = by_factor.indices
+        self.positives = np.diff(by_factor.indptr)
+        self.pair_factor = np.repeat(np.arange(self.n_factors), self.positives)
+        wide = self.n_factors * (self.n + 1) > np.iinfo(np.int32).max
+        self.key_type = np.int64 if wide else np.int32
+        self.base = (self.pair_factor * (self.n + 1)).astype(self.key_type)
+
+    def from_entries(self, tokens: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """A unit that is above zero at `tokens` and silent elsewhere."""
+        reach, mean = ranks(values)
+        starts, counts = self.indptr[tokens], np.diff(self.indptr)[tokens]
+        at = (
+            np.repeat(starts - np.concatenate([[0], np.cumsum(counts)[:-1]]), counts) if len(tokens) else counts
+        )
+        factor = self.indices[at + np.arange(len(at))]
+        silent = self.n - len(tokens)
+        missed = self.positives - np.bincount(factor, minlength=self.n_factors)
+        ranked = np.bincount(factor, np.repeat(mean, counts), minlength=self.n_factors)
+        rank_sum = ranked + missed * (len(tokens) + (silent + 1) / 2)
+        keys = np.sort(factor.astype(np.int64) * (self.n + 1) + np.repeat(reach, counts))
+        ap, f1 = self._precisions(keys // (self.n + 1), keys % (self.n + 1), missed)
+        return self._auroc(rank_sum), ap, f1
+
+    def from_all(self, tokens: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Any unit: all tokens are sorted."""
+        full = np.zeros(self.n, np.float32)
+        full[tokens] = values
+        reach, mean = ranks(full)
+        rank_sum = np.bincount(self.pair_factor, mean[self.pair_token], minlength=self.n_factors)
+        keys = np.sort(self.base + reach.astype(self.key_type)[self.pair_token])
+        ap, f1 = self._precisions(self.pair_factor, keys - self.base, np.zeros(self.n_factors, int))
+        return self._auroc(rank_sum), ap, f1
+
+    def _auroc(self, rank_sum: np.ndarray) -> np.ndarray:
+        """Mann–Whitney, ranks from the top: 1 − (ΣR − P(P + 1)/2) / (P·N)."""
+        positives = self.positives
+        with np.errstate(divide="ignore", invalid="ignore"):
+            return 1 - (rank_sum - positives * (positives + 1) / 2) / (positives * (self.n - positives))
+
+    def _precisions(
+        self, factor: np.ndarray, reach: np.ndarray, missed: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """AP and best F1 of each factor from its tokens' ranks (sorted by factor, then rank); `missed` of its
+        tokens come last of all."""
+        n, positives = self.n, self.positives
+        new_factor = np.append(factor[1:] != factor[:-1], True) if len(factor) else np.zeros(0, bool)
+        ends = np.flatnonzero(new_factor | np.append(reach[1:] != reach[:-1], True)) if len(factor) else []
+        of, rank = factor[ends], reach[ends]
+        before = np.concatenate([[0], np.cumsum(np.bincount(factor, minlength=self.n_factors))])[:-1]
+        hits = np.asarray(ends, np.int64) + 1 - before[of]
+        gained = np.diff(np.asarray(ends, np.int64), prepend=-1)
+        area = np.bincount(of, gained * hits / rank, minlength=self.n_factors)
+        best = 2 * positives / (n + positives)  # everything counts as on
+        np.maximum.at(best, of, 2 * hits / (rank + positives[of]))
+        with np.errstate(divide="ignore", invalid="ignore"):
+            return (area + missed * positives / n) / positives, best
+
+
+def aurocs(
+    index: FeatureIndex, labels: csr_matrix, inside: Bool[np.ndarray, " token"]
+) -> Float[np.ndarray, "latent factor"]:
+    """AUROC of every latent for every factor over the tokens `inside`; NaN where a factor is too rare."""
+    rows = np.flatnonzero(inside)
+    there = labels[rows]
+    found = score_units(SparseUnits(index).on(rows), there).auroc
+    positives = np.bincount(there.indices, minlength=there.shape[1])
+    found[:, (positives < MIN_TOKENS) | (len(rows) - positives < MIN_TOKENS)] = np.nan
+    return found
