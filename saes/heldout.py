@@ -96,7 +96,8 @@ def heldout_sums(
     if n_counted < 2:
         raise DictionaryError(f"FVU needs at least 2 tokens, found {n_counted}")
     written = activations if targets is None else targets
-    mean = sum(x.double().sum(dim=0) for x, _ in _counted(written, counted)) / n_counted
+    nothing = torch.zeros((), dtype=torch.double)
+    mean = sum((x.double().sum(dim=0) for x, _ in _counted(written, counted)), nothing) / n_counted
     residual, total, lengths = (np.zeros((dictionary.n_models, n_groups)) for _ in range(3))
     entries, tokens = np.zeros(n_groups), np.zeros(n_groups)
     fires = np.zeros(dictionary.n_latents, dtype=np.int64)

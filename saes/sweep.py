@@ -45,9 +45,10 @@ def grid(
     """One configuration for each combination, by name."""
     if not archs or not widths or not ks:
         raise DictionaryError("a sweep needs at least one architecture, one width and one k")
+    combinations = itertools.product(dict.fromkeys(archs), dict.fromkeys(widths), dict.fromkeys(ks))
     return {
         f"{arch}-w{width}-k{k}": replace(shared, arch=arch, n_latents=width, k=k)
-        for arch, width, k in itertools.product(*map(dict.fromkeys, (archs, widths, ks)))
+        for arch, width, k in combinations
     }
 
 
@@ -94,4 +95,4 @@ def front(l0: Float[np.ndarray, "point"], worse: Float[np.ndarray, "point"]) -> 
     """Which points no other beats: none has at most their L0 and at most their `worse`, and less of one."""
     fewer = (l0[:, None] <= l0) & (worse[:, None] <= worse)
     strictly = (l0[:, None] < l0) | (worse[:, None] < worse)
-    return ~(fewer & strictly).any(axis=0)
+    return np.logical_not((fewer & strictly).any(axis=0))

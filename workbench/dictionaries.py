@@ -6,7 +6,7 @@ The artefact is a SAELens folder. Training goes on after an interruption from `r
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from saes.dictionary import Dictionary
 from saes.errors import DictionaryError, StateError
 from saes.pca import fit_pca
 from saes.state import FILE as STATE
-from saes.trainer import Step, fit
+from saes.trainer import Step, fit_together
 from saes.transcoder import Transcoder
 from workbench.checkpoint import Checkpoint
 from workbench.device import best_device
@@ -61,12 +61,14 @@ def build(build: Build) -> Mapping[str, Any]:
         targets = {
             name: ActivationArrays([s.path / f"{name}.npy" for s in written or sources]) for name in sets
         }
-        fitted, held_back = split_rows(sets["dictionary"])
+        fitted, back = split_rows(sets["dictionary"])
         training, to_write = Part(arrays["dictionary"], fitted), Part(targets["dictionary"], fitted)
-        places = {"site": sources[0].figures["site"]}
+        about = {"names": config.checkpoints, "site": sources[0].figures["site"]}
         if written:
-            places |= {"targets": to_write, "target_site": written[0].figures["site"]}
-        dictionary = _train(build, config, training, Part(arrays["dictionary"], held_back), places)
+            about |= {"targets": to_write, "target_site": written[0].figures["site"]}
+        held_back = Part(arrays["dictionary"], back)
+        states, settings = build.draft.path / "resume", [train_settings(config)]
+        (dictionary,) = train_together(build, config.name, settings, training, held_back, states, **about)
         folder.save(
             dictionary, build.draft.path, {"arch": config.arch, "checkpoints": list(config.checkpoints)}
         )
@@ -84,7 +86,7 @@ def build(build: Build) -> Mapping[str, Any]:
             build.progress.advance,
             targets["heldout"] if written else None,
         )
-    about = {
+    described = {
         "kind": config.kind,
         "arch": config.arch,
         "site": dictionary.site,
@@ -92,9 +94,9 @@ def build(build: Build) -> Mapping[str, Any]:
         "k": config.k,
     }
     if isinstance(dictionary, Transcoder):
-        about |= {"target_site": dictionary.target_site, "skip": config.skip}
+        described |= {"target_site": dictionary.target_site, "skip": config.skip}
     drift = {"scales": dict(zip(dictionary.names, dictionary.scales.tolist(), strict=True))}
-    return {**about, **figures, **drift}
+    return {**described, **figures, **drift}
 
 
 def _sources(build: Build, config: DictionaryConfig, point: str) -> list[Artefact]:
@@ -113,12 +115,9 @@ def split_rows(token_set: TokenSet) -> tuple[Int[np.ndarray, "fitted"], Int[np.n
     return np.flatnonzero(~kept), np.flatnonzero(kept)
 
 
-def _train(
-    build: Build, config: DictionaryConfig, training: Part, calibration: Part, places: Mapping[str, Any]
-) -> Dictionary:
-    """Train to the end, from the last state on disk if there is one. `places`: the site's name, and a
-    transcoder's targets and theirs."""
-    settings = TrainConfig(
+def train_settings(config: DictionaryConfig) -> TrainConfig:
+    """How a dictionary of the recipe is trained."""
+    return TrainConfig(
         arch=config.arch,
         n_latents=config.d_sae,
         k=config.k,
@@ -130,26 +129,40 @@ def _train(
         device=best_device(),
         state_every=STATE_EVERY,
     )
-    states = build.draft.path / "resume"
-    build.progress.start(config.steps, "steps", label=f"train {config.name}")
+
+
+def train_together(
+    build: Build,
+    label: str,
+    settings: Sequence[TrainConfig],
+    training: Activations,
+    calibration: Activations,
+    states: Path,
+    **about: Any,
+) -> tuple[Dictionary, ...]:
+    """Train to the end over one pass, from the last state in `states` if there is one.
+
+    `about`: names, site, and a transcoder's targets and theirs. Progress shows the figures of the first.
+    """
+    build.progress.start(settings[0].n_steps, "steps", label=f"train {label}")
     done = 0
 
-    def on_step(step: Step) -> None:
+    def on_step(steps: tuple[Step, ...]) -> None:
         nonlocal done
+        step = steps[0]
         figures = {"loss": step.loss, "fvu": step.fvu, "l0": step.l0, "dead": step.dead_share}
         build.progress.advance(step.step - done, **figures)
         done = step.step
 
-    def run(resume: Path | None) -> Dictionary:
-        return fit(
+    def run(resume: Path | None) -> tuple[Dictionary, ...]:
+        return fit_together(
             training,
             settings,
             on_step=on_step,
-            names=config.checkpoints,
-            **places,
             calibration=calibration,
             state_dir=states,
             resume=resume,
+            **about,
         )
 
     try:

@@ -58,7 +58,7 @@ def requested_sites(lab: Lab, checkpoint: str, written: str | None) -> list[Site
     """The sites in a comma-separated list, each once; None, the middle resid_post, where none is given."""
     if written is None:
         return [None]
-    n_layers = _checkpoint(lab, checkpoint).n_layers
+    n_layers = known_checkpoint(lab, checkpoint).n_layers
     return list(dict.fromkeys(parse_site(each, n_layers) for each in written.split(",")))
 
 
@@ -69,7 +69,7 @@ def _request(lab: Lab, config: DictionaryConfig, kind: str, name: str | None) ->
         raise Misuse(f"width {width} with k {k} cannot be: k must be at least 1 and at most the width")
     with lab.writing("sae"):
         recipe = read_recipe(lab.path / "recipe.toml")
-        n_layers = _checkpoint(lab, checkpoint).n_layers
+        n_layers = known_checkpoint(lab, checkpoint).n_layers
         if layer is not None:
             parse_site(str(layer), n_layers)
         place = "" if layer is None else f"-layer{layer}"
@@ -87,7 +87,8 @@ def _request(lab: Lab, config: DictionaryConfig, kind: str, name: str | None) ->
     return chosen
 
 
-def _checkpoint(lab: Lab, name: str) -> Checkpoint:
+def known_checkpoint(lab: Lab, name: str) -> Checkpoint:
+    """A checkpoint that the recipe names."""
     known = read_recipe(lab.path / "recipe.toml").checkpoint_names
     if name not in known:
         raise unknown("checkpoint", name, known)

@@ -15,7 +15,8 @@ from typing import Any, NamedTuple
 from workbench.errors import Misuse, unknown
 from workbench.lab import Artefact, Lab, artefact_id
 from workbench.points import RESID_POST
-from workbench.recipe import STAGES, DictionaryConfig, Recipe, read_recipe
+from workbench.quality import artefact_name
+from workbench.recipe import STAGES, TRANSCODER, DictionaryConfig, Recipe, SweepConfig, read_recipe
 
 
 class Builder(NamedTuple):
@@ -37,6 +38,8 @@ BUILDERS: Mapping[str, Builder] = {
     "dictionary": Builder("workbench.dictionaries:build", 1),
     "features": Builder("workbench.feature_build:build", 2),
     "comparison": Builder("workbench.comparison:build", 1),
+    "quality": Builder("workbench.quality_build:build", 1),
+    "sweep": Builder("workbench.sweep_build:build", 1),
 }
 
 
@@ -142,6 +145,10 @@ def plan(recipe: Recipe) -> Plan:
         ]
         parents += [f"dictionary/{used.name}", f"features/{used.name}", "corpus/text"]
         planner.add("comparison", comparison.name, "comparison", dataclasses.asdict(comparison), *parents)
+    for name in recipe.evaluations:
+        _add_quality(planner, result, recipe.dictionary(name))
+    for sweep in recipe.sweeps:
+        _add_sweep(planner, result, sweep)
     return result
 
 
@@ -153,6 +160,25 @@ def activations_name(checkpoint: str, layer: int | None, point: str = RESID_POST
 
 def _add_dictionary(planner: _Planner, so_far: Plan, config: DictionaryConfig) -> None:
     """A dictionary with the tokens and activations it stands on, and its feature table."""
+    recipe = so_far.recipe
+    family, tokens = _add_tokens(planner, so_far, config)
+    lineage = STAGES if family == "base" else config.checkpoints
+    read = [_add_activations(planner, recipe, config, c, config.point, tokens) for c in config.checkpoints]
+    seen = [_add_activations(planner, recipe, config, c, config.point, tokens) for c in lineage]
+    targets = [
+        _add_activations(planner, recipe, config, c, config.target, tokens)
+        for c in config.checkpoints
+        if config.target
+    ]
+    planner.add("dictionary", config.name, "dictionary", config.settings(), tokens, *read, *targets)
+    stored = dict.fromkeys((*read, *seen))
+    checkpoints = [f"checkpoint/{c}" for c in config.checkpoints]
+    parents = [f"dictionary/{config.name}", tokens, *stored, *checkpoints, "corpus/text"]
+    planner.add("features", config.name, "features", {"dictionary": config.name}, *parents)
+
+
+def _add_tokens(planner: _Planner, so_far: Plan, config: DictionaryConfig) -> tuple[str, str]:
+    """The family of the checkpoints that a dictionary reads, and the key of its tokens."""
     recipe = so_far.recipe
     for checkpoint in config.checkpoints:
         if f"checkpoint/{checkpoint}" not in planner.steps:
@@ -170,19 +196,7 @@ def _add_dictionary(planner: _Planner, so_far: Plan, config: DictionaryConfig) -
         settings = {"family": family, "rollouts_of": own, **dataclasses.asdict(recipe.activations)}
         parents = ["corpus/text", "tokenizer/bpe", *(f"checkpoint/{c}" for c in own)]
         planner.add("activations", f"tokens-{family}", "tokens", settings, *parents)
-    lineage = STAGES if family == "base" else config.checkpoints
-    read = [_add_activations(planner, recipe, config, c, config.point, tokens) for c in config.checkpoints]
-    seen = [_add_activations(planner, recipe, config, c, config.point, tokens) for c in lineage]
-    targets = [
-        _add_activations(planner, recipe, config, c, config.target, tokens)
-        for c in config.checkpoints
-        if config.target
-    ]
-    planner.add("dictionary", config.name, "dictionary", config.settings(), tokens, *read, *targets)
-    stored = dict.fromkeys((*read, *seen))
-    checkpoints = [f"checkpoint/{c}" for c in config.checkpoints]
-    parents = [f"dictionary/{config.name}", tokens, *stored, *checkpoints, "corpus/text"]
-    planner.add("features", config.name, "features", {"dictionary": config.name}, *parents)
+    return family, tokens
 
 
 def _add_activations(
@@ -196,6 +210,26 @@ def _add_activations(
             settings["point"] = point
         planner.add("activations", name, "activations", settings, tokens, f"checkpoint/{checkpoint}")
     return f"activations/{name}"
+
+
+def _add_quality(planner: _Planner, so_far: Plan, config: DictionaryConfig) -> None:
+    """The quality of a dictionary beside its controls; one of them reads the model before its first step."""
+    if config.kind == TRANSCODER:  # its controls would have to write what another module reads
+        return
+    family = so_far.family(config.checkpoints[0])
+    read = [f"activations/{activations_name(c, config.layer, config.point)}" for c in config.checkpoints]
+    models = [f"checkpoint/{c}" for c in dict.fromkeys((*config.checkpoints, family))]
+    parents = [f"dictionary/{config.name}", f"activations/tokens-{family}", *read, *models]
+    planner.add("evaluation", artefact_name(config.name), "quality", {"dictionary": config.name}, *parents)
+
+
+def _add_sweep(planner: _Planner, so_far: Plan, config: SweepConfig) -> None:
+    """A sweep with the tokens and activations it stands on."""
+    like = DictionaryConfig(config.name, (config.checkpoint,), layer=config.layer)
+    _, tokens = _add_tokens(planner, so_far, like)
+    read = _add_activations(planner, so_far.recipe, like, config.checkpoint, RESID_POST, tokens)
+    parents = [tokens, read, f"checkpoint/{config.checkpoint}"]
+    planner.add("evaluation", config.name, "sweep", dataclasses.asdict(config), *parents)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -150,6 +150,22 @@ class ComparisonConfig:
 
 
 @dataclasses.dataclass(frozen=True)
+class SweepConfig:
+    """Dictionaries of every architecture, width and k on one checkpoint, trained together over one pass."""
+
+    name: str
+    checkpoint: str
+    archs: tuple[str, ...] = ("batchtopk",)
+    widths: tuple[int, ...] = (1_024, 2_048)
+    ks: tuple[int, ...] = (4, 8, 16, 32)
+    layer: int | None = None  # None: the middle, as of a dictionary
+    steps: int = 700
+    batch_size: int = 2_048
+    lr: float = 3e-3
+    seed: int = 0
+
+
+@dataclasses.dataclass(frozen=True)
 class AddedCheckpoint:
     """A checkpoint brought from outside: `source` is an HF folder, a hub id or a GGUF file."""
 
@@ -175,6 +191,8 @@ class Recipe:
     dictionaries: tuple[DictionaryConfig, ...] = ()
     comparisons: tuple[ComparisonConfig, ...] = ()
     added: tuple[AddedCheckpoint, ...] = ()
+    evaluations: tuple[str, ...] = ()  # names of dictionaries
+    sweeps: tuple[SweepConfig, ...] = ()
 
     def stage(self, name: str) -> StageConfig:
         return typing.cast(StageConfig, getattr(self, name))
@@ -188,6 +206,12 @@ class Recipe:
             if config.name == name:
                 return config
         raise unknown("dictionary", name, [d.name for d in self.dictionaries])
+
+    def sweep(self, name: str) -> SweepConfig:
+        for config in self.sweeps:
+            if config.name == name:
+                return config
+        raise unknown("sweep", name, [s.name for s in self.sweeps])
 
 
 def parse(cls: type, value: object, where: str) -> Any:
@@ -240,7 +264,7 @@ def read_recipe(path: Path) -> Recipe:
         recipe = parse(Recipe, tomllib.loads(path.read_text(encoding="utf-8")), path.name)
     except tomllib.TOMLDecodeError as error:
         raise Misuse(f"{path} is not valid TOML ({error}): mend that line or restore the file") from error
-    for named in (*recipe.dictionaries, *recipe.comparisons, *recipe.added):
+    for named in (*recipe.dictionaries, *recipe.comparisons, *recipe.added, *recipe.sweeps):
         checked_name(named.name)
     return recipe
 

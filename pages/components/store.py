@@ -11,7 +11,7 @@ import streamlit as st
 
 from workbench.checkpoint import Checkpoint
 from workbench.errors import MarbleError
-from workbench.lab import Lab
+from workbench.lab import Artefact, Lab
 from workbench.plan import Plan, resolve
 
 if TYPE_CHECKING:
@@ -24,7 +24,9 @@ if TYPE_CHECKING:
     from workbench.feature_geometry import Match, Plane
     from workbench.feature_query import Searcher
     from workbench.features import FeatureTable
+    from workbench.quality import Quality
     from workbench.sampling import Continuation, Sampling
+    from workbench.sweeps import Sweep
     from workbench.trace import Trace
 
 
@@ -143,9 +145,48 @@ def comparison(lab: Lab, name: str) -> Comparison:
     return _comparison(str(lab.path), name, lab.find("comparison", name).id)
 
 
+@st.cache_resource(max_entries=16, show_spinner=False)
+def _quality(lab_path: str, dictionary: str, id_: str) -> Quality:
+    from workbench.quality import Quality
+
+    return Quality.of(Lab(Path(lab_path)), dictionary)
+
+
+def qualities(lab: Lab) -> dict[str, Quality]:
+    """Every dictionary of the recipe that has been judged, in the recipe's order."""
+    from workbench.quality import artefact_name
+
+    done = {a.name: a.id for a in finished_artefacts(lab, "evaluation")}
+    names = [d.name for d in Plan.of(lab).recipe.dictionaries if artefact_name(d.name) in done]
+    return {name: _quality(str(lab.path), name, done[artefact_name(name)]) for name in names}
+
+
+@st.cache_resource(max_entries=16, show_spinner=False)
+def _sweep(lab_path: str, name: str, id_: str) -> Sweep:
+    from workbench.sweeps import Sweep
+
+    return Sweep.of(Lab(Path(lab_path)), name)
+
+
+def sweep_names(lab: Lab) -> list[str]:
+    """The recipe's sweeps that are finished."""
+    done = set(finished(lab, "evaluation"))
+    return [config.name for config in Plan.of(lab).recipe.sweeps if config.name in done]
+
+
+def sweep(lab: Lab, name: str) -> Sweep:
+    """A finished sweep, kept by the artefact's id."""
+    return _sweep(str(lab.path), name, lab.find("evaluation", name).id)
+
+
+def finished_artefacts(lab: Lab, kind: str) -> list[Artefact]:
+    """The recipe's artefacts of a kind that are finished, in the recipe's order."""
+    return [r.artefact for r in resolve(lab, Plan.of(lab)) if r.step.kind == kind and r.artefact is not None]
+
+
 def finished(lab: Lab, kind: str) -> list[str]:
     """Names of the recipe's artefacts of a kind that are finished, in the recipe's order."""
-    return [r.step.name for r in resolve(lab, Plan.of(lab)) if r.step.kind == kind and r.artefact is not None]
+    return [artefact.name for artefact in finished_artefacts(lab, kind)]
 
 
 def addresses(lab: Lab) -> list[str]:

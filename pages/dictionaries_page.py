@@ -1,0 +1,39 @@
+"""Dictionaries: how good each is beside its controls, how stable between seeds, and what sweeps found."""
+
+import streamlit as st
+
+from pages.components import frame, quality, store, sweeps
+
+lab = frame.begin(
+    "Dictionaries", "How much of a model each dictionary keeps, and how much of that a control keeps too."
+)
+
+with frame.sentences():
+    judged = store.qualities(lab)
+
+    st.header("Beside their controls", anchor=False)
+    if judged:
+        quality.overview(judged)
+        name = st.selectbox("Dictionary", list(judged), key="dictionary", bind="query-params", width=360)
+        chosen = judged[name]
+        quality.figures(chosen)
+    else:
+        frame.note(
+            f"No dictionary has been judged yet: `python -m workbench evaluate {lab.name}` judges all of them, "
+            f"`python -m workbench evaluate {lab.name} NAME` one."
+        )
+
+    st.header("Crowding", anchor=False)
+    if judged:
+        quality.crowding(chosen)
+    else:
+        frame.caption("How near decoders lie to each other comes with the same command.")
+
+    st.header("Stability between seeds", anchor=False)
+    if judged:
+        quality.stability(chosen)
+    else:
+        frame.caption("So does what the same training finds from other starting weights.")
+
+    st.header("Sweeps", anchor=False)
+    sweeps.view(lab)
