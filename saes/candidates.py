@@ -127,7 +127,9 @@ class SignedUnits:
         return np.stack([found, -found], axis=1).reshape(self.n_units, -1)
 
 
-def _correlations(products: np.ndarray, sums: np.ndarray, squares: np.ndarray, labels: csr_matrix) -> np.ndarray:
+def _correlations(
+    products: np.ndarray, sums: np.ndarray, squares: np.ndarray, labels: csr_matrix
+) -> np.ndarray:
     """r = (Σvy − ΣvΣy/n) / √((Σv² − (Σv)²/n)(Σy − (Σy)²/n)), y ∈ {0, 1}."""
     n = labels.shape[0]
     ones = np.bincount(labels.indices, minlength=labels.shape[1])
@@ -152,7 +154,7 @@ def draw(able: Bool[np.ndarray, " unit"], n: int, seed: int) -> Int[np.ndarray, 
 
 
 def levels(sizes: Sequence[int]) -> list[int]:
-    """Numbers of candidates to compare at: each pool's own size, those within a tenth of a smaller one apart."""
+    """Numbers of candidates to compare at: each pool's own size, but for those within a tenth of a smaller."""
     found: list[int] = []
     for size in sorted(sizes):
         if not found or size > 1.1 * found[-1]:

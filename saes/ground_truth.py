@@ -4,9 +4,9 @@
     truth  = ground_truth({"latents": …, "neurons": …, "pca": …}, halves)
 
 Every pool is asked the same questions (`saes.single_units`) at equal numbers of candidates: at each pool's own
-size, every pool that has as many takes part with that many of its units, drawn at random. A unit that says nothing
-on the first half is no candidate. Means are over the factors that count; intervals resample the documents of the
-second half, the same draws for all pools, and take what was chosen on the first half as given.
+size, every pool that has as many takes part with that many of its units, drawn at random. A unit that says
+nothing on the first half is no candidate. Means are over the factors that count; intervals resample the
+documents of the second half, the same draws for all pools, and take what was chosen on the first as given.
 """
 
 from __future__ import annotations
@@ -80,9 +80,7 @@ def ground_truth(
     return GroundTruth(asked, halved, resamples)
 
 
-def _ask(
-    pool: HalvedPool, halves: Halves, n: int, resamples: Resamples, seed: int, probes: bool
-) -> Asked:
+def _ask(pool: HalvedPool, halves: Halves, n: int, resamples: Resamples, seed: int, probes: bool) -> Asked:
     among = draw(pool.able, n, seed)
     found = list(best_units(pool, halves, among, resamples))
     for k in PROBES if probes else ():
@@ -115,7 +113,9 @@ def figures(truth: GroundTruth, own: str) -> dict[str, Any]:
     for n in sorted({a.candidates for a in truth.asked}):
         level = {a.pool: means(a) for a in truth.asked if a.candidates == n}
         told: dict[str, Any] = {
-            "pools": {p: {k: with_interval(v)._asdict() for k, v in found.items()} for p, found in level.items()}
+            "pools": {
+                p: {k: with_interval(v)._asdict() for k, v in found.items()} for p, found in level.items()
+            }
         }
         if own in level:
             told["ahead"] = {

@@ -1,7 +1,8 @@
 """Which factor of the world each latent follows, by AUROC, from a feature index alone.
 
 `saes.ranking` has the arithmetic. The factor is chosen on one half of the documents and scored on the other.
-Only domains where every token is labelled count (world and gold chats): elsewhere a missing label is no absence.
+Only domains where every token is labelled count (world and gold chats): elsewhere a missing label is no
+absence.
 """
 
 from __future__ import annotations

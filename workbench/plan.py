@@ -36,6 +36,7 @@ BUILDERS: Mapping[str, Builder] = {
     "dictionary": Builder("workbench.dictionaries:build", 1),
     "features": Builder("workbench.feature_build:build", 1),
     "comparison": Builder("workbench.comparison:build", 1),
+    "truth": Builder("workbench.truth_build:build", 1),
 }
 
 
@@ -139,6 +140,8 @@ def plan(recipe: Recipe) -> Plan:
         parents += [f"activations/{activations_name(c, used.layer)}" for c in comparison.checkpoints]
         parents += [f"dictionary/{used.name}", f"features/{used.name}", "corpus/text"]
         planner.add("comparison", comparison.name, "comparison", dataclasses.asdict(comparison), *parents)
+    for name in recipe.evaluations:
+        _add_truth(planner, result, recipe.dictionary(name))
     return result
 
 
@@ -178,6 +181,15 @@ def _add_dictionary(planner: _Planner, so_far: Plan, config: DictionaryConfig) -
     checkpoints = [f"checkpoint/{c}" for c in config.checkpoints]
     parents = [f"dictionary/{config.name}", tokens, *stored, *checkpoints, "corpus/text"]
     planner.add("features", config.name, "features", {"dictionary": config.name}, *parents)
+
+
+def _add_truth(planner: _Planner, so_far: Plan, config: DictionaryConfig) -> None:
+    """A dictionary's scores against the world's factors."""
+    read = [f"activations/{activations_name(c, config.layer)}" for c in config.checkpoints]
+    checkpoints = [f"checkpoint/{c}" for c in config.checkpoints]
+    tokens = f"activations/tokens-{so_far.family(config.checkpoints[0])}"
+    parents = [f"dictionary/{config.name}", tokens, *read, *checkpoints, "corpus/text"]
+    planner.add("evaluation", f"truth-{config.name}", "truth", {"dictionary": config.name}, *parents)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -159,6 +159,7 @@ class Recipe:
     dictionaries: tuple[DictionaryConfig, ...] = ()
     comparisons: tuple[ComparisonConfig, ...] = ()
     added: tuple[AddedCheckpoint, ...] = ()
+    evaluations: tuple[str, ...] = ()  # dictionaries scored against the world's factors
 
     def stage(self, name: str) -> StageConfig:
         return typing.cast(StageConfig, getattr(self, name))
