@@ -204,6 +204,26 @@ def compare(
 
 
 @app.command()
+def evaluate(
+    lab: LabName,
+    names: Annotated[list[str] | None, typer.Argument(help="Dictionaries; all if left out.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Score dictionaries against the world's factors, beside neurons, PCA and random directions."""
+    from workbench.evaluation_requests import request_evaluation
+    from workbench.grow import grow as grow_lab
+    from workbench.lab import Lab
+    from workbench.truth import Truth, describe, sentence
+
+    opened = Lab.open(lab)
+    wanted = request_evaluation(opened, names or ())
+    grow_lab(opened, [f"evaluation/truth-{name}" for name in wanted])
+    found = {name: dict(Truth.of(opened, name).figures) for name in wanted}
+    answer = {n: {"says": sentence(f), **f} for n, f in found.items()}
+    _answer({"lab": lab, "truth": answer}, as_json, lambda: "\n\n".join(describe(*f) for f in found.items()))
+
+
+@app.command()
 def generate(
     lab: LabName,
     checkpoint: Annotated[str, typer.Argument(help="A checkpoint, or a snapshot of it such as sft@128.")],

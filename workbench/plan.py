@@ -40,6 +40,7 @@ BUILDERS: Mapping[str, Builder] = {
     "comparison": Builder("workbench.comparison:build", 1),
     "quality": Builder("workbench.quality_build:build", 1),
     "sweep": Builder("workbench.sweep_build:build", 1),
+    "truth": Builder("workbench.truth_build:build", 1),
 }
 
 
@@ -147,6 +148,7 @@ def plan(recipe: Recipe) -> Plan:
         planner.add("comparison", comparison.name, "comparison", dataclasses.asdict(comparison), *parents)
     for name in recipe.evaluations:
         _add_quality(planner, result, recipe.dictionary(name))
+        _add_truth(planner, result, recipe.dictionary(name))
     for sweep in recipe.sweeps:
         _add_sweep(planner, result, sweep)
     return result
@@ -230,6 +232,17 @@ def _add_sweep(planner: _Planner, so_far: Plan, config: SweepConfig) -> None:
     read = _add_activations(planner, so_far.recipe, like, config.checkpoint, RESID_POST, tokens)
     parents = [tokens, read, f"checkpoint/{config.checkpoint}"]
     planner.add("evaluation", config.name, "sweep", dataclasses.asdict(config), *parents)
+
+
+def _add_truth(planner: _Planner, so_far: Plan, config: DictionaryConfig) -> None:
+    """A dictionary's scores against the world's factors; a transcoder's controls would read another place."""
+    if config.kind == TRANSCODER:
+        return
+    read = [f"activations/{activations_name(c, config.layer, config.point)}" for c in config.checkpoints]
+    checkpoints = [f"checkpoint/{c}" for c in config.checkpoints]
+    tokens = f"activations/tokens-{so_far.family(config.checkpoints[0])}"
+    parents = [f"dictionary/{config.name}", tokens, *read, *checkpoints, "corpus/text"]
+    planner.add("evaluation", f"truth-{config.name}", "truth", {"dictionary": config.name}, *parents)
 
 
 @dataclasses.dataclass(frozen=True)
