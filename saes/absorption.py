@@ -1,14 +1,14 @@
 """Absorption: a child's latent takes over what the parent's latent should say [Chanin 2024].
 
-The parent is on (`entity/person`), its latent is silent, and a child's latent (`Mira`) fires instead. That alone
-may be chance, so a token counts only where the child's decoder also points along the parent's probe direction w
-and supplies more than half of the code's projection on it:
+The parent is on (`entity/person`), its latent is silent, and a child's latent (`Mira`) fires instead. That
+alone may be chance, so a token counts only where the child's decoder also points along the parent's probe
+direction w and supplies more than half of the code's projection on it:
 
     ⟨d_c, w⟩ > 0    and    f_c ⟨d_c, w⟩ > ½ Σ_j f_j ⟨d_j, w⟩
 
-The latents of parent and child are those with the best F1 on the first half. A parent whose best latent fires on
-less than half of its tokens there has no latent that could be absorbed: it is *split* (`saes.splitting`), and is
-left out. w is the discriminant direction (Σ + λ)⁻¹(μ_on − μ) of the activations on the first half.
+The latents of parent and child are those with the best F1 on the first half. A parent whose best latent fires
+on less than half of its tokens there has no latent that could be absorbed: it is *split* (`saes.splitting`),
+and is left out. w is the discriminant direction (Σ + λ)⁻¹(μ_on − μ) of the activations on the first half.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ SHRINK = 1e-3  # λ as a share of the mean variance
 
 
 class Absorbed(NamedTuple):
-    """`n` tokens with the child on; the parent's latent is silent on `missed` of them, `absorbed` on a share."""
+    """`n` tokens with the child on; the parent's latent is silent on `missed` of them, a share is absorbed."""
 
     parent: int
     child: int
@@ -45,7 +45,7 @@ class Absorbed(NamedTuple):
 
 
 class Absorption(NamedTuple):
-    """Pairs that could be looked at, and of how many parents with children how many have a latent of their own."""
+    """Pairs that could be looked at; of `n_parents` with children `n_held` have a latent of their own."""
 
     pairs: list[Absorbed]
     n_parents: int
@@ -56,7 +56,9 @@ def probe_directions(
     activations: Activations, rows: Int[np.ndarray, " token"], table: FactorTable
 ) -> Float[np.ndarray, "factor flat"]:
     """w of every factor; `rows` are the table's tokens in the activations, models side by side."""
-    n, first, second, by_factor = 0, 0.0, 0.0, 0.0
+    d = read(activations, rows[:1]).flatten(1).shape[1]
+    n, first, second = 0, np.zeros(d), np.zeros((d, d))
+    by_factor = np.zeros((table.n_factors, d))
     labels = table.labels.astype(np.float64)
     for at in range(0, len(rows), 8192):
         x = read(activations, rows[at : at + 8192]).flatten(1).double().numpy()
@@ -78,7 +80,8 @@ def absorption(
     resamples: Resamples,
 ) -> Absorption:
     """Every pair of a held parent and its child; `decoder` and `directions` in the same units."""
-    assert isinstance(pool.first, SparseUnits) and isinstance(pool.second, SparseUnits)
+    assert isinstance(pool.first, SparseUnits)
+    assert isinstance(pool.second, SparseUnits)
     best = pool.best("f1", np.flatnonzero(pool.able))
     code = pool.second.matrix().tocsr()
     pairs: list[Absorbed] = []

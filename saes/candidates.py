@@ -154,7 +154,7 @@ def draw(able: Bool[np.ndarray, " unit"], n: int, seed: int) -> Int[np.ndarray, 
 
 
 def levels(sizes: Sequence[int]) -> list[int]:
-    """Numbers of candidates to compare at: each pool's own size, those within a tenth of a smaller one apart."""
+    """Numbers of candidates to compare at: each pool's own size, but for those within a tenth of a smaller."""
     found: list[int] = []
     for size in sorted(sizes):
         if not found or size > 1.1 * found[-1]:

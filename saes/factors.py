@@ -18,14 +18,14 @@ from scipy.sparse import csc_matrix, csr_matrix
 
 from saes.errors import DictionaryError
 
-MIN_TOKENS = 20
+MIN_TOKENS = 10
 MIN_DOCUMENTS = 5
 
 
 @dataclass(frozen=True)
 class FactorTable:
-    """`labels` is bool [token factor]; `document` never needs to be sorted; `parents[f]` is the factor that is on
-    wherever f is, -1 where there is none."""
+    """`labels` is bool [token factor]; `parents[f]` is the factor that is on wherever f is, -1 where there is
+    none."""
 
     labels: csr_matrix
     document: Int[np.ndarray, " token"]

@@ -4,9 +4,9 @@
     truth  = ground_truth({"latents": …, "neurons": …, "pca": …}, halves)
 
 Every pool is asked the same questions (`saes.single_units`) at equal numbers of candidates: at each pool's own
-size, every pool that has as many takes part with that many of its units, drawn at random. A unit that says nothing
-on the first half is no candidate. Means are over the factors that count; intervals resample the documents of the
-second half, the same draws for all pools, and take what was chosen on the first half as given.
+size, every pool that has as many takes part with that many of its units, drawn at random. A unit that says
+nothing on the first half is no candidate. Means are over the factors that count; intervals resample the
+documents of the second half, the same draws for all pools, and take what was chosen on the first as given.
 """
 
 from __future__ import annotations

@@ -1,11 +1,11 @@
-"""The controls a dictionary's latents are scored beside: PCA directions, random directions, a random dictionary.
+"""The controls that latents are scored beside: PCA directions, random directions, a random dictionary.
 
 All read the same tokens in the same units, z = (x − μ)/σ with models side by side.
 
     pca              z·u_i, u_i the eigenvectors of cov(z), both signs
-    random_dense     z·r_j for random unit r_j, kept where above the value that it passes as often as a latent fires
-    random_sparse    the dictionary itself with random unit decoders, the encoder their transpose, and its own way
-                     of choosing (a threshold calibrated to the same L0, or the k largest of a token)
+    random_dense     z·r_j for random unit r_j, kept where it is highest, as often as a latent fires on average
+    random_sparse    the dictionary itself with random unit decoders, the encoder their transpose, and its own
+                     way of choosing (a threshold calibrated to the same L0, or the k largest of a token)
 """
 
 from __future__ import annotations

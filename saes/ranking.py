@@ -18,7 +18,6 @@ from jaxtyping import Bool, Float, Int
 from scipy.sparse import csr_matrix
 
 from saes.candidates import SparseUnits, Units
-from saes.factors import MIN_TOKENS
 from saes.index import FeatureIndex
 
 SPARSE_SHARE = 0.25  # a unit with entries on more of the tokens is ranked over all of them
@@ -120,12 +119,13 @@ class _Labels:
         """AP and best F1 of each factor from its tokens' ranks (sorted by factor, then rank); `missed` of its
         tokens come last of all."""
         n, positives = self.n, self.positives
-        new_factor = np.append(factor[1:] != factor[:-1], True) if len(factor) else np.zeros(0, bool)
-        ends = np.flatnonzero(new_factor | np.append(reach[1:] != reach[:-1], True)) if len(factor) else []
+        new_factor = np.append(factor[1:] != factor[:-1], True)[: len(factor)]
+        new_rank = np.append(reach[1:] != reach[:-1], True)[: len(reach)]
+        ends = np.flatnonzero(new_factor | new_rank)
         of, rank = factor[ends], reach[ends]
         before = np.concatenate([[0], np.cumsum(np.bincount(factor, minlength=self.n_factors))])[:-1]
-        hits = np.asarray(ends, np.int64) + 1 - before[of]
-        gained = np.diff(np.asarray(ends, np.int64), prepend=-1)
+        hits = ends + 1 - before[of]
+        gained = np.diff(ends, prepend=-1)
         area = np.bincount(of, gained * hits / rank, minlength=self.n_factors)
         best = 2 * positives / (n + positives)  # everything counts as on
         np.maximum.at(best, of, 2 * hits / (rank + positives[of]))
@@ -134,12 +134,13 @@ class _Labels:
 
 
 def aurocs(
-    index: FeatureIndex, labels: csr_matrix, inside: Bool[np.ndarray, " token"]
+    index: FeatureIndex, labels: csr_matrix, inside: Bool[np.ndarray, " token"], least: int = 20
 ) -> Float[np.ndarray, "latent factor"]:
-    """AUROC of every latent for every factor over the tokens `inside`; NaN where a factor is too rare."""
+    """AUROC of every latent for every factor over the tokens `inside`; NaN where it is on in fewer than
+    `least` of them, or off."""
     rows = np.flatnonzero(inside)
     there = labels[rows]
     found = score_units(SparseUnits(index).on(rows), there).auroc
     positives = np.bincount(there.indices, minlength=there.shape[1])
-    found[:, (positives < MIN_TOKENS) | (len(rows) - positives < MIN_TOKENS)] = np.nan
+    found[:, np.minimum(positives, len(rows) - positives) < least] = np.nan
     return found

@@ -1,10 +1,10 @@
 """What a figure would have been with other documents: tokens of one document are not independent, documents are
 taken to be.
 
-A resample draws documents with return and counts each token as often as its document was drawn. AUROC and AP need
-only, between one positive value and the next, how many tokens of each document lie there: with those counts a
-resample is a row of a matrix product. For resamples (not for the figure itself) at most `EDGES` positive values,
-evenly spread, are told apart, and the shift this makes is taken off again.
+A resample draws documents with return and counts each token as often as its document was drawn. AUROC and AP
+need only, between one positive value and the next, how many tokens of each document lie there: with those counts
+a resample is a row of a matrix product. For resamples (not for the figure itself) at most `EDGES` positive
+values, evenly spread, are told apart, and the shift this makes is taken off again.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ def mean_over(measured: Sequence[Resampled]) -> Resampled:
 
 @dataclass(frozen=True)
 class Resamples:
-    """How often each document was drawn; the same draws serve every figure, so that differences can be taken."""
+    """How often each document was drawn; the same draws serve every figure, so that they can be subtracted."""
 
     drawn: Float[np.ndarray, "resample document"]
     document: Int[np.ndarray, " token"]  # numbered from 0 without gaps
@@ -96,16 +96,14 @@ class Resamples:
         if np.count_nonzero(on) > len(values):
             values = np.append(values, np.float32(0))
         edges = np.unique(values)
-        exact = _curves(self._counts(entries, on, edges).sum(axis=0, dtype=np.float64)[None])
+        exact = _exact(entries, on)
         some = edges[np.unique(np.linspace(0, len(edges) - 1, EDGES).round().astype(int))]
         counts = self._counts(entries, on, some)
-        shape = counts.shape[1:]
-        drawn = (self.drawn @ counts.reshape(self.n_documents, -1)).reshape(-1, *shape)
-        coarse = exact if len(some) == len(edges) else _curves(counts.sum(axis=0, dtype=np.float64)[None])
+        coarse = _curves(counts.sum(axis=0, dtype=np.float64)[None])
+        drawn = (self.drawn @ counts.reshape(self.n_documents, -1)).reshape(-1, *counts.shape[1:])
         found = _curves(drawn.astype(np.float64))
         return {
-            name: Resampled(float(exact[name][0]), found[name] + exact[name][0] - coarse[name][0])
-            for name in ("auroc", "ap")
+            name: Resampled(value, found[name] + (value - coarse[name][0])) for name, value in exact.items()
         }
 
     def _counts(
@@ -120,7 +118,8 @@ class Resamples:
             return (self.document[tokens] * n_groups + group) * 2 + on[tokens]
 
         def group_of(values: np.ndarray) -> np.ndarray:
-            return np.searchsorted(edges, values, "left") + np.searchsorted(edges, values, "right")
+            left = np.searchsorted(edges, values)
+            return 2 * left + (edges[np.minimum(left, len(edges) - 1)] == values)
 
         size = shape[0] * shape[1] * shape[2]
         found = np.bincount(key(entries.tokens, group_of(entries.values)), minlength=size)
@@ -130,6 +129,22 @@ class Resamples:
             zero = int(group_of(np.zeros(1, np.float32))[0])
             found += np.bincount(key(np.flatnonzero(silent), zero), minlength=size)
         return found.reshape(shape).astype(np.float32)
+
+
+def _exact(entries: Entries, on: Bool[np.ndarray, " token"]) -> dict[str, float]:
+    """AUROC and AP of a unit, every value told apart."""
+    order = np.argsort(-entries.values)
+    values = entries.values[order]
+    hits = np.cumsum(on[entries.tokens][order])
+    ends = np.flatnonzero(np.append(values[1:] != values[:-1], True)[: len(values)])
+    counts = np.stack([ends + 1 - hits[ends], hits[ends]], axis=1)
+    groups = np.diff(counts, axis=0, prepend=0)
+    if len(values) < len(on):
+        n_on = np.count_nonzero(on) - (hits[-1] if len(hits) else 0)
+        silent = [[len(on) - len(values) - n_on, n_on]]
+        at = np.searchsorted(-values[ends], 0.0)
+        groups = np.insert(groups, at, silent, axis=0)
+    return {name: float(found[0]) for name, found in _curves(groups[::-1][None].astype(np.float64)).items()}
 
 
 def _curves(counts: Float[np.ndarray, "resample group 2"]) -> dict[str, Float[np.ndarray, " resample"]]:

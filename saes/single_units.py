@@ -1,7 +1,7 @@
 """The best unit of a pool for each factor: chosen on the first half of the documents, measured on the second.
 
-For each metric the unit that does best by that metric on the first half; for F1 its threshold too is the best one
-there. A k-sparse probe takes the k units that correlate most with the factor on the first half instead.
+For each metric the unit that does best by that metric on the first half; for F1 its threshold too is the best
+one there. A k-sparse probe takes the k units that correlate most with the factor on the first half instead.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ def best_threshold(entries: Entries, on: Bool[np.ndarray, " token"]) -> float:
 
     0 for a latent says that every token should.
     """
-    order = np.argsort(-entries.values, kind="stable")
+    order = np.argsort(-entries.values)
     values = entries.values[order]
     last = np.append(values[1:] != values[:-1], True)[: len(values)]
     positives = np.count_nonzero(on)

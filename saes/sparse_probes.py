@@ -5,8 +5,8 @@ regression with a ridge of 1 on the weights (scikit-learn's default), by Newton'
 
     min_β Σ_t w_t log(1 + exp(−y_t ⟨β, x_t⟩)) + ‖β‖²/2        y ∈ {−1, 1}, the intercept free
 
-Where there are more than `MOST` tokens with the factor, or without it, that many drawn at random stand for them,
-with weights w to make up for it.
+Where there are more than `MOST` tokens with the factor, or without it, that many drawn at random stand for
+them, with weights w to make up for it.
 """
 
 from __future__ import annotations

@@ -1,11 +1,11 @@
 """Splitting and composition: one factor in several latents, one latent for several factors.
 
 *Splitting.* Latents are added one by one to the set whose "any of them fires" follows the factor: each time the
-one that raises F1 on the first half most, as long as it raises it by `GAIN` [after Chanin 2024, who add latents to
-a k-sparse probe]. A factor that ends with more than one is split.
+one that raises F1 on the first half most, as long as it raises it by `GAIN` [after Chanin 2024, who add latents
+to a k-sparse probe]. A factor that ends with more than one is split.
 
 *Composition.* A latent that fires where two factors are on *together*, better than where either is:
-F1(a ∧ b) ≥ best F1 of any single factor + `GAIN`, the pair chosen on the first half, both measured on the second.
+F1(a ∧ b) ≥ best F1 of any single factor + `GAIN`, chosen on the first half, both measured on the second.
 A pair has to be on together often enough in both halves, and neither may follow from the other.
 """
 
@@ -30,7 +30,7 @@ NESTED = 0.95  # a pair that is on together on more than this share of the rarer
 
 
 class Split(NamedTuple):
-    """The latents of a factor in the order they joined; F1 of the first alone and of all, on the second half."""
+    """The latents of a factor in the order they joined; F1 of the first and of all, on the second half."""
 
     factor: int
     latents: tuple[int, ...]
@@ -39,7 +39,7 @@ class Split(NamedTuple):
 
 
 class Composed(NamedTuple):
-    """A latent, its best pair of factors, and on the second half F1 for the pair and for its best single factor."""
+    """A latent, its best pair of factors, and F1 on the second half for them and for its best single factor."""
 
     latent: int
     factors: tuple[int, int]
@@ -55,7 +55,8 @@ class Composed(NamedTuple):
 
 def splits(pool: HalvedPool, halves: Halves, resamples: Resamples) -> Iterator[Split]:
     """How many latents each factor takes."""
-    assert isinstance(pool.first, SparseUnits) and isinstance(pool.second, SparseUnits)
+    assert isinstance(pool.first, SparseUnits)
+    assert isinstance(pool.second, SparseUnits)
     fires = [_fires(units) for units in (pool.first, pool.second)]
     able = np.flatnonzero(pool.able)
     for factor in range(halves.first.n_factors):
@@ -101,7 +102,8 @@ def _joined(fires: csr_matrix, considered: Int[np.ndarray, " latent"], on: np.nd
 
 def compositions(pool: HalvedPool, halves: Halves) -> Iterator[Composed]:
     """The best pair of factors of every latent that has one."""
-    assert isinstance(pool.first, SparseUnits) and isinstance(pool.second, SparseUnits)
+    assert isinstance(pool.first, SparseUnits)
+    assert isinstance(pool.second, SparseUnits)
     together = [_together(half) for half in (halves.first, halves.second)]
     rarer = [np.minimum.outer(half.positives, half.positives) for half in (halves.first, halves.second)]
     enough = np.ones_like(together[0], bool)

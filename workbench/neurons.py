@@ -1,6 +1,6 @@
-"""MLP neurons: what goes into a block's last MLP matrix (Llama's `down_proj`), read with a hook as the model runs.
+"""MLP neurons: what goes into a block's last MLP matrix (Llama's `down_proj`), read with a hook.
 
-Memory is bounded: at most `MOST_NEURONS` of a wide MLP are kept, drawn at random, for the rows that are asked for.
+Memory is bounded: at most `MOST_NEURONS` of a wide MLP are kept, drawn at random, for the rows asked for.
 """
 
 from __future__ import annotations

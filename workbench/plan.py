@@ -38,6 +38,7 @@ BUILDERS: Mapping[str, Builder] = {
     "dictionary": Builder("workbench.dictionaries:build", 1),
     "features": Builder("workbench.feature_build:build", 2),
     "comparison": Builder("workbench.comparison:build", 1),
+    "truth": Builder("workbench.truth_build:build", 1),
     "quality": Builder("workbench.quality_build:build", 1),
     "sweep": Builder("workbench.sweep_build:build", 1),
 }
@@ -146,6 +147,7 @@ def plan(recipe: Recipe) -> Plan:
         parents += [f"dictionary/{used.name}", f"features/{used.name}", "corpus/text"]
         planner.add("comparison", comparison.name, "comparison", dataclasses.asdict(comparison), *parents)
     for name in recipe.evaluations:
+        _add_truth(planner, result, recipe.dictionary(name))
         _add_quality(planner, result, recipe.dictionary(name))
     for sweep in recipe.sweeps:
         _add_sweep(planner, result, sweep)
@@ -230,6 +232,15 @@ def _add_sweep(planner: _Planner, so_far: Plan, config: SweepConfig) -> None:
     read = _add_activations(planner, so_far.recipe, like, config.checkpoint, RESID_POST, tokens)
     parents = [tokens, read, f"checkpoint/{config.checkpoint}"]
     planner.add("evaluation", config.name, "sweep", dataclasses.asdict(config), *parents)
+
+
+def _add_truth(planner: _Planner, so_far: Plan, config: DictionaryConfig) -> None:
+    """A dictionary's scores against the world's factors."""
+    read = [f"activations/{activations_name(c, config.layer, config.point)}" for c in config.checkpoints]
+    checkpoints = [f"checkpoint/{c}" for c in config.checkpoints]
+    tokens = f"activations/tokens-{so_far.family(config.checkpoints[0])}"
+    parents = [f"dictionary/{config.name}", tokens, *read, *checkpoints, "corpus/text"]
+    planner.add("evaluation", f"truth-{config.name}", "truth", {"dictionary": config.name}, *parents)
 
 
 @dataclasses.dataclass(frozen=True)

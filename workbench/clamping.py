@@ -1,0 +1,69 @@
+"""Clamping latents while a model reads: f_j is set to a value at some tokens, the residual stream moves by the
+difference and keeps the part that the dictionary leaves out,
+
+    x^m ← x^m + Σ_j (target_j − f_j(x)) d_j^m
+
+so that clamping a latent to the value it has changes nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from saes.dictionary import Dictionary
+from workbench.site import read_resid_post, replaced_resid_post
+
+
+class Texts(NamedTuple):
+    """Token ids padded on the right, and the tokens (of the padded rows) that are clamped."""
+
+    ids: Int[Tensor, "text position"]
+    at: Bool[Tensor, "text position"]
+
+
+@dataclass(frozen=True)
+class Site:
+    """The models that a dictionary reads, where, and which of them is steered."""
+
+    models: Sequence[PreTrainedModel]
+    layer: int
+    dictionary: Dictionary
+    steered: int
+
+    def differences(
+        self, texts: Texts, targets: Sequence[Mapping[int, float]]
+    ) -> Float[Tensor, "text position d"]:
+        """Σ_j (target_j − f_j) d_j of each text at its clamped tokens, zero elsewhere."""
+        x = torch.stack([read_resid_post(m, self.layer, texts.ids) for m in self.models], dim=2).float()
+        out = torch.zeros_like(x[:, :, 0])
+        W_dec = self.dictionary.W_dec[:, self.steered]
+        for row, wanted in enumerate(targets):
+            f = self.dictionary.encode(x[row, texts.at[row]])
+            for latent, value in wanted.items():
+                out[row, texts.at[row]] += (value - f[:, latent, None]) * W_dec[latent]
+        return out
+
+    def random_like(
+        self, differences: Float[Tensor, "text position d"], latents: Int[Tensor, "text"]
+    ) -> Float[Tensor, "text position d"]:
+        """As long as `differences` at every token, along the decoders of other latents."""
+        directions = torch.nn.functional.normalize(self.dictionary.W_dec[latents, self.steered], dim=1)
+        return differences.norm(dim=2, keepdim=True) * directions[:, None]
+
+    def log_probabilities(
+        self, texts: Texts, differences: Float[Tensor, "text position d"] | None = None
+    ) -> Float[Tensor, "text position vocab"]:
+        """log p of the next token at every position, with the differences added."""
+        model = self.models[self.steered]
+        with torch.inference_mode():
+            if differences is None:
+                return model(input_ids=texts.ids, use_cache=False).logits.float().log_softmax(-1)
+            with replaced_resid_post(model, self.layer, lambda x: x + differences.to(x)):
+                return model(input_ids=texts.ids, use_cache=False).logits.float().log_softmax(-1)

@@ -1,0 +1,142 @@
+"""A dictionary's ground truth, read: its tables, and what they say in one plain sentence, whoever wins."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from workbench.errors import Failure
+from workbench.lab import Lab
+
+if TYPE_CHECKING:
+    import polars as pl
+
+LATENTS, NEURONS, PCA, RANDOM_DENSE, RANDOM_SPARSE = POOLS = (
+    "latents", "neurons", "pca", "random_dense", "random_sparse",
+)  # fmt: skip
+SAID: Mapping[str, str] = {
+    LATENTS: "the latents",
+    NEURONS: "the neurons",
+    PCA: "PCA directions",
+    RANDOM_DENSE: "random directions",
+    RANDOM_SPARSE: "a random dictionary",
+}
+METRICS: Mapping[str, str] = {"unit_auroc": "AUROC", "unit_ap": "average precision", "unit_f1": "F1"}
+SHOWN = (
+    *METRICS, "mcc", "probe_1_ap", "probe_1_f1", "probe_5_auroc", "probe_5_ap", "probe_5_f1",
+)  # fmt: skip
+TABLES = ("units", "matched", "absorption", "splitting", "composition", "causal")
+
+
+@dataclasses.dataclass(frozen=True)
+class Truth:
+    """The finished artefact `evaluation/truth-<dictionary>`."""
+
+    dictionary: str
+    figures: Mapping[str, Any]
+    path: Path
+
+    @classmethod
+    def of(cls, lab: Lab, dictionary: str) -> Truth:
+        """The ground truth of a dictionary; `Misuse` where it was not evaluated."""
+        artefact = lab.find("evaluation", f"truth-{dictionary}")
+        return cls(dictionary, artefact.figures, artefact.path)
+
+    @cached_property
+    def units(self) -> pl.DataFrame:
+        """Each pool's best unit for each factor (`workbench.truth_tables.UNITS`)."""
+        return self.table("units")
+
+    def table(self, name: str) -> pl.DataFrame:
+        """One of `TABLES`."""
+        import polars as pl
+
+        path = self.path / f"{name}.parquet"
+        try:
+            return pl.read_parquet(path)
+        except (OSError, pl.exceptions.PolarsError) as error:
+            raise Failure(f"{path} cannot be read ({type(error).__name__}): evaluate again") from error
+
+
+def sentence(figures: Mapping[str, Any]) -> str:
+    """What the ground truth says: who is ahead at the smallest and at the largest number of candidates."""
+    levels = sorted((int(n), told["pools"]) for n, told in figures["levels"].items())
+    parts = [_leaders(n, pools) for n, pools in ([levels[0]] if len(levels) == 1 else [levels[0], levels[-1]])]
+    return f"Over {figures['factors']} factors, {'; '.join(parts)}. {_causal_sentence(figures['causal'])}"
+
+
+def _leaders(n: int, pools: Mapping[str, Any]) -> str:
+    told = []
+    for metric, name in METRICS.items():
+        order = sorted(pools, key=lambda pool: -pools[pool][metric]["mean"])
+        first, second = (pools[pool][metric] for pool in order[:2])
+        apart = "" if first["low"] > second["high"] else ", their intervals overlapping"
+        told.append(
+            f"{name} is highest for {SAID[order[0]]} ({first['mean']:.2f}; next {SAID[order[1]]} "
+            f"{second['mean']:.2f}{apart})"
+        )
+    return f"with {n} candidates each, " + ", ".join(told)
+
+
+def _causal_sentence(causal: Mapping[str, Any]) -> str:
+    if not causal:
+        return "Nothing was clamped: the model answers none of the texts rightly, or no factor has a latent."
+    told = []
+    for group, modes in causal.items():
+        found = modes["swap"]
+        low, high = found["ahead"]["low"], found["ahead"]["high"]
+        verdict = "does" if low > 0 else ("does the contrary" if high < 0 else "cannot be told from chance")
+        told.append(
+            f"{group} {found['clean']:.2f} to {found['p']:.2f} (random latents {found['p_random']:.2f}; "
+            f"n {found['n']}; {verdict})"
+        )
+    return "Swapping the best latents moves the other answer's probability: " + ", ".join(told) + "."
+
+
+def describe(name: str, figures: Mapping[str, Any]) -> str:
+    """The figures as a table a person can read."""
+    lines = [
+        f"{name}: {figures['factors']} factors (on in at least {figures['least_tokens']} tokens of "
+        f"{figures['least_documents']} documents of each half), {figures['tokens']:,} labelled tokens, "
+        f"{' + '.join(map(str, figures['documents']))} documents",
+        "mean over factors, unit and threshold chosen on one half of the documents and scored on the other; "
+        "95 % intervals over documents",
+    ]
+    for n, told in sorted(figures["levels"].items(), key=lambda item: int(item[0])):
+        columns = [m for m in SHOWN if m in next(iter(told["pools"].values()))]
+        lines += ["", f"{n} candidates".ljust(16) + "".join(c.removeprefix("unit_").rjust(19) for c in columns)]
+        for pool, found in told["pools"].items():
+            lines.append(pool.ljust(16) + "".join(_cell(found[c]) for c in columns))
+    chance = figures["chance"]
+    lines += ["", f"chance: AUROC {chance['auroc']}, AP {chance['ap']:.3f}, F1 {chance['f1']:.3f}"]
+    lines += _structure_lines(figures)
+    for group, modes in figures["causal"].items():
+        for mode, found in modes.items():
+            lines.append(
+                f"{mode} {group}: p(other answer) {found['clean']:.3f} -> {found['p']:.3f}, random "
+                f"{found['p_random']:.3f}; turned {found['turned']:.2f}, random {found['turned_random']:.2f}; "
+                f"KL aside {found['aside']:.3f}, random {found['aside_random']:.3f}; n {found['n']}"
+            )
+    return "\n".join([*lines, "", sentence(figures)])
+
+
+def _cell(found: Mapping[str, float]) -> str:
+    return f"{found['mean']:.3f} {found['low']:.3f}–{found['high']:.3f}".rjust(19)
+
+
+def _structure_lines(figures: Mapping[str, Any]) -> list[str]:
+    lines = []
+    for pool in figures["splitting"]:
+        absorbed, split = figures["absorption"][pool], figures["splitting"][pool]
+        composed = figures["composition"][pool]
+        share = "none to look at" if absorbed["share"] is None else f"{absorbed['share']:.4f} of tokens"
+        lines.append(
+            f"{pool}: absorbed {share} ({absorbed['held']} of {absorbed['parents']} parents have a latent of "
+            f"their own); {split['split']} of {split['factors']} factors split over several latents "
+            f"(F1 {split['f1_alone']:.3f} alone, {split['f1_together']:.3f} together); {composed['composed']} of "
+            f"{composed['latents']} latents follow two factors together better than one"
+        )
+    return lines
