@@ -12,8 +12,22 @@ from typing import Annotated, Any
 
 import typer
 
-from workbench.commands import CorpusSource, Json, LabName, Preset, answer, app
+from workbench import dictionary_commands, evaluation_commands
+from workbench.answers import Json, LabName, answer
 from workbench.errors import Failure, MarbleError
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Marble: grow a small language model in stages, open every stage up, see what each stage changed.",
+)
+
+Preset = Annotated[str | None, typer.Option(help="quick, standard or gpu.")]
+CorpusSource = Annotated[
+    str | None,
+    typer.Option("--corpus", help="sotu, hub:NAME, or a path such as texts/*.txt, .jsonl, .parquet."),
+]
 
 
 @app.command()
@@ -169,7 +183,8 @@ def prune(
     )
 
 
-import workbench.cli_dictionaries  # noqa: E402, F401 - its commands follow ours
+app.add_typer(dictionary_commands.app)
+app.add_typer(evaluation_commands.app)
 
 
 def main() -> None:

@@ -124,6 +124,29 @@ class Quality:
         """Float[latent]: mean cosine to the partners in the other seeds."""
         return self._array("matched-random" if by_chance else "matched")
 
+    def describe(self) -> str:
+        """The main figures of every control, for a terminal."""
+        import polars as pl
+
+        shown = ("fvu", "ce_score", "l0", "alive", "shrinkage")
+        first = self.controls["checkpoint"][0]
+        rows = self.controls.filter(pl.col("checkpoint") == first)
+        known = {(r["control"], r["figure"]): r["value"] for r in rows.iter_rows(named=True)}
+        lines = [
+            f"{self.dictionary} ({first}) beside its controls",
+            " " * 12 + "".join(f"{n:>11}" for n in shown),
+        ]
+        for control in rows["control"].unique(maintain_order=True):
+            cells = [known.get((control, figure)) for figure in shown]
+            lines.append(f"{control:12}" + "".join(f"{'–' if c is None else f'{c:.4g}':>11}" for c in cells))
+        found = {(r["subject"], r["figure"]): r["value"] for r in self.stability.iter_rows(named=True)}
+        lines.append(
+            f"between seeds: mean cosine {found[SEEDS, 'cosine']:.3f} "
+            f"(random {found[BY_CHANCE, 'cosine']:.3f}), {found[SEEDS, 'share_0.7']:.0%} at 0.7 or more, "
+            f"{found[SEEDS, 'share_0.9']:.0%} at 0.9 or more"
+        )
+        return "\n".join(lines)
+
     def nearest_shares(self, bins: int = BINS) -> pl.DataFrame:
         """control, edge (left, of equal bins), share of the control's latents that fire: where their nearest
         neighbours lie. Of those controls whose decoders can crowd each other."""

@@ -191,7 +191,7 @@ class Recipe:
     dictionaries: tuple[DictionaryConfig, ...] = ()
     comparisons: tuple[ComparisonConfig, ...] = ()
     added: tuple[AddedCheckpoint, ...] = ()
-    evaluations: tuple[str, ...] = ()  # names of dictionaries
+    evaluations: tuple[str, ...] = ()  # dictionaries to be judged: against the world's factors, beside controls
     sweeps: tuple[SweepConfig, ...] = ()
 
     def stage(self, name: str) -> StageConfig:

@@ -75,6 +75,14 @@ class Sweep:
             **look,
         )
 
+    def describe(self) -> str:
+        """The table for a terminal."""
+        lines = [f"{self.name} ({self.checkpoint}): L0, FVU, CE score, share of silent latents"]
+        for r in self.table.iter_rows(named=True):
+            figures = f"{r['l0']:8.2f}{r['fvu']:9.4f}{r['ce_score']:9.4f}{r['dead_share']:8.1%}"
+            lines.append(f"  {r['dictionary']:32}{figures}")
+        return "\n".join(lines)
+
     def write_html(self, path: Path) -> None:
         """Both plots as one page that opens without a network."""
         from saes.sweep_plot import write_html

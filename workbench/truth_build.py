@@ -56,7 +56,8 @@ def build(build: Build) -> Mapping[str, Any]:
     dictionary = folder.load(build.parents[f"dictionary/{config.name}"].path)
     tokens_key = next(key for key in build.parents if key.startswith("activations/tokens-"))
     token_set = TokenSet(build.parents[tokens_key].path, "heldout")
-    sources = [build.parents[f"activations/{activations_name(c, config.layer)}"] for c in config.checkpoints]
+    places = [activations_name(c, config.layer, config.point) for c in config.checkpoints]
+    sources = [build.parents[f"activations/{place}"] for place in places]
     rows = labelled_rows(token_set)
     halves = halved(factor_table(token_set, rows))
     models = [with_fast_attention(Checkpoint.of(build.lab, c).model()) for c in config.checkpoints]
