@@ -7,8 +7,8 @@
 
 A field whose quantity Marble does not measure is left empty, as the format allows (correlated neurons and
 features by Pearson's r). Bins of example texts: the strongest have `binMin` and `binContains` -1, the random
-ones of each interval its bounds and the share of the latent's activations in it. A crosscoder becomes one source
-for each of its checkpoints. Rows are written under a temporary name; the folder of a source is renamed into place.
+ones of each interval its bounds and the share of the latent's activations in it. A crosscoder becomes one
+source for each of its checkpoints. Rows are written under a temporary name; the folder of a source is then renamed.
 """
 
 from __future__ import annotations
