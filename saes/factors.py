@@ -135,5 +135,5 @@ def halved(table: FactorTable, seed: int = 0) -> Halves:
 
 def distinct(table: FactorTable, factors: Int[np.ndarray, " chosen"]) -> Int[np.ndarray, " kept"]:
     """Of factors with equal tokens the last, which is the deepest where names are sorted paths."""
-    last = {table.tokens_of(f).tobytes(): f for f in factors}
+    last = {table.tokens_of(int(f)).tobytes(): int(f) for f in factors}
     return np.array(sorted(last.values()), int)

@@ -2,9 +2,9 @@
 taken to be.
 
 A resample draws documents with return and counts each token as often as its document was drawn. AUROC and AP
-need only, between one positive value and the next, how many tokens of each document lie there: with those counts
-a resample is a row of a matrix product. For resamples (not for the figure itself) at most `EDGES` positive
-values, evenly spread, are told apart, and the shift this makes is taken off again.
+need only, between one positive value and the next, how many tokens of each document lie there: with those
+counts a resample is a row of a matrix product. For resamples (not for the figure itself) at most `EDGES`
+positive values, evenly spread, are told apart, and the shift this makes is taken off again.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Labels and stars by people: kept, bounded, plain text, whole on disk, and alive when features are made anew."""
+"""Labels and stars by people: kept, bounded, plain text, whole on disk; they outlive the feature table."""
 
 from __future__ import annotations
 

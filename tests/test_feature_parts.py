@@ -75,7 +75,7 @@ def test_deltas_add_up_to_the_change_of_the_preactivation(table):
     model, d = table.lab.checkpoint("sft").model(), table.dictionary
     excerpts, tokens = table.excerpts, table.token_set
     peaks = Peaks(*(excerpts[c].to_numpy().astype(np.int64) for c in ("latent", "peak")))
-    found = writers(model, table._readers[2], tokens, d.W_enc[0], peaks)
+    found = writers(model, table._readers[2].layer, tokens, d.W_enc[0], peaks)
     pre = d.preactivations(table.activations[np.arange(len(tokens))]).numpy()
     sample = tokens.sample_windows(SAMPLE_TOKENS, seed=0)
     rows = np.concatenate([np.arange(tokens.starts[w], tokens.stops[w]) for w in sample])

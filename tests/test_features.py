@@ -132,3 +132,19 @@ def test_bad_requests_are_sentences(lab, table, tmp_path):
     (tmp_path / "table.parquet").write_bytes(b"PAR1 cut short")
     with pytest.raises(Failure, match="cannot be read"):
         read_table(tmp_path / "table.parquet")
+
+
+def test_a_dashboard_holds_every_part_of_its_latent(table):
+    """Intervals count all activations, neighbours have names, nothing belongs to another latent."""
+    latent = int(table.table.sort("density", descending=True)["latent"][3])
+    found = table.dashboard(latent)
+    assert sum(part.count for part in found.intervals) == len(table.index.entries(latent).tokens)
+    for part in found.intervals:
+        for example in part.examples:
+            assert part.low - 1e-6 <= example.values[example.peak] <= part.high * (1 + 1e-6)
+    assert all((rows["latent"] == latent).all() for rows in found.parts.values())
+    assert found.parts["neighbours"]["called"].null_count() == 0
+    assert latent not in found.parts["neighbours"]["other"]
+    silent = table.table.filter(pl.col("density") == 0)["latent"]
+    for quiet in silent[:1]:
+        assert table.dashboard(int(quiet)).intervals == []

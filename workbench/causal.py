@@ -1,20 +1,24 @@
 """Does the latent that follows a factor best also *act* as that factor? Clamp it and see what the model says.
 
-In a text that the model answers rightly, the best latent of another factor (the country, digit or operator of
-`workbench.counterfactuals`) is set, at the tokens that carry the factor, to its mean where that other factor is on;
-with `swap` the best latent of the factor that is truly there is set to 0 as well. If latents are what the model
-computes with, the other answer becomes likely and nothing else changes. Beside it `N_RANDOM` other latents that
-fire, their decoders scaled to the same ‖Δ‖ at each token.
+In a text that the model goes on with rightly (p of at least `SURE`), four things are done at the tokens that
+carry the factor; the other factor is another country, digit or operator (`workbench.counterfactuals`).
 
-    gain = p(other answer | clamped) − p(other answer | clean),  at the one token that tells the answers apart
-    aside = KL(clean ‖ clamped) per token, at every other position from there to the end of the text
+    clamp    the best latent of the other factor is set to its mean where that other factor is on
+    swap     and the best latent of the factor that is truly there to 0
+    code     all latents take the values that they have in the text with the other factor
+    patch    the whole residual stream is taken from there: what any edit at this place could do
+
+If latents are what the model computes with, the other answer becomes likely and nothing else changes. Beside
+each `N_RANDOM` other latents that fire, their decoders scaled to the same ‖Δ‖ at each token.
+
+    p      probability of the other answer, at the one token that tells the answers apart
+    aside  KL(clean ‖ clamped) per token, at every other position from the factor to the end of the text
 
 Latents are those with the best F1 on the first half of the ground truth's documents.
 """
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -26,15 +30,16 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerFast
 
 from workbench.clamping import Site, Texts
-from workbench.counterfactuals import GROUPS, Counterfactual, counterfactuals
+from workbench.counterfactuals import GROUPS, PREFIXES, Counterfactual, counterfactuals
 from workbench.intervals import ratio_interval
 from workbench.lexicon import World
 from workbench.tokenizer import encode
 
-CLAMP, SWAP = MODES = ("clamp", "swap")
+CLAMP, SWAP, CODE, PATCH = MODES = ("clamp", "swap", "code", "patch")
+SURE = 0.5
 N_RANDOM = 4
-PER_GROUP = 48  # texts that the model answers rightly
-TRIED = 512  # texts of a group, at most
+PER_GROUP = 48  # texts that the model goes on with rightly
+TRIED = 384  # texts of a group
 BATCH = 64
 SCHEMA: Mapping[str, Any] = {
     "group": pl.String,
@@ -64,11 +69,12 @@ class Best(NamedTuple):
 
 
 class Case(NamedTuple):
-    """A counterfactual as tokens: `decisive` is the position whose next token tells the answers apart."""
+    """A counterfactual as tokens: behind position `decisive` comes what tells the answers apart."""
 
     about: Counterfactual
     ids: list[int]
     at: list[int]
+    other_ids: list[int]  # with the other factor; the same but for `at`
     decisive: int
     true_token: int
     other_token: int
@@ -84,15 +90,27 @@ class Effect(NamedTuple):
 
 
 def as_case(tokenizer: PreTrainedTokenizerFast, about: Counterfactual, n_ctx: int) -> Case | None:
-    """None where the tokens do not tell the answers apart behind the text, or do not fit."""
-    texts = [about.text + answer + about.end for answer in (about.answer, about.other_answer)]
-    true, other = encode(tokenizer, texts, about.chat)
-    differ = [i for i, (a, b) in enumerate(zip(true.ids, other.ids, strict=False)) if a != b]
-    at = [i for i, (a, b) in enumerate(true.offsets) if a < about.stop and b > about.start]
-    if not differ or not at or len(true.ids) > n_ctx or true.offsets[differ[0]][0] < len(about.text):
+    """None where the tokens do not tell the answers apart behind the text, do not fit, or do not stand in the
+    same places with the other factor."""
+    pairs = (
+        (about.text, about.answer),
+        (about.text, about.other_answer),
+        (about.other_text, about.answer),
+    )
+    true, answered, moved = encode(tokenizer, [text + answer for text, answer in pairs], about.chat)
+    start, stop = len(about.before), len(about.before) + len(about.here)
+    at = [i for i, (a, b) in enumerate(true.offsets) if a < stop and b > start]
+    differ = _differing(true.ids, answered.ids)
+    if not differ or true.offsets[differ[0]][0] < len(about.text) or len(true.ids) > n_ctx:
+        return None
+    if len(true.ids) != len(moved.ids) or not set(_differing(true.ids, moved.ids)) <= set(at):
         return None
     first = differ[0]
-    return Case(about, true.ids, at, first - 1, true.ids[first], other.ids[first])
+    return Case(about, true.ids, at, moved.ids, first - 1, true.ids[first], answered.ids[first])
+
+
+def _differing(left: Sequence[int], right: Sequence[int]) -> list[int]:
+    return [i for i, (a, b) in enumerate(zip(left, right, strict=False)) if a != b]
 
 
 def causal_table(
@@ -104,39 +122,40 @@ def causal_table(
     n_ctx: int,
     report: Callable[[int], None] = lambda n: None,
 ) -> pl.DataFrame:
-    """One row a text and mode (`SCHEMA`); groups whose factors have no latents, or that the model cannot answer,
-    have none."""
+    """One row a text and mode (`SCHEMA`); none of a group whose factors have no latents, or that the model does
+    not know how to go on with."""
     rows: list[dict[str, Any]] = []
-    makers = itertools.islice(counterfactuals(world), TRIED * len(GROUPS))
-    found = [a for a in makers if a.factor in best and a.other in best]
+    countries = [c for c in world.countries if f"{PREFIXES['country']}/{c}" in best]
+    drawn = dict.fromkeys(counterfactuals(world, countries, TRIED))
+    known = [a for a in drawn if a.factor in best and a.other in best]
     for group in GROUPS:
-        cases = [c for a in found if a.group == group and (c := as_case(tokenizer, a, n_ctx)) is not None]
+        cases = [c for a in known if a.group == group and (c := as_case(tokenizer, a, n_ctx)) is not None]
         right = _answered(site, cases)[:PER_GROUP]
-        for at in range(0, len(right), BATCH):
-            rows += _clamped(site, right[at : at + BATCH], best, alive)
+        if right:
+            rows += _clamped(site, right, best, alive)
         report(1)
     return pl.DataFrame(rows, schema=dict(SCHEMA))
 
 
 def _answered(site: Site, cases: Sequence[Case]) -> list[Case]:
-    """Those whose true answer is the model's likeliest token."""
+    """Those that the model goes on with rightly."""
     kept: list[Case] = []
     for at in range(0, len(cases), BATCH):
         batch = cases[at : at + BATCH]
         log_p = site.log_probabilities(_texts(batch))
-        likeliest = [int(log_p[i, c.decisive].argmax()) for i, c in enumerate(batch)]
-        kept += [c for c, token in zip(batch, likeliest, strict=True) if token == c.true_token]
+        sure = [float(log_p[i, c.decisive, c.true_token].exp()) >= SURE for i, c in enumerate(batch)]
+        kept += [c for c, is_sure in zip(batch, sure, strict=True) if is_sure]
         if len(kept) >= PER_GROUP:
             break
     return kept
 
 
-def _texts(cases: Sequence[Case]) -> Texts:
+def _texts(cases: Sequence[Case], other: bool = False) -> Texts:
     width = max(len(c.ids) for c in cases)
     ids = torch.zeros((len(cases), width), dtype=torch.long)
     at = torch.zeros((len(cases), width), dtype=torch.bool)
     for row, case in enumerate(cases):
-        ids[row, : len(case.ids)] = torch.tensor(case.ids)
+        ids[row, : len(case.ids)] = torch.tensor(case.other_ids if other else case.ids)
         at[row, case.at] = True
     return Texts(ids, at)
 
@@ -150,7 +169,10 @@ def _clamped(
     rng = np.random.default_rng(0)
     rows = []
     for mode in MODES:
-        moved = site.differences(texts, [_targets(mode, c.about, best) for c in cases])
+        if mode in (CODE, PATCH):
+            moved = site.patches(texts, _texts(cases, other=True), latents_only=mode == CODE)
+        else:
+            moved = site.differences(texts, [_targets(mode, c.about, best) for c in cases])
         effect = _effect(cases, clean_log_p, site.log_probabilities(texts, moved))
         randoms = []
         for _ in range(N_RANDOM):

@@ -41,7 +41,7 @@ class Site:
         self, texts: Texts, targets: Sequence[Mapping[int, float]]
     ) -> Float[Tensor, "text position d"]:
         """Σ_j (target_j − f_j) d_j of each text at its clamped tokens, zero elsewhere."""
-        x = torch.stack([read_resid_post(m, self.layer, texts.ids) for m in self.models], dim=2).float()
+        x = self._read(texts)
         out = torch.zeros_like(x[:, :, 0])
         W_dec = self.dictionary.W_dec[:, self.steered]
         for row, wanted in enumerate(targets):
@@ -49,6 +49,21 @@ class Site:
             for latent, value in wanted.items():
                 out[row, texts.at[row]] += (value - f[:, latent, None]) * W_dec[latent]
         return out
+
+    def patches(
+        self, texts: Texts, others: Texts, latents_only: bool = False
+    ) -> Float[Tensor, "text position d"]:
+        """The stream on the other texts less that on these, at the clamped tokens; with `latents_only` as far
+        as the dictionary reconstructs it."""
+        there, here = (self._read(t)[texts.at] for t in (others, texts))
+        if latents_only:
+            there, here = (self.dictionary.reconstruct(x) for x in (there, here))
+        out = here.new_zeros(*texts.ids.shape, here.shape[-1])
+        out[texts.at] = (there - here)[:, self.steered]
+        return out
+
+    def _read(self, texts: Texts) -> Float[Tensor, "text position model d"]:
+        return torch.stack([read_resid_post(m, self.layer, texts.ids) for m in self.models], dim=2).float()
 
     def random_like(
         self, differences: Float[Tensor, "text position d"], latents: Int[Tensor, "text"]

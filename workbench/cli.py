@@ -12,9 +12,8 @@ from typing import Annotated, Any
 
 import typer
 
-from workbench import evaluation_commands
-from workbench.answers import Json, LabName
-from workbench.answers import answer as _answer
+from workbench import dictionary_commands, evaluation_commands
+from workbench.answers import Json, LabName, answer
 from workbench.errors import Failure, MarbleError
 
 app = typer.Typer(
@@ -24,15 +23,6 @@ app = typer.Typer(
     help="Marble: grow a small language model in stages, open every stage up, see what each stage changed.",
 )
 
-app.add_typer(evaluation_commands.app)
-
-Architecture = Annotated[
-    str,
-    typer.Option(
-        "--arch",
-        help="batchtopk, topk, matryoshka_batchtopk, standard, gated, jumprelu or matching_pursuit.",
-    ),
-]
 Preset = Annotated[str | None, typer.Option(help="quick, standard or gpu.")]
 CorpusSource = Annotated[
     str | None,
@@ -74,9 +64,9 @@ def grow(
 
     opened = prepare(lab, preset, corpus)
     built = grow_lab(opened, [name for name in only.split(",") if name])
-    answer = {"lab": lab, "built": [{"kind": a.kind, "name": a.name, "id": a.id} for a in built]}
+    told = {"lab": lab, "built": [{"kind": a.kind, "name": a.name, "id": a.id} for a in built]}
     made = ", ".join(f"{a.kind} {a.name}" for a in built)
-    _answer(answer, as_json, lambda: f"grown: {made}" if built else f"nothing to do: lab {lab!r} is complete")
+    answer(told, as_json, lambda: f"grown: {made}" if built else f"nothing to do: lab {lab!r} is complete")
 
 
 @app.command()
@@ -87,7 +77,7 @@ def status(lab: LabName = "demo", as_json: Json = False) -> None:
     from workbench.status import status as lab_status
 
     found = lab_status(Lab.open(lab))
-    _answer(found, as_json, lambda: describe(found))
+    answer(found, as_json, lambda: describe(found))
 
 
 @app.command()
@@ -109,73 +99,7 @@ def add(
     opened = Lab.open(lab)
     add_checkpoint(opened, name, source, stage, parent)
     grow_lab(opened, [f"checkpoint/{name}"])
-    _answer({"lab": lab, "added": name}, as_json, lambda: f"checkpoint {name!r} is in lab {lab!r}")
-
-
-@app.command()
-def sae(
-    lab: LabName,
-    checkpoint: Annotated[str, typer.Option(help="Which checkpoint to open up.")],
-    site: Annotated[
-        str | None,
-        typer.Option(
-            help="Block whose resid_post is read, or 1.mlp_out, or blocks.1.hook_mlp_out; several (0,1,2) are "
-            "read in one pass; the middle if left out."
-        ),
-    ] = None,
-    width: Annotated[int, typer.Option(help="Number of latents, d_sae.")] = 2_048,
-    k: Annotated[int, typer.Option(help="Latents active per token, on average.")] = 16,
-    arch: Architecture = "batchtopk",
-    name: Annotated[str | None, typer.Option(help="Name of the dictionary.")] = None,
-    as_json: Json = False,
-) -> None:
-    """Train a sparse autoencoder on a checkpoint's residual stream, with its feature table."""
-    from workbench.dictionary_requests import request_sae, requested_sites
-    from workbench.lab import Lab
-
-    opened = Lab.open(lab)
-    chosen = []
-    for one in requested_sites(opened, checkpoint, site):
-        place = (None, "resid_post") if one is None else one
-        chosen.append(request_sae(opened, checkpoint, place[0], width, k, arch, name, place[1]))
-    _grow_dictionaries(opened, chosen, as_json)
-
-
-@app.command()
-def transcoder(
-    lab: LabName,
-    checkpoint: Annotated[str, typer.Option(help="Which checkpoint to open up.")],
-    layer: Annotated[
-        str | None, typer.Option(help="Block whose MLP it stands for; several: 0,1,2; the middle if left out.")
-    ] = None,
-    width: Annotated[int, typer.Option(help="Number of latents, d_sae.")] = 2_048,
-    k: Annotated[int, typer.Option(help="Latents active per token, on average.")] = 16,
-    arch: Annotated[str, typer.Option(help="batchtopk, topk or matryoshka_batchtopk.")] = "batchtopk",
-    skip: Annotated[bool, typer.Option(help="A linear path from input to output beside the latents.")] = False,
-    name: Annotated[str | None, typer.Option(help="Name of the dictionary.")] = None,
-    as_json: Json = False,
-) -> None:
-    """Train a transcoder from what a layer's MLP reads to what it writes, with its feature table."""
-    from workbench.dictionary_requests import request_transcoder, requested_sites
-    from workbench.lab import Lab
-
-    opened = Lab.open(lab)
-    layers = [None if one is None else one.layer for one in requested_sites(opened, checkpoint, layer)]
-    chosen = [request_transcoder(opened, checkpoint, one, width, k, arch, name, skip) for one in layers]
-    _grow_dictionaries(opened, chosen, as_json)
-
-
-def _grow_dictionaries(lab: Any, names: list[str], as_json: bool) -> None:
-    """Grow dictionaries with their tables and print their figures: one as it is, several by name."""
-    from workbench.grow import grow as grow_lab
-
-    grow_lab(lab, [f"features/{name}" for name in names])
-    found = {name: dict(lab.find("dictionary", name).figures) for name in names}
-    answer = {"lab": lab.name, "dictionaries": found}
-    if len(names) == 1:
-        answer = {"lab": lab.name, "dictionary": names[0], **found[names[0]]}
-    lines = [f"dictionary {n!r}: L0 {f['l0']:.1f}, FVU {f['fvu']:.3f}" for n, f in found.items()]
-    _answer(answer, as_json, lambda: "\n".join(lines))
+    answer({"lab": lab, "added": name}, as_json, lambda: f"checkpoint {name!r} is in lab {lab!r}")
 
 
 @app.command()
@@ -193,7 +117,7 @@ def compare(
     chosen = request_comparison(opened, [n for each in names for n in each.split(",") if n])
     grow_lab(opened, [f"comparison/{chosen}"])
     figures = dict(opened.find("comparison", chosen).figures)
-    _answer(
+    answer(
         {"lab": lab, "comparison": chosen, **figures},
         as_json,
         lambda: f"comparison {chosen!r} is ready: {figures}",
@@ -216,7 +140,7 @@ def generate(
     from workbench.speaking import speak
 
     spoken = speak(Lab.open(lab).checkpoint(checkpoint), prompt, chat, tokens, temperature, seed)
-    _answer({"lab": lab, "checkpoint": checkpoint, "prompt": prompt, "text": spoken}, as_json, lambda: spoken)
+    answer({"lab": lab, "checkpoint": checkpoint, "prompt": prompt, "text": spoken}, as_json, lambda: spoken)
 
 
 @app.command()
@@ -231,8 +155,8 @@ def verify(lab: LabName = "demo", as_json: Json = False) -> None:
 
     checks = verify_lab(Lab.open(lab), show)
     failed = failures(checks)
-    answer = {"lab": lab, "checks": [c._asdict() for c in checks], "failed": len(failed)}
-    _answer(answer, as_json, lambda: f"{len(checks) - len(failed)} of {len(checks)} checks passed")
+    told = {"lab": lab, "checks": [c._asdict() for c in checks], "failed": len(failed)}
+    answer(told, as_json, lambda: f"{len(checks) - len(failed)} of {len(checks)} checks passed")
     if failed:
         raise Failure(
             f"{len(failed)} checks failed, the first is {failed[0]['name']} ({failed[0]['detail']}): "
@@ -252,11 +176,15 @@ def prune(
 
     pruned = prune_lab(Lab.open(lab), dry_run)
     verb = "would free" if dry_run else "freed"
-    answer = {"lab": lab, "dry_run": dry_run, **pruned._asdict()}
+    told = {"lab": lab, "dry_run": dry_run, **pruned._asdict()}
     listing = "".join(f"\n  {folder}" for folder in pruned.folders)
-    _answer(
-        answer, as_json, lambda: f"{verb} {pruned.bytes / 1e6:.1f} MB in {len(pruned.folders)} folders{listing}"
+    answer(
+        told, as_json, lambda: f"{verb} {pruned.bytes / 1e6:.1f} MB in {len(pruned.folders)} folders{listing}"
     )
+
+
+app.add_typer(dictionary_commands.app)
+app.add_typer(evaluation_commands.app)
 
 
 def main() -> None:

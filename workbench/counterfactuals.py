@@ -1,21 +1,22 @@
-"""Texts in which one factor decides the answer, each with the answer another factor would have led to.
+"""Texts in which one factor decides what comes next, each with what another factor would have led to.
 
-    country    The capital of Norvia is …        another country: its capital
-    units      23+45=68                          another units digit of the first number: 6 and another digit
-    tens       the same with the tens digit
-    operator   23+45=…, 68-45=…                  the other operator: the first digit of the other result
+    country    The capital of Norvia is …          another country: its capital
+    units      23+45: …                            another units digit: the first step would copy it
+    tens       23+45: 3+5=8, …                     another tens digit: the second step would copy it
+    operator   23+45…, 68-45…                      behind a sum come its steps (`:`), behind a difference `=`
 
-All have a plain and (but for operators) a chat wording. Sums are held out from every kind of training.
+All but operators have a plain and a chat wording. Sums are held out from every kind of training.
 """
 
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from workbench.lexicon import World
 from workbench.tasks import ASSISTANT, END, USER, sum_use
+from workbench.world import Scribe, write_steps
 
 GROUPS = ("country", "units", "tens", "operator")
 PREFIXES = {
@@ -24,38 +25,46 @@ PREFIXES = {
     "tens": "number/tens",
     "operator": "operator",
 }
+_ADDENDS = range(10, 100)
 
 
 class Counterfactual(NamedTuple):
-    """`text` up to the answer; characters `start`…`stop` of it carry `factor`. With `other` in its place the
-    answer would be `other_answer`."""
+    """`before`, `here`, `after`, then `answer`; with `there` in the place of `here`, `other_answer`."""
 
     group: str
-    text: str
-    start: int
-    stop: int
-    factor: str
-    other: str
+    before: str
+    here: str
+    there: str
+    after: str
+    factor: str  # of `here`
+    other: str  # of `there`
     answer: str
     other_answer: str
-    end: str
-    chat: bool
+    chat: bool = False
+
+    @property
+    def text(self) -> str:
+        return f"{self.before}{self.here}{self.after}"
+
+    @property
+    def other_text(self) -> str:
+        return f"{self.before}{self.there}{self.after}"
 
 
-Maker = Callable[[random.Random, World], Counterfactual]
-
-
-def counterfactuals(world: World, seed: int = 0) -> Iterator[Counterfactual]:
-    """Without end, the groups in turn."""
+def counterfactuals(world: World, countries: Sequence[str], n: int, seed: int = 0) -> Iterator[Counterfactual]:
+    """n of each group, of the given countries alone; a text may come again."""
     rng = random.Random(f"counterfactuals {seed}")
-    makers = (_country, _digit("units"), _digit("tens"), _operator)
-    while True:
-        for make in makers:
-            yield make(rng, world)
+    sums = [(a, b) for a in _ADDENDS for b in _ADDENDS if sum_use(a, b) == "heldout"]
+    for _ in range(n):
+        if len(countries) > 1:
+            yield _country(rng, world, countries)
+        for place in ("units", "tens"):
+            yield _digit(rng, *rng.choice(sums), place)
+        yield _operator(rng, *rng.choice(sums))
 
 
-def _country(rng: random.Random, world: World) -> Counterfactual:
-    here, there = rng.sample(world.countries, 2)
+def _country(rng: random.Random, world: World, countries: Sequence[str]) -> Counterfactual:
+    here, there = rng.sample(countries, 2)
     before, after, end, chat = rng.choice(
         (
             ("The capital of ", " is", ".", False),
@@ -64,54 +73,36 @@ def _country(rng: random.Random, world: World) -> Counterfactual:
             (f"{USER}Name the capital of ", f".{ASSISTANT}It is", f".{END}", True),
         )
     )
-    text = f"{before}{here}{after}"
-    span = (len(before), len(before) + len(here))
-    factors = (f"entity/place/country/{here}", f"entity/place/country/{there}")
-    answers = (f" {world.capital_of[here]}", f" {world.capital_of[there]}")
-    return Counterfactual("country", text, *span, *factors, *answers, end, chat)
+    factors = (f"{PREFIXES['country']}/{here}", f"{PREFIXES['country']}/{there}")
+    answers = (f" {world.capital_of[here]}{end}", f" {world.capital_of[there]}{end}")
+    return Counterfactual("country", before, here, there, after, *factors, *answers, chat)
 
 
-def _heldout_sum(rng: random.Random) -> tuple[int, int]:
-    while True:
-        a, b = rng.randrange(10, 100), rng.randrange(10, 100)
-        if sum_use(a, b) == "heldout":
-            return a, b
+def _digit(rng: random.Random, a: int, b: int, place: str) -> Counterfactual:
+    """Another digit at one place of the first addend, and the steps with it."""
+    at = 1 if place == "units" else 0
+    here = str(a)[at]
+    there = rng.choice([d for d in "0123456789"[1 - at :] if d != here])
+    other = a + (int(there) - int(here)) * (1 if place == "units" else 10)
+    chat = rng.random() < 0.5
+    before, after, end = (
+        (f"{USER}What is ", f"+{b}?{ASSISTANT}Step by step: ", f".{END}") if chat else ("", f"+{b}: ", ".\n")
+    )
+    before, after = before + str(a)[:at], str(a)[at + 1 :] + after
+    answers = (_steps(a, b) + end, _steps(other, b) + end)
+    factors = (f"{PREFIXES[place]}/{here}", f"{PREFIXES[place]}/{there}")
+    return Counterfactual(place, before, here, there, after, *factors, *answers, chat)
 
 
-def _digit(place: str) -> Maker:
-    """Another digit at one place of the first addend, and the digit of the sum that it changes; the other digits
-    of the sum stay, so that one token decides."""
-
-    def make(rng: random.Random, world: World) -> Counterfactual:
-        a, b = _heldout_sum(rng)
-        at = 1 if place == "units" else 0
-        digit = str(a)[at]
-        other = rng.choice([d for d in "0123456789"[1 - at :] if d != digit])
-        shift = (int(other) - int(digit)) * (1 if place == "units" else 10)
-        total = str(a + b)
-        where = len(total) - 1 if place == "units" else len(total) - 2
-        new = str(a + shift + b).zfill(len(total))[-len(total) :][where]
-        answers = (total, total[:where] + new + total[where + 1 :])
-        chat = rng.random() < 0.5
-        before, after, end = (
-            (f"{USER}What is ", f"+{b}?{ASSISTANT}It is ", f".{END}") if chat else ("", f"+{b}=", ".\n")
-        )
-        start = len(before) + at
-        factors = (f"number/{place}/{digit}", f"number/{place}/{other}")
-        return Counterfactual(place, f"{before}{a}{after}", start, start + 1, *factors, *answers, end, chat)
-
-    return make
+def _steps(a: int, b: int) -> str:
+    scribe = Scribe()
+    write_steps(scribe, a, b)
+    return scribe.finish("sums").text
 
 
-def _operator(rng: random.Random, world: World) -> Counterfactual:
-    a, b = _heldout_sum(rng)
-    if rng.random() < 0.5:
-        left, sign, right, answers = a + b, "-", b, (str(a), str(a + 2 * b))
-    else:
-        a, b = max(a, b), min(a, b)
-        left, sign, right, answers = a, "+", b, (str(a + b), str(a - b))
-    names = {"+": "operator/plus", "-": "operator/minus"}
-    other = names["-" if sign == "+" else "+"]
-    start = len(str(left))
-    text = f"{left}{sign}{right}="
-    return Counterfactual("operator", text, start, start + 1, names[sign], other, *answers, ".\n", False)
+def _operator(rng: random.Random, a: int, b: int) -> Counterfactual:
+    signs = {"+": ("operator/plus", ": "), "-": ("operator/minus", "=")}
+    here, there = rng.sample("+-", 2)
+    left = a if here == "+" else a + b
+    (factor, answer), (other, other_answer) = signs[here], signs[there]
+    return Counterfactual("operator", str(left), here, there, str(b), factor, other, answer, other_answer)

@@ -9,6 +9,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 if TYPE_CHECKING:
+    import polars as pl
+
+    from workbench.annotations import Annotations
     from workbench.features import FeatureTable
 
 N_BINS = 40
@@ -47,12 +50,26 @@ class Example:
 
 
 @dataclasses.dataclass(frozen=True)
+class Interval:
+    """Random texts on which the latent is above `low` and up to `high`; `count` tokens are."""
+
+    low: float
+    high: float
+    count: int
+    examples: list[Example]
+
+
+@dataclasses.dataclass(frozen=True)
 class Dashboard:
-    """One latent. `row` is its row of the feature table, `densities` its share of tokens by checkpoint."""
+    """One latent. `row` is its row of the feature table, `densities` its share of tokens by checkpoint, `parts`
+    its rows of the tables of `workbench.feature_parts`; `annotations` what people say."""
 
     latent: int
     row: dict[str, Any]
     examples: list[Example]
+    intervals: list[Interval]
+    parts: Mapping[str, pl.DataFrame]
+    annotations: Annotations
     histogram: Histogram
     logits: Mapping[str, Logits]
     densities: Mapping[str, float]
@@ -63,11 +80,17 @@ def make_dashboard(table: FeatureTable, latent: int) -> Dashboard:
     from workbench.features import DENSITY
 
     row = table.row(latent)
+    import polars as pl
+
+    parts = {name: part.filter(pl.col("latent") == latent) for name, part in table.parts.items()}
     counted = table.index.histogram(latent, N_BINS)
     return Dashboard(
         latent=latent,
         row=row,
-        examples=_examples(table, latent),
+        examples=_examples(table, latent, table.excerpts.filter(pl.col("latent") == latent).sort("rank")),
+        intervals=_intervals(table, latent, parts["intervals"]),
+        parts=parts | {"neighbours": _called(table, parts["neighbours"])},
+        annotations=table.annotations,
         histogram=Histogram(counted.edges.tolist(), counted.counts.tolist()),
         logits={name: _logits(table, name, latent) for name in table.checkpoints},
         densities={key.removeprefix(DENSITY): value for key, value in row.items() if key.startswith(DENSITY)},
@@ -83,12 +106,39 @@ def _logits(table: FeatureTable, checkpoint: str, latent: int) -> Logits:
     return Logits(promoted, suppressed)
 
 
-def _examples(table: FeatureTable, latent: int) -> list[Example]:
+def _intervals(table: FeatureTable, latent: int, found: pl.DataFrame) -> list[Interval]:
+    """The intervals from the strongest down; one that no token lies in has no examples."""
     import polars as pl
 
+    from workbench.examples import N_INTERVALS
+
+    counted = table.index.histogram(latent, N_INTERVALS)
+    if not counted.counts.any():
+        return []
+    return [
+        Interval(
+            float(counted.edges[place]),
+            float(counted.edges[place + 1]),
+            int(counted.counts[place]),
+            _examples(table, latent, found.filter(pl.col("interval") == N_INTERVALS - 1 - place)),
+        )
+        for place in reversed(range(N_INTERVALS))
+    ]
+
+
+def _called(table: FeatureTable, neighbours: pl.DataFrame) -> pl.DataFrame:
+    """Neighbours with what each is called by and how often it fires."""
+    import polars as pl
+
+    names = table.table.select(
+        other="latent", called=pl.coalesce("label", "top_token"), other_density="density"
+    )
+    return neighbours.join(names, on="other", how="left", maintain_order="left")
+
+
+def _examples(table: FeatureTable, latent: int, found: pl.DataFrame) -> list[Example]:
     from workbench.examples import values_between
 
-    found = table.excerpts.filter(pl.col("latent") == latent).sort("rank")
     contributed = table.contributions(latent, [(r["start"], r["stop"]) for r in found.iter_rows(named=True)])
     examples = []
     for number, excerpt in enumerate(found.iter_rows(named=True)):

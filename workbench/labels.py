@@ -41,7 +41,7 @@ class Agreement(NamedTuple):
 def label_columns(
     index: FeatureIndex, token_set: TokenSet, promoted: Int[np.ndarray, "latent n"], seed: int = 0
 ) -> dict[str, pl.Series]:
-    """`label`, `label_kind` and the figures above, a row a latent; `promoted` the ids each decoder raises most."""
+    """`label`, `label_kind` and the figures above, a row a latent; `promoted` ids its decoder raises."""
     facts = Facts(token_set)
     chosen_on, scored_on = label_halves(token_set, seed)
     candidates = Candidates(index, facts, chosen_on)

@@ -38,9 +38,9 @@ BUILDERS: Mapping[str, Builder] = {
     "dictionary": Builder("workbench.dictionaries:build", 1),
     "features": Builder("workbench.feature_build:build", 2),
     "comparison": Builder("workbench.comparison:build", 1),
-    "truth": Builder("workbench.truth_build:build", 1),
     "quality": Builder("workbench.quality_build:build", 1),
     "sweep": Builder("workbench.sweep_build:build", 1),
+    "truth": Builder("workbench.truth_build:build", 1),
 }
 
 
@@ -147,8 +147,8 @@ def plan(recipe: Recipe) -> Plan:
         parents += [f"dictionary/{used.name}", f"features/{used.name}", "corpus/text"]
         planner.add("comparison", comparison.name, "comparison", dataclasses.asdict(comparison), *parents)
     for name in recipe.evaluations:
-        _add_truth(planner, result, recipe.dictionary(name))
         _add_quality(planner, result, recipe.dictionary(name))
+        _add_truth(planner, result, recipe.dictionary(name))
     for sweep in recipe.sweeps:
         _add_sweep(planner, result, sweep)
     return result
@@ -235,7 +235,9 @@ def _add_sweep(planner: _Planner, so_far: Plan, config: SweepConfig) -> None:
 
 
 def _add_truth(planner: _Planner, so_far: Plan, config: DictionaryConfig) -> None:
-    """A dictionary's scores against the world's factors."""
+    """A dictionary's scores against the world's factors; a transcoder's controls would read another place."""
+    if config.kind == TRANSCODER:
+        return
     read = [f"activations/{activations_name(c, config.layer, config.point)}" for c in config.checkpoints]
     checkpoints = [f"checkpoint/{c}" for c in config.checkpoints]
     tokens = f"activations/tokens-{so_far.family(config.checkpoints[0])}"

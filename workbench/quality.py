@@ -140,9 +140,11 @@ class Quality:
             cells = [known.get((control, figure)) for figure in shown]
             lines.append(f"{control:12}" + "".join(f"{'–' if c is None else f'{c:.4g}':>11}" for c in cells))
         found = {(r["subject"], r["figure"]): r["value"] for r in self.stability.iter_rows(named=True)}
-        seeds, chance = found[SEEDS, "cosine"], found[BY_CHANCE, "cosine"]
-        above = [f"{found[SEEDS, f'share_{bound}']:.0%} at {bound} or more" for bound in ("0.7", "0.9")]
-        lines.append(f"between seeds: mean cosine {seeds:.3f} (random {chance:.3f}), {', '.join(above)}")
+        lines.append(
+            f"between seeds: mean cosine {found[SEEDS, 'cosine']:.3f} "
+            f"(random {found[BY_CHANCE, 'cosine']:.3f}), {found[SEEDS, 'share_0.7']:.0%} at 0.7 or more, "
+            f"{found[SEEDS, 'share_0.9']:.0%} at 0.9 or more"
+        )
         return "\n".join(lines)
 
     def nearest_shares(self, bins: int = BINS) -> pl.DataFrame:

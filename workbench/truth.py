@@ -83,17 +83,23 @@ def _leaders(n: int, pools: Mapping[str, Any]) -> str:
 
 def _causal_sentence(causal: Mapping[str, Any]) -> str:
     if not causal:
-        return "Nothing was clamped: the model answers none of the texts rightly, or no factor has a latent."
+        return (
+            "Nothing was clamped: the model goes on with none of the texts rightly, or no factor has a latent."
+        )
     told = []
     for group, modes in causal.items():
-        found = modes["swap"]
-        low, high = found["ahead"]["low"], found["ahead"]["high"]
-        verdict = "does" if low > 0 else ("does the contrary" if high < 0 else "cannot be told from chance")
+        swap, whole = modes["swap"], modes["patch"]
+        if whole["ahead"]["low"] <= 0:
+            told.append(f"{group}: not read from there, not even the whole stream changes it (n {whole['n']})")
+            continue
+        low, high = swap["ahead"]["low"], swap["ahead"]["high"]
+        verdict = "more than" if low > 0 else ("less than" if high < 0 else "no more than")
         told.append(
-            f"{group} {found['clean']:.2f} to {found['p']:.2f} (random latents {found['p_random']:.2f}; "
-            f"n {found['n']}; {verdict})"
+            f"{group}: {swap['clean']:.3f} to {swap['p']:.3f}, {verdict} random latents of equal norm "
+            f"({swap['p_random']:.3f}), all latents {modes['code']['p']:.3f}, the whole stream "
+            f"{whole['p']:.3f} (n {swap['n']})"
         )
-    return "Swapping the best latents moves the other answer's probability: " + ", ".join(told) + "."
+    return "The other answer's probability when a factor's best latents are swapped: " + "; ".join(told) + "."
 
 
 def describe(name: str, figures: Mapping[str, Any]) -> str:
@@ -136,7 +142,7 @@ def _structure_lines(figures: Mapping[str, Any]) -> list[str]:
         lines.append(
             f"{pool}: absorbed {share} ({absorbed['held']} of {absorbed['parents']} parents have a latent of "
             f"their own); {split['split']} of {split['factors']} factors split over several latents "
-            f"(F1 {split['f1_alone']:.3f} alone, {split['f1_together']:.3f} together); {composed['composed']} of "
-            f"{composed['latents']} latents follow two factors together better than one"
+            f"(F1 {split['f1_alone']:.3f} alone, {split['f1_together']:.3f} together); "
+            f"{composed['composed']} of {composed['latents']} latents follow two factors better than one"
         )
     return lines

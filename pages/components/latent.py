@@ -1,40 +1,55 @@
-"""The dashboard of one latent: where it fires, how often, what it promotes; checkpoint by checkpoint."""
+"""The dashboard of one latent: where it fires and how often, what it follows and promotes, what writes it."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import polars as pl
 import streamlit as st
 
-from pages.components import charts, frame, show, theme, words
+from pages.components import charts, frame, label_editor, latent_parts, show, theme, words
 from pages.components.tokens import Strip, Token, from_shown, strips
+from workbench.annotations import said
 
 if TYPE_CHECKING:
     from workbench.dashboard import Dashboard, Example, Logits
 
 FEW = 8  # examples shown until more are asked for
+STRONGEST, ALL_STRENGTHS = "strongest", "all strengths"
+FEW_EACH = 2  # of every strength
 
 
 def headline(found: Dashboard) -> None:
     """What a latent is called by, and its key figures."""
-    row = found.row
-    st.subheader(f"Latent {found.latent}: {words.label(row)}", anchor=False)
+    row = said(found.row, found.annotations[found.latent])
+    star = "★ " if found.annotations[found.latent].star else ""
+    st.subheader(f"{star}Latent {found.latent}: {_literal(words.label(row))}", anchor=False)
     pairs = [
         ("fires on", f"{words.share(row['density'])} of tokens"),
         ("mean when on", words.number(row["mean_activation"])),
         ("strongest", words.number(row["max_activation"])),
     ]
+    if row["label"] is not None and row["label_kind"] != "person":
+        null = words.number(row["label_null"])
+        pairs.append(("label against activation", f"r = {words.number(row['label_score'])} (others' {null})"))
     if row["factor"] is not None:
-        pairs.append(("best factor", row["factor"]))
-        pairs.append(("AUROC for it", words.number(row["factor_auroc"])))
+        pairs.append(("best factor", f"{row['factor']} (F1 {words.number(row['factor_f1'])})"))
+    if row["writer"] is not None:
+        pairs.append(("mostly written by", f"{row['writer']} ({words.share(row['writer_share'])})"))
     frame.facts(pairs)
 
 
-def dashboard(found: Dashboard, colour: str, key: str) -> None:
-    """One latent of an SAE, or of a crosscoder as a whole."""
+def _literal(text: str) -> str:
+    """`text` with what markdown would read in a heading set off."""
+    return re.sub(r"([\\`*_{}\[\]()#+\-.!|<>~$:])", r"\\\1", text)
+
+
+def dashboard(found: Dashboard, colour: str, key: str, chooser: str = "latent") -> None:
+    """One latent of an SAE, or of a crosscoder as a whole; a neighbour that is clicked goes to `chooser`."""
     headline(found)
+    label_editor.editor(found, key)
     if not found.examples:
         frame.caption("It never fired on the held-out tokens: there are no texts to show.")
     left, right = st.columns([3, 2], gap="large")
@@ -44,15 +59,39 @@ def dashboard(found: Dashboard, colour: str, key: str) -> None:
         _pictures(found, colour, key)
     if len(found.logits) > 1:
         _heads(found, key)
+    latent_parts.pictures(found, colour, key, chooser)
 
 
 def _examples(found: Dashboard, colour: str, key: str) -> None:
     if not found.examples:
         return
+    wanted = st.segmented_control(
+        "Texts",
+        [STRONGEST, ALL_STRENGTHS],
+        default=STRONGEST,
+        required=True,
+        key=f"{key}_texts",
+        bind="query-params",
+    )
+    if wanted == ALL_STRENGTHS:
+        _intervals(found, colour, key)
+        return
     frame.caption("The texts on which it fires most; the stronger the tint, the stronger it fires.")
     strongest = found.row["max_activation"]
     shown = [_strip(e, e.values, strongest, i) for i, e in enumerate(chosen_examples(found, key), 1)]
     strips(shown, colour, f"{key}-examples")
+
+
+def _intervals(found: Dashboard, colour: str, key: str) -> None:
+    """Random texts from each fifth of its activation, the strongest fifth first."""
+    frame.caption("Random texts from each fifth of its range: what it means when it is weak, too.")
+    strongest = found.row["max_activation"]
+    for number, part in enumerate(found.intervals):
+        bounds = f"{words.number(part.low)} to {words.number(part.high)}"
+        frame.caption(f"{bounds}: {part.count:,} tokens")
+        shown = [_strip(e, e.values, strongest, i) for i, e in enumerate(part.examples[:FEW_EACH], 1)]
+        if shown:
+            strips(shown, colour, f"{key}-interval-{number}")
 
 
 def chosen_examples(found: Dashboard, key: str) -> list[Example]:

@@ -60,7 +60,8 @@ window.marble = {
     && document.querySelectorAll('.js-plotly-plot .main-svg').length >= 4
     && document.querySelector('.js-plotly-plot .gl-container canvas')
     && marble.heading().startsWith('Latent') && marble.examples(),
-  examples: () => [...document.querySelectorAll('[data-testid="stBidiComponentRegular"], [data-testid="stBidiComponentIsolated"]')]
+  examples: () => [...document.querySelectorAll(
+    '[data-testid="stBidiComponentRegular"], [data-testid="stBidiComponentIsolated"]')]
     .some(e => ((e.shadowRoot || e).textContent || (e.firstElementChild && e.firstElementChild.shadowRoot
       && e.firstElementChild.shadowRoot.textContent) || '').length > 20),
 };

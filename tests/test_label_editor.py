@@ -1,0 +1,72 @@
+"""The dashboard on a page: every picture is drawn, a person's label and star are kept, markup is refused."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from tests.test_pages import errors, opened, sentences
+from workbench.features import FeatureTable
+from workbench.lab import Lab
+
+
+@pytest.fixture
+def lab(tiny_lab: Lab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Lab:
+    """A copy of the tiny lab that may be written to."""
+    shutil.copytree(tiny_lab.path, tmp_path / "own")
+    monkeypatch.setenv("MARBLE_HOME", str(tmp_path))
+    monkeypatch.setenv("MARBLE_LAB", "own")
+    return Lab(tmp_path / "own")
+
+
+def dense_latent(lab: Lab) -> int:
+    return int(FeatureTable.of(lab, "sae-sft").table.sort("density", descending=True)["latent"][2])
+
+
+def test_a_label_and_a_star_are_kept(lab: Lab) -> None:
+    latent = dense_latent(lab)
+    app = opened("features", dictionary="sae-sft", latent=str(latent))
+    assert not app.exception
+    assert errors(app) == []
+    [label] = [w for w in app.text_input if w.label == "Your label"]
+    app = label.set_value("sums, after a plus").run()
+    [star] = [w for w in app.toggle if w.label == "Star"]
+    app = star.set_value(True).run()
+    kept = FeatureTable.of(lab, "sae-sft").annotations[latent]
+    assert (kept.label, kept.star) == ("sums, after a plus", True)
+    assert app.subheader[0].value == f"★ Latent {latent}: sums, after a plus"
+    again = opened("features", dictionary="sae-sft", latent=str(latent))
+    assert again.subheader[0].value == app.subheader[0].value
+
+
+def test_markup_in_a_label_is_refused_in_a_sentence(lab: Lab) -> None:
+    latent = dense_latent(lab)
+    app = opened("features", dictionary="sae-sft", latent=str(latent))
+    [label] = [w for w in app.text_input if w.label == "Your label"]
+    app = label.set_value("<img src=x onerror=alert(1)>").run()
+    assert not app.exception
+    [sentence] = errors(app)
+    assert "plain text" in sentence
+    assert "<img" not in sentence
+    assert FeatureTable.of(lab, "sae-sft").annotations[latent].label is None
+
+
+def test_every_part_is_drawn_and_all_strengths_show(lab: Lab) -> None:
+    latent = dense_latent(lab)
+    app = opened("features", dictionary="sae-sft", latent=str(latent))
+    headings = {block.value for block in app.markdown}
+    assert {"##### What writes it", "##### Fires together with", "##### Points the same way"} <= headings
+    assert "##### Neurons along it" in headings
+    app = opened("features", dictionary="sae-sft", latent=str(latent), latent_texts="all strengths")
+    assert not app.exception
+    assert any("each fifth of its range" in text for text in sentences(app))
+
+
+def test_a_crosscoder_and_a_silent_latent_draw(lab: Lab) -> None:
+    table = FeatureTable.of(lab, "crosscoder").table.sort("density")
+    for latent in (table["latent"][0], table["latent"][-1]):
+        app = opened("features", dictionary="crosscoder", latent=str(latent))
+        assert not app.exception
+        assert errors(app) == []

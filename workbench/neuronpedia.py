@@ -1,0 +1,238 @@
+"""A dictionary's dashboards in Neuronpedia's import format [SAEDashboard, `neuronpedia_export.py`]:
+
+    {out}/{model}/{source}/release.jsonl  model.jsonl  sourceset.jsonl  source.jsonl     a line each
+                           features/batch-N.jsonl.gz      a line a latent
+                           activations/batch-N.jsonl.gz   a line an example text
+                           explanations/batch-N.jsonl.gz  a line a label, a person's where there is one
+
+A field whose quantity Marble does not measure is left empty, as the format allows (correlated neurons and
+features by Pearson's r). Bins of example texts: the strongest have `binMin` and `binContains` -1, the random
+ones of each interval its bounds and the share of the latent's activations in it. A crosscoder becomes one
+source for each of its checkpoints. Rows are written under a temporary name; the folder of a source is then renamed.
+"""
+
+from __future__ import annotations
+
+import datetime
+import gzip
+import json
+import shutil
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from workbench.annotations import said
+from workbench.errors import Misuse
+from workbench.vocabulary import read
+
+if TYPE_CHECKING:
+    from workbench.dashboard import Dashboard, Example
+    from workbench.features import FeatureTable
+
+BATCH = 256  # latents a file
+CREATOR = "marble"
+LOGIT_BINS, N_ALIGNED = 50, 3
+DIGITS = 3  # after the point, as SAEDashboard rounds
+
+
+def export(table: FeatureTable, out: Path, report: Any = None) -> list[Path]:
+    """Write every latent of `table` below `out`; the folders of the sources, one for each checkpoint."""
+    layer = table._readers[2]
+    folders = []
+    for m, checkpoint in enumerate(table.checkpoints):
+        model, source = f"{table.lab.name}-{checkpoint}", f"{layer}-{table.name}"
+        final = out / model / source
+        if final.exists():
+            raise Misuse(f"{final} is there already: remove it, or give another --out")
+        draft = final.with_name(f".partial-{source}")
+        shutil.rmtree(draft, ignore_errors=True)
+        for part in ("features", "activations", "explanations"):
+            (draft / part).mkdir(parents=True)
+        place = {"modelId": model, "layer": source}
+        _write_heads(table, draft, m, place)
+        logits = _logit_histograms(table, m)
+        for number, start in enumerate(range(0, table.table.height, BATCH)):
+            latents = range(start, min(start + BATCH, table.table.height))
+            _write_batch(table, draft, f"batch-{number}", latents, m, place, logits)
+            if report is not None:
+                report(len(latents))
+        draft.rename(final)
+        folders.append(final)
+    return folders
+
+
+def _stamp() -> dict[str, str]:
+    return {"createdAt": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%S")}
+
+
+def _write_heads(table: FeatureTable, folder: Path, m: int, place: Mapping[str, str]) -> None:
+    """The four one-line files."""
+    model, source = place["modelId"], place["layer"]
+    checkpoint = table.lab.checkpoint(table.checkpoints[m])
+    settings = table.token_set.settings
+    by = {"creatorId": CREATOR, **_stamp()}
+    release = f"{table.lab.name}-{table.name}"
+    about = f"Marble, lab {table.lab.name}: {table.name} on {', '.join(table.checkpoints)}"
+    heads: dict[str, dict[str, Any]] = {
+        "release": {
+            "name": release, "description": about, "descriptionShort": about, "creatorName": CREATOR,
+            "creatorNameShort": CREATOR, "urls": [], "visibility": "PUBLIC", **by,
+        },
+        "model": {
+            "id": model, "instruct": checkpoint.stage != "base", "displayName": model,
+            "displayNameShort": model, "dimension": checkpoint.d_model, "layers": checkpoint.n_layers,
+            "updatedAt": by["createdAt"], "visibility": "PUBLIC", "inferenceEnabled": False, **by,
+        },
+        "sourceset": {
+            "modelId": model, "name": table.name, "description": about, "creatorName": CREATOR,
+            "releaseName": release, "visibility": "PUBLIC", "hasDashboards": True, "urls": [], **by,
+        },
+        "source": {
+            "id": source, "modelId": model, "setName": table.name, "hasDashboards": True,
+            "inferenceEnabled": False, "visibility": "PUBLIC", "num_prompts": len(table.token_set.starts),
+            "num_tokens_in_prompt": settings["n_ctx"], "dataset": table.lab.name, **by,
+        },
+    }  # fmt: skip
+    for name, row in heads.items():
+        (folder / f"{name}.jsonl").write_text(json.dumps(row, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def _write_batch(
+    table: FeatureTable,
+    folder: Path,
+    name: str,
+    latents: Iterable[int],
+    m: int,
+    place: Mapping[str, str],
+    logits: tuple[np.ndarray, np.ndarray],
+) -> None:
+    features, activations, explanations = [], [], []
+    told = table.annotations.all()
+    for latent in latents:
+        found = table.dashboard(latent)
+        own = {**place, "index": str(latent), "creatorId": CREATOR, **_stamp()}
+        features.append(own | _feature(table, found, m) | _logit_bars(logits, latent))
+        for number, (example, low, high, share) in enumerate(_texts(found)):
+            id_ = f"{place['modelId']}-{place['layer']}-{latent}-{number}"
+            activations.append({"id": id_, **own, **_activation(example, low, high, share)})
+        row = said(found.row, told[latent]) if latent in told else found.row
+        if row["label"] is not None:
+            who = "person" if row["label_kind"] == "person" else f"marble-{row['label_kind']}"
+            explanations.append(
+                {"id": f"{place['modelId']}-{place['layer']}-{latent}", **place, "index": str(latent)}
+                | {"description": row["label"], "typeName": who, "explanationModelName": CREATOR}
+                | {"authorId": CREATOR}
+            )
+    for part, rows in (("features", features), ("activations", activations), ("explanations", explanations)):
+        lines = "".join(json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n" for row in rows)
+        with gzip.open(folder / part / f"{name}.jsonl.gz", "wt", compresslevel=5, encoding="utf-8") as handle:
+            handle.write(lines)
+
+
+def _feature(table: FeatureTable, found: Dashboard, m: int) -> dict[str, Any]:
+    decoder = table.dictionary.W_dec[found.latent, m].numpy()
+    size = np.abs(decoder)
+    aligned = np.argsort(-size, kind="stable")[:N_ALIGNED]
+    similar = found.parts["neighbours"].filter(found.parts["neighbours"]["relation"] == "similar")
+    logits = found.logits[table.checkpoints[m]]
+    edges, counts = found.histogram
+    middles = (np.array(edges[:-1]) + np.array(edges[1:])) / 2 if sum(counts) else np.zeros(0)
+    return {
+        "maxActApprox": _short(found.row["max_activation"]),
+        "hasVector": False,
+        "vector": [],
+        "vectorLabel": None,
+        "hookName": table.dictionary.site,
+        "topkCosSimIndices": similar["other"].to_list(),
+        "topkCosSimValues": _shorts(similar["cosine"]),
+        "neuron_alignment_indices": aligned.tolist(),
+        "neuron_alignment_values": _shorts(decoder[aligned]),
+        "neuron_alignment_l1": _shorts(size[aligned] / max(float(size.sum()), 1e-12)),
+        "correlated_neurons_indices": [],
+        "correlated_neurons_pearson": [],
+        "correlated_neurons_l1": [],
+        "correlated_features_indices": [],
+        "correlated_features_pearson": [],
+        "correlated_features_l1": [],
+        "neg_str": [text(token) for token, _ in logits.suppressed],
+        "neg_values": _shorts([value for _, value in logits.suppressed]),
+        "pos_str": [text(token) for token, _ in logits.promoted],
+        "pos_values": _shorts([value for _, value in logits.promoted]),
+        "frac_nonzero": float(found.row["density"]),
+        "freq_hist_data_bar_heights": list(counts) if len(middles) else [],
+        "freq_hist_data_bar_values": _shorts(middles),
+        "decoder_weights_dist": [],
+        "sourceSetName": table.name,
+    }
+
+
+def _logit_histograms(table: FeatureTable, m: int) -> tuple[np.ndarray, np.ndarray]:
+    """Counts [latent, bin] and edges [latent, bin + 1] of what each decoder does to every token's logit."""
+    from workbench.site import direct_logits
+
+    model, counts, edges = table._readers[0][m], [], []
+    for part in table.dictionary.W_dec[:, m].split(BATCH):
+        for row in direct_logits(model, part).numpy():
+            count, edge = np.histogram(row, bins=LOGIT_BINS)
+            counts.append(count)
+            edges.append(edge)
+    return np.array(counts), np.array(edges)
+
+
+def _logit_bars(logits: tuple[np.ndarray, np.ndarray], latent: int) -> dict[str, Any]:
+    counts, edges = (part[latent] for part in logits)
+    return {
+        "logits_hist_data_bar_heights": counts.tolist(),
+        "logits_hist_data_bar_values": _shorts((edges[:-1] + edges[1:]) / 2),
+    }
+
+
+def _texts(found: Dashboard) -> Iterator[tuple[Example, float, float, float]]:
+    """Example texts with the bounds of their bin and the share of activations in it."""
+    largest, total = float(found.row["max_activation"]), max(sum(part.count for part in found.intervals), 1)
+    for example in found.examples:
+        yield example, -1.0, largest, -1.0
+    for part in found.intervals:
+        for example in part.examples:
+            yield example, part.low, part.high, part.count / total
+
+
+def _activation(example: Example, low: float, high: float, share: float) -> dict[str, Any]:
+    values = _shorts(example.values)
+    top = int(np.argmax(values))
+    return {
+        "tokens": [text(token) for token in example.tokens],
+        "values": values,
+        "maxValue": values[top],
+        "maxValueTokenIndex": top,
+        "minValue": min(values),
+        "binMin": _short(low),
+        "binMax": _short(high),
+        "binContains": _short(share),
+        "qualifyingTokenIndex": example.peak,
+        "dataIndex": None,
+        "dataSource": example.source.get("id"),
+        "dfaValues": [],
+        "dfaTargetIndex": None,
+        "dfaMaxValue": None,
+        "lossValues": [],
+        "logitContributions": None,
+    }
+
+
+def text(shown: str) -> str:
+    """A token as text; half a character stays in its signs."""
+    try:
+        return read(shown).decode("utf-8")
+    except UnicodeDecodeError:
+        return shown
+
+
+def _short(value: Any) -> float:
+    return round(float(value), DIGITS)
+
+
+def _shorts(values: Iterable[Any]) -> list[float]:
+    return [_short(value) for value in values]
