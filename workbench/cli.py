@@ -14,6 +14,7 @@ from typing import Annotated, Any
 
 import typer
 
+from workbench.cli_latents import commands as latent_commands
 from workbench.errors import Failure, MarbleError
 
 app = typer.Typer(
@@ -22,6 +23,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Marble: grow a small language model in stages, open every stage up, see what each stage changed.",
 )
+
+app.add_typer(latent_commands)
 
 LabName = Annotated[str, typer.Argument(help="Name of the lab.", metavar="LAB")]
 Architecture = Annotated[
