@@ -45,8 +45,8 @@ class ToyConfig:
     m: int = 2
     density: float = 0.05
     importance_decay: float = 1.0
-    steps: int = 1_500
-    batch_size: int = 1_024
+    steps: int = 1_000
+    batch_size: int = 512
     lr: float = 0.01
     n_seeds: int = 16
     seed: int = 0
