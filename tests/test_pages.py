@@ -14,6 +14,7 @@ from workbench.lab import Lab
 from workbench.recipe import load_preset, write_recipe
 
 APP = str(Path(__file__).parents[1] / "pages" / "app.py")
+SMALL = {"superposition": {"n": "2", "m": "1", "seeds": "2"}}  # a toy model that is trained in a second
 TIMEOUT = 180  # seconds; the first page of a session imports torch
 
 
@@ -64,13 +65,13 @@ def test_page_draws_a_grown_lab(tiny_lab: Lab, page: str, headers: list[str]) ->
     assert [header.value for header in app.header] == headers
 
 
-@pytest.mark.parametrize("page", ["lab", "trace", "features", "compare"])
+@pytest.mark.parametrize("page", ["lab", "trace", "superposition", "features", "compare"])
 def test_page_of_a_lab_with_nothing_in_it_says_what_to_do(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, page: str
 ) -> None:
     monkeypatch.setenv("MARBLE_HOME", str(tmp_path))
     write_recipe(tmp_path / "new" / "recipe.toml", load_preset("quick"))
-    app = opened(page)
+    app = opened(page, **SMALL.get(page, {}))
     assert not app.exception
     assert errors(app) == []
     assert any("yet" in text for text in sentences(app))
