@@ -23,7 +23,7 @@ def geometry(toy: Toy, key: str) -> None:
 
 def held(toy: Toy) -> None:
     """Key figures and the table of features."""
-    m, n = toy.W.shape
+    _m, n = toy.W.shape
     own, kept = dimensionality(toy.W).tolist(), represented(toy.W)
     frame.facts(
         [
