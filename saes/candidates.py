@@ -154,9 +154,10 @@ def draw(able: Bool[np.ndarray, " unit"], n: int, seed: int) -> Int[np.ndarray, 
 
 
 def levels(sizes: Sequence[int]) -> list[int]:
-    """Numbers of candidates to compare at: each pool's own size, but for those within a tenth of a smaller."""
+    """Numbers of candidates to compare at: each pool's own size, but for those within a tenth of a smaller and
+    those that no other pool has."""
     found: list[int] = []
-    for size in sorted(sizes):
-        if not found or size > 1.1 * found[-1]:
+    for place, size in enumerate(ordered := sorted(sizes)):
+        if not found or (size > 1.1 * found[-1] and place < len(ordered) - 1):
             found.append(size)
     return found

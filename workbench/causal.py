@@ -224,10 +224,12 @@ def _effect(cases: Sequence[Case], clean: Tensor, log_p: Tensor) -> Effect:
 
 
 def causal_figures(table: pl.DataFrame) -> dict[str, Any]:
-    """By group and mode: n texts, means, and how much more the latent does than random ones (95 % interval over
-    texts)."""
+    """By group of two texts or more, and mode: n, means, and how much more the latent does than random ones (95 %
+    interval over texts)."""
     figures: dict[str, Any] = {}
     for (group, mode), rows in sorted(table.group_by("group", "mode"), key=lambda item: item[0]):
+        if rows.height < 2:
+            continue
         ones = np.ones(rows.height)
         means = {c: float(rows[c].mean()) for c, t in SCHEMA.items() if t == pl.Float64 and c != "target"}  # type: ignore[arg-type]
         more = (rows["p"] - rows["p_random"]).to_numpy()

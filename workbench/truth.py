@@ -62,9 +62,10 @@ class Truth:
 
 
 def sentence(figures: Mapping[str, Any]) -> str:
-    """What the ground truth says: who is ahead at the smallest and at the largest number of candidates."""
-    levels = sorted((int(n), told["pools"]) for n, told in figures["levels"].items())
-    parts = [_leaders(n, pools) for n, pools in ([levels[0]] if len(levels) == 1 else [levels[0], levels[-1]])]
+    """What the ground truth says: who is ahead at the smallest number of candidates, and at the largest that
+    the latents have."""
+    levels = {int(n): told["pools"] for n, told in figures["levels"].items() if LATENTS in told["pools"]}
+    parts = [_leaders(n, levels[n]) for n in sorted({min(levels), max(levels)})]
     return f"Over {figures['factors']} factors, {'; '.join(parts)}. {_causal_sentence(figures['causal'])}"
 
 

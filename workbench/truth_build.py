@@ -106,7 +106,10 @@ def factor_table(token_set: TokenSet, rows: Int[np.ndarray, "token"]) -> FactorT
     parents = np.array([place.get(name.rpartition("/")[0], -1) for name in names], int)
     pairs = token_set.factors
     found = FactorTable.of(
-        pairs["token"].to_numpy(), pairs["factor"].to_numpy(), np.asarray(token_set.document), names, parents
+        *(pairs[column].to_numpy().astype(np.int64) for column in ("token", "factor")),
+        np.asarray(token_set.document),
+        names,
+        parents,
     )
     return found.on(rows)
 

@@ -158,6 +158,8 @@ def test_halves_share_no_document_and_rare_or_repeated_factors_do_not_count(labe
 
 def test_levels_and_draws_by_hand():
     assert levels([2048, 256, 1987, 896, 2041]) == [256, 896, 1987]
+    assert levels([64, 90, 384, 92]) == [64, 90]  # nothing to lay beside 384
+    assert levels([24]) == [24]
     able = np.array([True, False, True, True])
     assert set(draw(able, 2, 0)) < {0, 2, 3}
     assert draw(able, 9, 0).tolist() == [0, 2, 3]
@@ -178,13 +180,13 @@ def test_matching_by_hand():
 def world():
     """A background with its own covariance, 24 planted directions on or off, an SAE trained on it."""
     torch.set_num_threads(1)
-    x, directions = planted(12_000, 24, 32)
+    x, directions = planted(6_000, 24, 32)
     rng = torch.Generator().manual_seed(1)
     mixing = torch.randn(32, 32, generator=rng) / 32**0.5
     on = torch.einsum("tmd,fmd->tf", x - 0.5, torch.linalg.pinv(directions[:, 0]).T[:, None]) > 0.5
-    x = x + 0.08 * (torch.randn(12_000, 32, generator=rng) @ mixing)[:, None]
+    x = x + 0.08 * (torch.randn(6_000, 32, generator=rng) @ mixing)[:, None]
     activations = TensorActivations(x)
-    config = TrainConfig(n_latents=48, k=3, n_steps=500, batch_size=1024, lr=5e-3, k_start=6)
+    config = TrainConfig(n_latents=48, k=3, n_steps=400, batch_size=512, lr=5e-3, k_start=6)
     dictionary = saes.fit(activations, config)
     return activations, directions, on.numpy(), dictionary
 
