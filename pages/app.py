@@ -19,6 +19,7 @@ st.navigation(
     [
         st.Page(ROOT / "lab_page.py", title="Lab", default=True),
         st.Page(ROOT / "trace_page.py", title="Trace", url_path="trace"),
+        st.Page(ROOT / "superposition_page.py", title="Superposition", url_path="superposition"),
         st.Page(ROOT / "features_page.py", title="Features", url_path="features"),
         st.Page(ROOT / "dictionaries_page.py", title="Dictionaries", url_path="dictionaries"),
         st.Page(ROOT / "compare_page.py", title="Compare", url_path="compare"),

@@ -51,21 +51,6 @@ def measure(activations: Activations) -> Units:
     return Units(mean.float(), scales.float())
 
 
-@dataclass(frozen=True)
-class Target:
-    """What a transcoder writes: its units, and E[t zᵀ] of normalised targets and inputs."""
-
-    units: Units
-    cross: Float[Tensor, "d_out d"]
-
-
-def measure_target(activations: Activations, units: Units, targets: Activations) -> Target:
-    """On the rows that `measure` reads."""
-    rows, own = spread(activations, MEASURE_ROWS), measure(targets)
-    z, t = units.normalise(read(activations, rows)), own.normalise(read(targets, rows))
-    return Target(own, t.T @ z / len(rows))
-
-
 @torch.no_grad()
 def calibrated(dictionary: Dictionary, activations: Activations, limit: int = CALIBRATION_ROWS) -> Dictionary:
     """The dictionary with thresholds such that L0 = k on (held-out) activations."""

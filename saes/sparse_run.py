@@ -23,7 +23,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from saes.auxk import auxk_loss
-from saes.calibrate import Target, Units
+from saes.calibrate import Units
 from saes.config import TOPK, TrainConfig
 from saes.dictionary import Dictionary
 from saes.run import Report, moments, restore_moments
@@ -38,13 +38,12 @@ BETAS = (0.9, 0.99)  # 0.999 remembers the first steps' large gradients for most
 class SparseRun:
     """Weights `[latent, model·d]` in normalised units, their optimizer, the selection, the silence counters."""
 
-    def __init__(self, units: Units, config: TrainConfig, target: Target | None = None) -> None:
+    def __init__(self, units: Units, config: TrainConfig, target_units: Units | None = None) -> None:
         self.config, self.units, self.step = config, units, 0
-        self.target_units = units if target is None else target.units
-        self.is_transcoder = target is not None
-        weights = starting_weights(units.mean.shape[0], units.mean.shape[1], config)
-        if target is not None:
-            weights |= starting_decoder(weights["W_enc"], target, config.skip)
+        self.is_transcoder = target_units is not None
+        self.target_units = units if target_units is None else target_units
+        d_out = self.target_units.mean.shape[1] if self.is_transcoder else None
+        weights = starting_weights(units.mean.shape[0], units.mean.shape[1], d_out, config)
         self._place(weights, torch.zeros(config.n_latents, dtype=torch.long))
 
     def _place(self, weights: Mapping[str, Tensor], silent_steps: Tensor) -> None:
@@ -178,7 +177,7 @@ class SparseRun:
         return self.config.arch != TOPK or self.is_transcoder
 
 
-def starting_weights(n_models: int, d: int, config: TrainConfig) -> dict[str, Tensor]:
+def starting_weights(n_models: int, d: int, d_out: int | None, config: TrainConfig) -> dict[str, Tensor]:
     """Random decoders of length `decoder_norm`, the encoder their transpose, zero biases (z has mean zero, so
     b_dec is the mean).
 
@@ -186,17 +185,18 @@ def starting_weights(n_models: int, d: int, config: TrainConfig) -> dict[str, Te
     makes the first reconstructions overshoot, k_start directions at once, and the correction spreads the
     directions apart: starting shorter, or from data points, fits somewhat better in few steps and leaves a
     third to a half of the latents dead.
+
+    A transcoder (`d_out`) starts from random unit decoders of its own. On a real MLP that ends at a lower FVU
+    than the encoder's directions do (0.146 against 0.172, a fifth of those latents dead), or what a linear map
+    makes of them (0.182).
     """
     rng = torch.Generator().manual_seed(config.seed)
     direction = torch.randn(config.n_latents, d, generator=rng)
     W_dec = config.decoder_norm * torch.nn.functional.normalize(direction.repeat(1, n_models), dim=1)
     zeros = torch.zeros(config.n_latents)
-    return {"W_enc": W_dec.clone(), "b_enc": zeros, "W_dec": W_dec, "b_dec": torch.zeros(n_models * d)}
-
-
-def starting_decoder(W_enc: Float[Tensor, "latent d"], target: Target, skip: bool) -> dict[str, Tensor]:
-    """A transcoder's: each latent begins by writing, at unit length, what a linear map makes of its direction,
-    d_j ∝ E[t zᵀ] w_j (nothing else says which of the target's directions belongs to it)."""
-    W_dec = torch.nn.functional.normalize(W_enc @ target.cross.T, dim=1)
-    made = {"W_dec": W_dec, "b_dec": torch.zeros(len(target.cross))}
-    return made | {"W_skip": torch.zeros_like(target.cross)} if skip else made
+    weights = {"W_enc": W_dec.clone(), "b_enc": zeros, "W_dec": W_dec, "b_dec": torch.zeros(n_models * d)}
+    if d_out is not None:
+        own = torch.randn(config.n_latents, d_out, generator=rng)
+        weights |= {"W_dec": torch.nn.functional.normalize(own, dim=1), "b_dec": torch.zeros(d_out)}
+        weights |= {"W_skip": torch.zeros(d_out, d)}
+    return weights

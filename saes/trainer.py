@@ -20,7 +20,7 @@ from typing import Any
 import torch
 
 from saes.arrays import Activations, Paired, read, shuffled_batches, spread
-from saes.calibrate import Target, Units, calibrated, measure, measure_target
+from saes.calibrate import Units, calibrated, measure
 from saes.config import SPARSE, TrainConfig
 from saes.dictionary import Dictionary
 from saes.errors import DictionaryError, StateError
@@ -71,8 +71,8 @@ def train_together(
     identity = {"configs": [_identity(c) for c in configs], "shape": list(shape), "names": list(names)}
     saved = None if resume is None else read_states(resume, identity, lead.device)
     units = measure(activations)
-    target = None if targets is None else measure_target(activations, units, targets)
-    runs = [_begin(units, config, target) for config in configs]
+    target_units = None if targets is None else measure(targets)
+    runs = [_begin(units, config, target_units) for config in configs]
     if saved is not None:
         if not torch.allclose(saved.runs[0].tensors["mean"].cpu(), units.mean, rtol=1e-3, atol=1e-5):
             raise StateError(f"{resume} was trained on other activations; start the run without it")
@@ -178,9 +178,9 @@ def _at_target(dictionary: Dictionary, target_site: str) -> Dictionary:
     return dictionary
 
 
-def _begin(units: Units, config: TrainConfig, target: Target | None) -> Run:
+def _begin(units: Units, config: TrainConfig, target_units: Units | None) -> Run:
     if config.arch in SPARSE:
-        return SparseRun(units, config, target)
+        return SparseRun(units, config, target_units)
     from saes.saelens import SaeLensRun
 
     return SaeLensRun(units, config)

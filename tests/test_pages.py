@@ -14,6 +14,7 @@ from workbench.lab import Lab
 from workbench.recipe import load_preset, write_recipe
 
 APP = str(Path(__file__).parents[1] / "pages" / "app.py")
+SMALL = {"superposition": {"n": "2", "m": "1", "seeds": "2"}}  # a toy model that is trained in a second
 TIMEOUT = 180  # seconds; the first page of a session imports torch
 
 
@@ -64,13 +65,13 @@ def test_page_draws_a_grown_lab(tiny_lab: Lab, page: str, headers: list[str]) ->
     assert [header.value for header in app.header] == headers
 
 
-@pytest.mark.parametrize("page", ["lab", "trace", "features", "compare"])
+@pytest.mark.parametrize("page", ["lab", "trace", "superposition", "features", "compare"])
 def test_page_of_a_lab_with_nothing_in_it_says_what_to_do(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, page: str
 ) -> None:
     monkeypatch.setenv("MARBLE_HOME", str(tmp_path))
     write_recipe(tmp_path / "new" / "recipe.toml", load_preset("quick"))
-    app = opened(page)
+    app = opened(page, **SMALL.get(page, {}))
     assert not app.exception
     assert errors(app) == []
     assert any("yet" in text for text in sentences(app))
@@ -117,6 +118,55 @@ def test_search_that_finds_nothing_says_so(tiny_lab: Lab) -> None:
     app = opened("features", find="no such word anywhere")
     assert not app.exception
     assert any("No latent matches" in text for text in sentences(app))
+
+
+def test_search_and_filters_say_how_many_are_left(tiny_lab: Lab) -> None:
+    app = opened("features", dictionary="sae-sft", filters="true", alive="alive", order="most frequent")
+    assert not app.exception
+    assert any("of 128 latents" in text for text in sentences(app))
+    densities = app.dataframe[0].value["density"].to_list()
+    assert densities == sorted(densities, reverse=True)
+    assert min(densities) > 0
+
+
+def test_ordering_by_a_change_that_is_not_chosen_is_a_sentence(tiny_lab: Lab) -> None:
+    app = opened("features", dictionary="sae-sft", filters="true", order="largest change")
+    assert not app.exception
+    assert any("choose a change of density" in text for text in sentences(app))
+
+
+@pytest.mark.parametrize("dictionary", ["sae-sft", "crosscoder"])
+@pytest.mark.parametrize("view", ["Side by side", "Map", "Steer"])
+def test_every_view_of_a_latent_draws(tiny_lab: Lab, dictionary: str, view: str) -> None:
+    app = opened("features", dictionary=dictionary, view=view, latent="5")
+    assert not app.exception
+    assert errors(app) == []
+    headings = [block.value for block in app.subheader]
+    assert headings[0].startswith("Latent 5:")
+    assert len(headings) == (2 if view == "Side by side" else 1)
+    if view == "Side by side":
+        assert any("cosine of the two decoders" in text for text in sentences(app))
+
+
+def test_nothing_to_steer_is_one_sentence(tiny_lab: Lab) -> None:
+    app = opened("features", dictionary="sae-sft", view="Steer", steer_prompt=" ")
+    assert not app.exception
+    [sentence] = errors(app)
+    assert "the prompt is empty" in sentence
+
+
+def test_a_crosscoders_latent_cannot_be_taken_out_of_one_checkpoint(tiny_lab: Lab) -> None:
+    app = opened("features", dictionary="crosscoder", view="Steer", steer_by="take it away")
+    assert not app.exception
+    [sentence] = errors(app)
+    assert "choose an SAE" in sentence
+
+
+def test_taking_a_latent_away_shows_its_controls(tiny_lab: Lab) -> None:
+    app = opened("features", dictionary="sae-sft", view="Steer", steer_by="take it away")
+    assert errors(app) == []
+    effects = app.dataframe[-1].value
+    assert effects["stream"].to_list()[:2] == ["as it is", "without the latent"]
 
 
 def test_markup_in_a_sentence_is_text(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -29,7 +29,7 @@ from workbench.status import status
 from workbench.tokens import token_set
 
 NAME = "transcoder-sft-layer1-96-k6"
-SHORT = functools.partial(DictionaryConfig, steps=60, batch_size=256)
+SHORT = functools.partial(DictionaryConfig, steps=250, batch_size=256)
 
 
 @pytest.fixture(scope="module")

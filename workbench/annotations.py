@@ -99,7 +99,7 @@ class Annotations:
     def _change(self, latent: int, change: Callable[[Annotation], Annotation]) -> Annotation:
         if not 0 <= latent < self.n_latents:
             raise Misuse(f"there is no latent {latent}: the dictionary has latents 0 to {self.n_latents - 1}")
-        with plain_disk_errors(self.path.parent.parent), self._held():
+        with plain_disk_errors(self.path.parent.parent), held(self.path):
             entries = self.all()
             new = change(entries.get(latent, Annotation()))
             entries[latent] = dataclasses.replace(new, changed=time.time())
@@ -107,16 +107,18 @@ class Annotations:
             write_json(self.path, {"latents": {str(j): dataclasses.asdict(e) for j, e in kept.items()}})
         return entries[latent]
 
-    @contextlib.contextmanager
-    def _held(self) -> Iterator[None]:
-        from filelock import FileLock, Timeout
 
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            with FileLock(self.path.with_name(f".{self.path.name}.lock"), timeout=LOCK_SECONDS):
-                yield
-        except Timeout as error:
-            raise Failure(f"{self.path.name} is held by another process: try again in a moment") from error
+@contextlib.contextmanager
+def held(path: Path) -> Iterator[None]:
+    """Inside, this process alone changes the file at `path`."""
+    from filelock import FileLock, Timeout
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        with FileLock(path.with_name(f".{path.name}.lock"), timeout=LOCK_SECONDS):
+            yield
+    except Timeout as error:
+        raise Failure(f"{path.name} is held by another process: try again in a moment") from error
 
 
 def said(row: Mapping[str, Any], annotation: Annotation) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from typing import Annotated, Any
 
 import typer
 
-from workbench import dictionary_commands, evaluation_commands
+from workbench import dictionary_commands, evaluation_commands, latent_commands
 from workbench.answers import Json, LabName, answer
 from workbench.errors import Failure, MarbleError
 
@@ -185,6 +185,7 @@ def prune(
 
 app.add_typer(dictionary_commands.app)
 app.add_typer(evaluation_commands.app)
+app.add_typer(latent_commands.app)
 
 
 def main() -> None:

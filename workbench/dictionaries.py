@@ -53,9 +53,8 @@ def build(build: Build) -> Mapping[str, Any]:
     config = DictionaryConfig(**{**build.config, "checkpoints": tuple(build.config["checkpoints"])})
     if config.arch not in ARCHITECTURES:
         raise unknown("dictionary architecture", config.arch, ARCHITECTURES)
-    tokens_key = next(key for key in build.parents if key.startswith("activations/tokens-"))
-    sets = {name: TokenSet(build.parents[tokens_key].path, name) for name in ("dictionary", "heldout")}
-    sources, written = _sources(build, config, config.point), _sources(build, config, config.target)
+    sets = token_sets(build)
+    sources, written = stored_sources(build, config, config.point), stored_sources(build, config, config.target)
     with dictionary_sentences(config.name):
         arrays = {name: ActivationArrays([s.path / f"{name}.npy" for s in sources]) for name in sets}
         targets = {
@@ -69,23 +68,38 @@ def build(build: Build) -> Mapping[str, Any]:
         held_back = Part(arrays["dictionary"], back)
         states, settings = build.draft.path / "resume", [train_settings(config)]
         (dictionary,) = train_together(build, config.name, settings, training, held_back, states, **about)
-        folder.save(
-            dictionary, build.draft.path, {"arch": config.arch, "checkpoints": list(config.checkpoints)}
-        )
-        pca = fit_pca(to_write, min(config.k, targets["heldout"].shape[2]))
-        heldout = sets["heldout"]
-        spliced = min(SPLICED_TOKENS, len(heldout)) * len(config.checkpoints)
-        build.progress.start(len(heldout) + spliced, "tokens", label=f"evaluate {config.name}")
-        figures = scores(
-            dictionary,
-            pca,
-            arrays["heldout"],
-            heldout,
-            lambda name: with_fast_attention(Checkpoint.of(build.lab, name).model(best_device())),
-            Site(sources[0].figures["layer"], config.target or config.point),
-            build.progress.advance,
-            targets["heldout"] if written else None,
-        )
+        return save_and_score(build, config, dictionary, sources, written)
+
+
+def save_and_score(
+    build: Build,
+    config: DictionaryConfig,
+    dictionary: Dictionary,
+    sources: Sequence[Artefact],
+    written: Sequence[Artefact],
+) -> Mapping[str, Any]:
+    """Write the dictionary in the draft's folder; its figures on held-out tokens, beside PCA with k components."""
+    folder.save(dictionary, build.draft.path, {"arch": config.arch, "checkpoints": list(config.checkpoints)})
+    sets = token_sets(build)
+    read, targets = (
+        {name: ActivationArrays([s.path / f"{name}.npy" for s in some]) for name in sets}
+        for some in (sources, written or sources)
+    )
+    to_write = Part(targets["dictionary"], split_rows(sets["dictionary"])[0])
+    pca = fit_pca(to_write, min(config.k, targets["heldout"].shape[2]))
+    heldout = sets["heldout"]
+    spliced = min(SPLICED_TOKENS, len(heldout)) * len(config.checkpoints)
+    build.progress.start(len(heldout) + spliced, "tokens", label=f"evaluate {config.name}")
+    figures = scores(
+        dictionary,
+        pca,
+        read["heldout"],
+        heldout,
+        lambda name: with_fast_attention(Checkpoint.of(build.lab, name).model(best_device())),
+        Site(sources[0].figures["layer"], config.target or config.point),
+        build.progress.advance,
+        targets["heldout"] if written else None,
+    )
     described = {
         "kind": config.kind,
         "arch": config.arch,
@@ -99,7 +113,13 @@ def build(build: Build) -> Mapping[str, Any]:
     return {**described, **figures, **drift}
 
 
-def _sources(build: Build, config: DictionaryConfig, point: str) -> list[Artefact]:
+def token_sets(build: Build) -> dict[str, TokenSet]:
+    """The two token sets that a dictionary stands on."""
+    tokens_key = next(key for key in build.parents if key.startswith("activations/tokens-"))
+    return {name: TokenSet(build.parents[tokens_key].path, name) for name in ("dictionary", "heldout")}
+
+
+def stored_sources(build: Build, config: DictionaryConfig, point: str) -> list[Artefact]:
     """The stored activations of the dictionary's checkpoints at a point of its layer; none for no point."""
     named = [f"activations/{activations_name(c, config.layer, point)}" for c in config.checkpoints if point]
     return [build.parents[name] for name in named]

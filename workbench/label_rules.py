@@ -26,7 +26,7 @@ from workbench.tokens import TokenSet
 
 KINDS = ("start", "token", "previous", "domain", "factor", "next", "pair")  # the plainer goes first
 MAX_ITEMS = 6  # tokens or pairs in a rule: more is a list and no label
-MIN_HITS = 3  # firing tokens behind each of them
+MIN_HITS, MIN_SHARE = 3, 0.02  # firing tokens behind each of them, and their share of all the latent fires on
 NOBODY = -1
 
 
@@ -166,7 +166,8 @@ def best_set(
     `found` are the values that occur at all, `totals` how often.
     """
     mine, hits = np.unique(values[values != NOBODY], return_counts=True)
-    mine, hits = mine[hits >= MIN_HITS], hits[hits >= MIN_HITS]
+    enough = hits >= max(MIN_HITS, MIN_SHARE * n_fires)
+    mine, hits = mine[enough], hits[enough]
     if not len(mine):
         return (), 0.0
     total = totals[np.searchsorted(found, mine)]

@@ -39,7 +39,7 @@ DIGITS = 3  # after the point, as SAEDashboard rounds
 
 def export(table: FeatureTable, out: Path, report: Any = None) -> list[Path]:
     """Write every latent of `table` below `out`; the folders of the sources, one for each checkpoint."""
-    layer = table._readers[2]
+    layer = table._readers[2].layer
     folders = []
     for m, checkpoint in enumerate(table.checkpoints):
         model, source = f"{table.lab.name}-{checkpoint}", f"{layer}-{table.name}"

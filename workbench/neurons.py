@@ -13,8 +13,8 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from workbench.activations import TOKENS_PER_BATCH
 from workbench.errors import Misuse
+from workbench.harvest import TOKENS_PER_BATCH
 from workbench.site import checked_layer, read_resid_post
 from workbench.tokens import TokenSet
 

@@ -36,6 +36,7 @@ BUILDERS: Mapping[str, Builder] = {
     "tokens": Builder("workbench.token_sets:build", 1),
     "activations": Builder("workbench.activations:build", 1),
     "dictionary": Builder("workbench.dictionaries:build", 1),
+    "imported": Builder("workbench.imported:build", 1),
     "features": Builder("workbench.feature_build:build", 2),
     "comparison": Builder("workbench.comparison:build", 1),
     "quality": Builder("workbench.quality_build:build", 1),
@@ -172,7 +173,8 @@ def _add_dictionary(planner: _Planner, so_far: Plan, config: DictionaryConfig) -
         for c in config.checkpoints
         if config.target
     ]
-    planner.add("dictionary", config.name, "dictionary", config.settings(), tokens, *read, *targets)
+    builder = "imported" if config.source else "dictionary"
+    planner.add("dictionary", config.name, builder, config.settings(), tokens, *read, *targets)
     stored = dict.fromkeys((*read, *seen))
     checkpoints = [f"checkpoint/{c}" for c in config.checkpoints]
     parents = [f"dictionary/{config.name}", tokens, *stored, *checkpoints, "corpus/text"]

@@ -122,6 +122,8 @@ class DictionaryConfig:
     lr: float = 2e-3
     seed: int = 0
     point: str = dataclasses.field(default=RESID_POST, metadata=LATER)  # of the layer: `workbench.points`
+    source: str = dataclasses.field(default="", metadata=LATER)  # where an imported one comes from
+    source_sha256: str = dataclasses.field(default="", metadata=LATER)  # of its weights as they came
     target: str = dataclasses.field(default="", metadata=LATER)  # a transcoder's: the point that it writes at
     skip: bool = dataclasses.field(
         default=False, metadata=LATER

@@ -1,4 +1,4 @@
-"""Two latents beside each other: the chosen one, and another dictionary's, by default the nearest by direction."""
+"""Two latents beside each other: the chosen one, and by default another dictionary's nearest by direction."""
 
 from __future__ import annotations
 

@@ -1,4 +1,8 @@
-"""How often each latent fires, all of them in one picture, from the commonest to the rarest."""
+"""How often the latents fire, in one picture from the commonest to the rarest.
+
+The curve of sixteen thousand latents is that of every thirtieth: more points than pixels cost the browser a
+second without a graphics card and show nothing. The table and the map reach each latent.
+"""
 
 from __future__ import annotations
 
@@ -14,29 +18,34 @@ if TYPE_CHECKING:
     from workbench.features import FeatureTable
 
 
+MOST = 600  # points
+
+
 def view(table: FeatureTable, chosen: int, colour: str) -> None:
     """The picture; a click chooses a latent."""
-    frame.caption(
-        f"How often each of the {table.table.height:,} latents fires, from the commonest to the rarest. "
-        "Click one to see it."
-    )
     ranked = table.table.sort("density", descending=True).select("latent", "density", "top_token")
-    picture = _picture(ranked, chosen, colour)
+    firing = ranked.filter(pl.col("density") > 0).with_row_index("rank", offset=1)
+    every = -(-len(firing) // MOST)
+    each = f"every {every}th of them is drawn" if every > 1 else "each is a point"
+    frame.caption(
+        f"How often latents fire, from the commonest to the rarest: {len(firing):,} of {len(ranked):,} do, "
+        f"{each}. Click one to see it."
+    )
+    picture = _picture(firing, every, chosen, colour)
     show.clickable(picture, "densities", f"density of every latent of {table.name}", ranked, "latent")
 
 
-def _picture(ranked: pl.DataFrame, chosen: int, colour: str) -> go.Figure:
+def _picture(firing: pl.DataFrame, every: int, chosen: int, colour: str) -> go.Figure:
     made = charts.figure(430)
-    firing = ranked.filter(pl.col("density") > 0).with_row_index("rank", offset=1)
-    trace = go.Scattergl if len(firing) > charts.WEBGL_ABOVE else go.Scatter
+    drawn = firing.gather_every(max(1, every))
     made.add_trace(
-        trace(
-            x=firing["rank"].to_numpy(),  # arrays go to the browser as bytes, lists as text
-            y=firing["density"].to_numpy(),
+        go.Scatter(
+            x=drawn["rank"].to_numpy(),  # arrays go to the browser as bytes, lists as text
+            y=drawn["density"].to_numpy(),
             mode="markers",
             marker={"color": colour, "size": 5, "opacity": 0.75},
-            customdata=firing["latent"].to_numpy()[:, None],
-            hovertext=np.array([charts.plain(token) for token in firing["top_token"]], dtype=object),
+            customdata=drawn["latent"].to_numpy()[:, None],
+            hovertext=np.array([charts.plain(token) for token in drawn["top_token"]], dtype=object),
             hovertemplate="latent %{customdata[0]}: %{hovertext}<br>fires on %{y:.2~p}<extra></extra>",
         )
     )

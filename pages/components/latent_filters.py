@@ -63,8 +63,8 @@ def view(table: FeatureTable) -> Asked:
         label_visibility="collapsed",
         wrap=True,
     )
-    with st.expander("Filters and order"):
-        filters = _filters(table)
+    narrowed = st.toggle("Filters and order", key="filters", bind="query-params")
+    filters = _filters(table) if narrowed else fq.Query()
     reads = text if place == FIRES_ON else ""
     query = dataclasses.replace(filters, text="" if reads else text, place=PLACES.get(place, fq.EVERYWHERE))
     return Asked(query, text, reads)

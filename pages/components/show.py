@@ -34,6 +34,7 @@ def clickable(figure: go.Figure, key: str, alt: str, table: pl.DataFrame, choose
 
 
 def twin(table: pl.DataFrame, key: str, label: str = "The same as a table") -> None:
-    """The figures behind a picture."""
-    with st.expander(label):
-        st.dataframe(table, key=f"{key}-table", hide_index=True)
+    """The figures behind a picture, sent when asked for: a table costs the browser as much as a chart."""
+    with st.expander(label, key=f"{key}-twin", on_change="rerun") as unfolded:
+        if unfolded.open:
+            st.dataframe(table, key=f"{key}-table", hide_index=True)

@@ -11,7 +11,7 @@ from scipy.optimize import linear_sum_assignment
 import saes
 from saes import DictionaryError, TensorActivations, TrainConfig
 from saes.arrays import Paired, read
-from saes.calibrate import measure, measure_target
+from saes.calibrate import measure
 from saes.sparse_run import SparseRun
 from saes.transcoder import Transcoder
 
@@ -63,7 +63,7 @@ def test_a_step_is_the_dense_step(small, skip):
     x, y = small
     config = replace(SMALL, skip=skip, grad_clip=1e9, aux_coeff=0.0)
     units = measure(x)
-    run = SparseRun(units, config, measure_target(x, units, y))
+    run = SparseRun(units, config, measure(y))
     run._place({name: w.detach().double() for name, w in run.weights.items()}, run.silent_steps)
     for name in ("b_enc", "b_dec", *(["W_skip"] if skip else [])):
         run.weights[name].data.normal_(std=0.1)
@@ -90,7 +90,7 @@ def test_folding_changes_nothing(small, skip):
     """The dictionary in raw units writes what the run wrote in normalised ones."""
     x, y = small
     config, units = replace(SMALL, skip=skip), measure(x)
-    run = SparseRun(units, config, measure_target(x, units, y))
+    run = SparseRun(units, config, measure(y))
     both = Paired(x, y)
     for start in range(0, 2048, 256):
         run.advance(read(both, np.arange(start, start + 256)))
@@ -111,7 +111,7 @@ def test_an_sae_is_the_transcoder_onto_its_input_from_the_same_start(small):
     """The two kinds of step are one: with equal weights, x onto x ends bit for bit where the SAE does."""
     x, _ = small
     units = measure(x)
-    sae, transcoder = SparseRun(units, SMALL), SparseRun(units, SMALL, measure_target(x, units, x))
+    sae, transcoder = SparseRun(units, SMALL), SparseRun(units, SMALL, measure(x))
     transcoder._place({n: w.detach().clone() for n, w in sae.weights.items()}, sae.silent_steps.clone())
     both = Paired(x, x)
     for start in range(0, 2560, 256):

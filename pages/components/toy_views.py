@@ -1,0 +1,107 @@
+"""What is shown of the toy model: its geometry, what an SAE finds, shapes by sparsity, the phase diagram."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import polars as pl
+import streamlit as st
+
+from pages.components import charts, frame, show, toy_figures, words
+from saes.phase_diagram import PHASES, PhaseDiagram
+from saes.recovery import Recovery
+from saes.toy_model import Toy, dimensionality, features_per_dimension, nearest_shape, represented
+
+
+def geometry(toy: Toy, key: str) -> None:
+    """Where the columns of W lie: arrows in up to three dimensions, WᵀW above."""
+    m, n = toy.W.shape
+    made = toy_figures.geometry(toy.W)
+    what = "the features' directions" if m <= 3 else "WᵀW: how features overlap"
+    st.plotly_chart(made, key=key, alt=f"{what}: {n} features in {m} dimensions", config=show.CONFIG)
+
+
+def held(toy: Toy) -> None:
+    """Key figures and the table of features."""
+    _m, n = toy.W.shape
+    own, kept = dimensionality(toy.W).tolist(), represented(toy.W)
+    frame.facts(
+        [
+            ("features held", f"{len(kept)} of {n}"),
+            ("features per dimension", words.number(features_per_dimension(toy.W))),
+            ("loss", words.number(toy.loss)),
+        ]
+    )
+    table = pl.DataFrame(
+        {
+            "feature": range(n),
+            "length": toy.W.norm(dim=0).tolist(),
+            "dimensionality": own,
+            "nearest shape": [nearest_shape(own[i]) if i in kept else "not held" for i in range(n)],
+        }
+    )
+    show.twin(table, "geometry", "Every feature as a table")
+    frame.caption(
+        "A feature's dimensionality is the share of a dimension that it has to itself: 1 when alone, 1/2 in an "
+        "antipodal pair, 2/5 in a pentagon."
+    )
+
+
+def recovered(found: Recovery, toy: Toy) -> None:
+    """How well an SAE's directions are the features'."""
+    frame.caption(
+        "A TopK SAE with one latent a feature sees only h, never x. Each feature is paired with a latent so that "
+        "the cosines are largest. In few dimensions random directions come close too, so they stand beside."
+    )
+    frame.facts(
+        [
+            ("MCC, mean |cosine| of pairs", words.number(found.matched.mcc)),
+            ("random directions", words.number(found.random_mcc)),
+            ("FVU", words.number(found.fvu)),
+            ("L0", words.number(found.l0)),
+        ]
+    )
+    names = [f"feature {found.features[i]}" for i in found.matched.features]
+    values = [float(v) for v in found.matched.cosines]
+    table = pl.DataFrame({"feature": names, "latent": found.matched.latents.tolist(), "cosine": values})
+    made = charts.bars(
+        names,
+        values,
+        toy_figures.accent(),
+        "cosine of feature and paired latent",
+        [words.number(v) for v in values],
+        22,
+    )
+    show.chart(made, "recovered", "cosine of every feature with the latent paired with it", table)
+
+
+def swept(toys: Sequence[Toy]) -> None:
+    """Dimensionality of every held feature at every density."""
+    frame.caption(
+        "The same n, m and importance at every density, best of a few seeds. Each point is a feature that is "
+        "held; the lines are what regular shapes would give. Triangles and tetrahedra are seldom the best."
+    )
+    rows = [
+        (toy.density, i, float(dimensionality(toy.W)[i]), features_per_dimension(toy.W))
+        for toy in toys
+        for i in represented(toy.W)
+    ]
+    schema = ["density", "feature", "dimensionality", "features per dimension"]
+    table = pl.DataFrame(rows, schema=schema, orient="row")
+    show.chart(toy_figures.sweep(table), "sweep", "dimensionality of every feature at every density", table)
+
+
+def phases(found: PhaseDiagram) -> None:
+    """Two features, one dimension: what becomes of the second."""
+    frame.caption(
+        "Two features, one dimension. Across: how much the second matters beside the first. Up: how often a "
+        "feature is on. Rare features share the dimension; frequent ones must be chosen between."
+    )
+    cells = [
+        (float(density), float(ratio), PHASES[int(found.phase[d, r])])
+        for d, density in enumerate(found.densities)
+        for r, ratio in enumerate(found.ratios)
+    ]
+    table = pl.DataFrame(cells, schema=["density", "relative importance", "second feature"], orient="row")
+    made = toy_figures.phases(found)
+    show.chart(made, "phases", "phase diagram: not represented, dedicated or superposed", table)

@@ -1,0 +1,66 @@
+"""The Superposition page without a browser: its settings are the address's, and its figures the model's."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from pages.components import toy_figures
+from saes.phase_diagram import PHASES, PhaseDiagram
+from tests.test_pages import SMALL, errors, opened, sentences
+from workbench.lab import Lab
+
+HEADERS = [
+    "A toy model",
+    "What a dictionary finds in it",
+    "Sparsity and shape",
+    "When a feature is worth a place",
+    "This model",
+]
+
+
+@pytest.fixture(autouse=True)
+def _default_lab(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MARBLE_LAB", "tiny")
+
+
+def test_toy_of_the_address_is_trained_and_drawn(tiny_lab: Lab) -> None:
+    app = opened("superposition", **SMALL["superposition"])
+    assert not app.exception
+    assert errors(app) == []
+    assert [header.value for header in app.header] == HEADERS
+    assert any("2 of 2" in text for text in sentences(app))
+    features = next(t.value for t in app.dataframe if "nearest shape" in t.value.columns)
+    assert list(features["nearest shape"]) == ["antipodal pair"] * 2
+    assert list(features["dimensionality"]) == pytest.approx([0.5, 0.5], abs=0.02)
+    app.number_input(key="m").set_value(2).run()
+    features = next(t.value for t in app.dataframe if "nearest shape" in t.value.columns)
+    assert list(features["nearest shape"]) == ["alone"] * 2
+
+
+def test_arrows_end_where_the_features_lie(monkeypatch: pytest.MonkeyPatch) -> None:
+    from pages.components import theme
+
+    monkeypatch.setattr(theme, "palette", lambda: theme.LIGHT)
+    W = torch.tensor([[1.0, 0.0, -0.6], [0.0, 0.5, -0.8]])
+    arrows = toy_figures.geometry(W).layout.annotations
+    assert [(a.x, a.y) for a in arrows] == [tuple(column) for column in W.T.tolist()]
+    assert all((a.ax, a.ay) == (0, 0) for a in arrows)
+    line = toy_figures.geometry(W[:1]).layout.annotations
+    assert [(a.x, a.y) for a in line] == [(v, 0) for v in W[0].tolist()]
+    space = toy_figures.geometry(torch.eye(3)).data[1]
+    assert (space.x, space.y, space.z) == tuple(map(tuple, torch.eye(3).tolist()))
+    [heat] = toy_figures.geometry(torch.eye(4)).data
+    assert [list(row) for row in heat.z] == torch.eye(4).tolist()
+
+
+def test_every_phase_has_its_own_colour(monkeypatch: pytest.MonkeyPatch) -> None:
+    from pages.components import theme
+
+    for palette in (theme.LIGHT, theme.DARK):
+        monkeypatch.setattr(theme, "palette", lambda palette=palette: palette)
+        phase = torch.tensor([[0, 1], [2, 2]])
+        found = PhaseDiagram(torch.tensor([0.1, 1.0]), torch.tensor([0.1, 1.0]), torch.zeros(2, 2, 2), phase)
+        [heat] = toy_figures.phases(found).data
+        assert len({colour for _, colour in heat.colorscale}) == len(PHASES)
+        assert [list(row) for row in heat.customdata] == [[PHASES[0], PHASES[1]], [PHASES[2], PHASES[2]]]
