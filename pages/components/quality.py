@@ -52,7 +52,8 @@ def kind(control: str) -> str:
 def look() -> dict[str, tuple[str, str]]:
     """Colour and symbol of each kind of control."""
     palette = theme.palette()
-    colours = (palette.accent, palette.accent, palette.ink, *palette.others)
+    green, violet, olive, _ = palette.others
+    colours = (palette.accent, palette.accent, palette.muted, green, violet, olive, palette.ink)
     return {name: (colours[i], SYMBOLS[i]) for i, name in enumerate(ORDER)}
 
 
@@ -67,7 +68,7 @@ def overview(judged: Mapping[str, Quality]) -> None:
         "untrained and Gaussian controls are scored on their own activations and cannot be put into the model."
     )
     rows = table["row"].unique(maintain_order=True).to_list()
-    made = _panels(table, OVERVIEW, rows, columns=2, height=150 + 46 * len(rows), by_row="row")
+    made = _panels(table, OVERVIEW, rows, columns=2, height=150 + 46 * len(rows), legend=True)
     show.chart(made, "overview", "FVU and CE score of every dictionary beside its controls", table.drop("row"))
 
 
@@ -90,7 +91,7 @@ def figures(found: Quality) -> None:
     rows = [c for c in ORDER if c in {kind(name) for name in table["control"]}]
     shown = table.filter(pl.col("figure").is_in([figure for figure, _ in PANELS]))
     shown = shown.with_columns(pl.col("control").map_elements(kind, return_dtype=pl.String).alias("row"))
-    made = _panels(shown, PANELS, rows, columns=3, height=2 * (64 + 27 * len(rows)), by_row="row")
+    made = _panels(shown, PANELS, rows, columns=3, height=2 * (64 + 27 * len(rows)), legend=False)
     show.chart(made, "figures", f"Figures of {found.dictionary} beside its controls", table)
     said = "; ".join(f"{name}: {text}" for name, text in ABOUT.items() if name in rows)
     lacks = "".join(f" There is no {name} control: {reason}." for name, reason in found.missing.items())
@@ -103,9 +104,9 @@ def _panels(
     rows: Sequence[str],
     columns: int,
     height: int,
-    by_row: str,
+    legend: bool,
 ) -> go.Figure:
-    """Small charts with rows in common: a mark with its interval for each control."""
+    """Small charts with rows (`row` of the table) in common: a mark with its interval for each control."""
     lines = -(-len(panels) // columns)
     made = make_subplots(
         lines, columns, shared_yaxes=True, horizontal_spacing=0.035, vertical_spacing=0.16 if lines > 1 else 0,
@@ -118,7 +119,7 @@ def _panels(
         for name in ORDER:
             own = part.filter(pl.col("control").map_elements(kind, return_dtype=pl.String) == name)
             if own.height:
-                trace = _marks(own, name, rows, by_row, title)
+                trace = _marks(own, name, rows, title, 0.1 if legend else 0.0)
                 trace.showlegend = name not in known
                 known.add(name)
                 made.add_trace(trace, at // columns + 1, at % columns + 1)
@@ -130,32 +131,39 @@ def _panels(
         automargin=True,
     )
     made.update_xaxes(rangemode="tozero", nticks=5, fixedrange=True)
+    for at, (figure, _) in enumerate(panels):
+        if figure == "dead_share":  # a hair of silent latents is not drawn as a full axis
+            most = max([0.1, *table.filter(pl.col("figure") == figure)["value"]])
+            place = {"row": at // columns + 1, "col": at % columns + 1}
+            made.update_xaxes(range=[0, 1.05 * most], tickformat=".0%", **place)
     made.update_annotations(font_size=13)
-    several = by_row == "row" and len(rows) and rows[0] not in ORDER
-    made.update_layout(
-        showlegend=bool(several),
-        margin={"t": 70 if several else 34},
-        legend={"orientation": "h", "y": 1.0, "yanchor": "bottom", "x": 0, "yref": "container"}
-        if several
-        else None,
-    )
+    if legend:
+        made.update_layout(
+            showlegend=True,
+            margin={"t": 74},
+            legend={"orientation": "h", "x": 0, "y": 1, "yanchor": "top", "yref": "container"},
+        )
+    else:
+        made.update_layout(showlegend=False, margin={"t": 34})
     return made
 
 
-def _marks(own: pl.DataFrame, name: str, rows: Sequence[str], by_row: str, title: str) -> go.Scatter:
+def _marks(own: pl.DataFrame, name: str, rows: Sequence[str], title: str, apart: float) -> go.Scatter:
+    """The marks of one control; controls that share a row stand `apart`."""
     colour, symbol = look()[name]
-    spread = (ORDER.index(name) - (len(ORDER) - 1) / 2) * 0.1 if rows[0] not in ORDER else 0.0
+    shift = (ORDER.index(name) - (len(ORDER) - 1) / 2) * apart
     bounded = own.with_columns(
         (pl.col("high") - pl.col("value")).fill_null(0.0).alias("more"),
         (pl.col("value") - pl.col("low")).fill_null(0.0).alias("less"),
     )
     return go.Scatter(
         x=bounded["value"].to_list(),
-        y=[rows.index(row) + spread for row in bounded[by_row]],
+        y=[rows.index(row) + shift for row in bounded["row"]],
         mode="markers",
         name=name,
         legendgroup=name,
         marker={"color": colour, "symbol": symbol, "size": 9, "line": {"width": 2, "color": colour}},
+        cliponaxis=False,
         error_x={
             "type": "data",
             "symmetric": False,
@@ -222,6 +230,7 @@ def stability(found: Quality) -> None:
         )
 
 
+DASHES = {RANDOM: "dot", UNTRAINED: "dash", GAUSSIAN: "dashdot"}
 STABLE = {"cosine": "mean cosine", "share_0.7": "share at 0.7 or more", "share_0.9": "share at 0.9 or more"}
 
 
@@ -236,7 +245,7 @@ def _lines(shares: pl.DataFrame, looks: Mapping[str, tuple[str, str]], x_title: 
                 y=own["share"].to_list(),
                 mode="lines",
                 name=name,
-                line={"color": colour, "width": 2, "shape": "hv"},
+                line={"color": colour, "width": 2, "shape": "hv", "dash": DASHES.get(name, "solid")},
                 hovertemplate="from %{x:.2f}: %{y:.1%}<extra>" + charts.plain(name) + "</extra>",
             )
         )
