@@ -1,6 +1,6 @@
 """How often the latents fire, in one picture from the commonest to the rarest.
 
-The curve of sixteen thousand latents is that of every thirtieth: more points than pixels cost the browser a
+The curve of sixteen thousand latents is that of every fifty-fifth: more points than pixels cost the browser a
 second without a graphics card and show nothing. The table and the map reach each latent.
 """
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from workbench.features import FeatureTable
 
 
-MOST = 600  # points
+MOST = 300  # points
 
 
 def view(table: FeatureTable, chosen: int, colour: str) -> None:

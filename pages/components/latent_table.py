@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 CLOSELY = 0.98  # AUROC
 DENSE = 0.05  # share of tokens above which a latent says little about any of them
-SHOWN = 500  # rows that the browser is sent; the order says which
+SHOWN = 200  # rows that the browser is sent; the order says which
 COLUMNS = ("top_tokens", "density", "max_activation", "factor", "factor_auroc", "promoted")
 SELDOM = ("label", "fires_with", "on", "hits", "change")  # where there are any, they come first
 
