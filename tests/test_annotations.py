@@ -68,12 +68,15 @@ def test_there_is_no_eleventh_latent(annotations):
     assert not annotations.path.exists()
 
 
-def test_a_damaged_file_is_a_sentence_and_is_not_written_over(annotations):
+@pytest.mark.parametrize(
+    "damaged", ['{"latents": {"1": {"lab', "[]", '{"latents": {"1": {"label": 3, "star": true, "changed": 0}}}']
+)
+def test_a_damaged_file_is_a_sentence_and_is_not_written_over(annotations, damaged):
     annotations.path.parent.mkdir()
-    annotations.path.write_text('{"latents": {"1": {"lab')
+    annotations.path.write_text(damaged)
     with pytest.raises(Failure, match="cannot be read as annotations"):
         annotations.set_label(1, "new")
-    assert annotations.path.read_text() == '{"latents": {"1": {"lab'
+    assert annotations.path.read_text() == damaged
 
 
 def _label_many(path: Path, latents: list[int]) -> None:

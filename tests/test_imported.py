@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import warnings
 from pathlib import Path
 
 import pytest
@@ -20,6 +21,10 @@ from workbench.imported import open_source, request
 from workbench.lab import Lab
 from workbench.recipe import read_recipe
 from workbench.status import status
+
+with warnings.catch_warnings():  # it imports a module of TransformerLens by its old name
+    warnings.simplefilter("ignore")
+    import sae_lens
 
 D, F = 32, 48
 OWN = {"topk": {"k": 5}, "matching_pursuit": {"max_iterations": 3, "residual_threshold": 0.0}}
@@ -47,8 +52,6 @@ def save_sae(folder: Path, arch: str, hook: str = "blocks.1.hook_resid_post", d:
 @pytest.mark.parametrize("apply", [True, False])
 @pytest.mark.parametrize("arch", ["standard", "gated", "jumprelu", "topk"])
 def test_latents_are_those_of_sae_lens(tmp_path, arch, apply):
-    import sae_lens
-
     save_sae(tmp_path / "sae", arch, apply_b_dec_to_input=apply)
     theirs = sae_lens.SAE.load_from_disk(tmp_path / "sae")
     ours, named = load_foreign(tmp_path / "sae")

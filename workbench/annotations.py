@@ -71,7 +71,7 @@ class Annotations:
         """By latent, only those that say something."""
         try:
             stored = json.loads(self.path.read_text(encoding="utf-8"))
-            return {int(latent): Annotation(**entry) for latent, entry in stored["latents"].items()}
+            return {int(latent): _read(entry) for latent, entry in stored["latents"].items()}
         except FileNotFoundError:
             return {}
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
@@ -106,6 +106,13 @@ class Annotations:
             kept = {j: e for j, e in sorted(entries.items()) if e.label is not None or e.star}
             write_json(self.path, {"latents": {str(j): dataclasses.asdict(e) for j, e in kept.items()}})
         return entries[latent]
+
+
+def _read(entry: Mapping[str, Any]) -> Annotation:
+    """An entry of the file; `TypeError` where its label is no text."""
+    if not isinstance(entry["label"], str | None):
+        raise TypeError("a label is text or null")
+    return Annotation(entry["label"], bool(entry["star"]), float(entry["changed"]))
 
 
 @contextlib.contextmanager

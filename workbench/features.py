@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from saes.arrays import ActivationArrays
     from saes.dictionary import Dictionary
     from saes.index import FeatureIndex
+    from workbench.notebook import Shown
 
 DENSITY, SHARE = "density_", "w_"
 N_LOGITS = 12  # tokens promoted and suppressed, each
@@ -145,6 +146,12 @@ class FeatureTable:
     def dashboard(self, latent: int) -> Dashboard:
         """Everything a page shows of one latent."""
         return make_dashboard(self, latent)
+
+    def show(self, latent: int | None = None) -> Shown:
+        """For a notebook: one latent, or the table's best-labelled ones."""
+        from workbench.notebook import show_latent, show_table
+
+        return show_table(self) if latent is None else show_latent(self, latent)
 
     def contributions(self, latent: int, pieces: Sequence[tuple[int, int]]) -> dict[str, list[list[float]]]:
         """For each checkpoint and each piece (rows start…stop) ⟨x^m, W_enc^m_j⟩ on its tokens."""

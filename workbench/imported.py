@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import re
 import tempfile
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -96,9 +97,10 @@ def open_source(source: str) -> tuple[Dictionary, str]:
 
 def _fetched(source: str, folder: Path) -> Path:
     """A release's SAE, saved in SAELens' own folder format."""
-    from sae_lens import SAE
-    from sae_lens.loading.pretrained_saes_directory import get_pretrained_saes_directory
-
+    with warnings.catch_warnings():  # it imports a module of TransformerLens by its old name
+        warnings.simplefilter("ignore")
+        from sae_lens import SAE
+        from sae_lens.loading.pretrained_saes_directory import get_pretrained_saes_directory
     release, _, sae_id = source.partition(":")
     known = get_pretrained_saes_directory()
     if release not in known and "/" not in release:

@@ -28,6 +28,7 @@ from workbench.errors import Failure, Misuse, unknown
 
 if TYPE_CHECKING:
     from workbench.checkpoint import Checkpoint
+    from workbench.notebook import Shown
 
 KINDS = (
     "corpus", "tokenizer", "checkpoint", "activations", "dictionary",
@@ -200,6 +201,12 @@ class Lab:
             error = unknown("lab", name, existing)
             raise Misuse(f"{error}; `python -m workbench grow {name}` grows it")
         return cls(path)
+
+    def show(self) -> Shown:
+        """For a notebook: checkpoints, dictionaries, figures."""
+        from workbench.notebook import show_lab
+
+        return show_lab(self)
 
     def artefacts(self, kind: str) -> list[Artefact]:
         """All finished artefacts of a kind, whatever recipe made them, oldest first."""
