@@ -54,6 +54,7 @@ def errors(app: AppTest) -> list[str]:
             ["Tokens", "What each layer would say next", "What attention looks back at", "The next token"],
         ),
         ("features", []),
+        ("dictionaries", ["Beside their controls", "Crowding", "Stability between seeds", "Sweeps"]),
         ("compare", ["Shared and exclusive latents", "How predictions part", "Loss by domain"]),
     ],
 )
@@ -65,7 +66,7 @@ def test_page_draws_a_grown_lab(tiny_lab: Lab, page: str, headers: list[str]) ->
     assert [header.value for header in app.header] == headers
 
 
-@pytest.mark.parametrize("page", ["lab", "trace", "superposition", "features", "compare"])
+@pytest.mark.parametrize("page", ["lab", "trace", "superposition", "features", "dictionaries", "compare"])
 def test_page_of_a_lab_with_nothing_in_it_says_what_to_do(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, page: str
 ) -> None:

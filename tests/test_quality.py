@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import shutil
+from pathlib import Path
 
 import numpy as np
 import polars as pl
 import pytest
 import torch
+from streamlit.testing.v1 import AppTest
 
 from saes import folder
 from saes.arrays import ActivationArrays
@@ -23,6 +25,7 @@ from workbench.quality import FIGURES, Quality, artefact_name
 from workbench.splice import spliced_nats
 from workbench.tokens import token_set
 
+APP = str(Path(__file__).parents[1] / "pages" / "app.py")
 NAMES = ("sae-base", "crosscoder")
 ALL = {"dictionary", "pca", "neurons", "random", "untrained", "gaussian", "seed-1", "seed-2"}
 
@@ -188,6 +191,33 @@ def test_the_untrained_control_reads_the_model_before_its_first_step(lab, tmp_pa
     trained = stored[np.arange(len(stored))]
     assert kept["heldout"].shape == trained.shape
     assert not torch.allclose(kept["heldout"], trained, atol=0.1)
+
+
+def test_the_page_draws_each_judged_dictionary(lab, monkeypatch):
+    """A crosscoder has a choice of checkpoint; what is missing is said with its reason."""
+    monkeypatch.setenv("MARBLE_HOME", str(lab.path.parent))
+    monkeypatch.setenv("MARBLE_LAB", lab.name)
+    app = AppTest.from_file(APP, default_timeout=180).run()
+    app.switch_page("dictionaries_page.py").run()
+    assert not app.exception
+    assert [box.label for box in app.selectbox] == ["Lab", "Dictionary"]
+    said = " ".join(block.proto.body for block in app.get("html"))
+    assert 'role="alert"' not in said
+    assert "python -m workbench sweep" in said
+    app.selectbox(key="dictionary").select("crosscoder").run()
+    assert not app.exception
+    assert "checkpoint" in [box.key for box in app.selectbox]
+    assert "one model" in " ".join(block.proto.body for block in app.get("html"))
+    told = Quality.of(lab, "crosscoder").describe()
+    assert "between seeds" in told
+    assert "gaussian" in told
+
+
+def test_shares_of_cosines_add_up(found):
+    for table in (found.nearest_shares(), found.matched_shares()):
+        sums = table.group_by("control").agg(pl.col("share").sum())
+        assert sums["share"].to_list() == pytest.approx([1.0] * sums.height)
+    assert found.nearest_shares(bins=7).filter(pl.col("control") == "gaussian").height == 7
 
 
 def test_bad_requests_are_sentences(lab, found, tmp_path):

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
 
 import pytest
 import torch
+from streamlit.testing.v1 import AppTest
 
 from saes import folder
 from tests.tiny_lab import build, make_lab, tiny_recipe
@@ -14,6 +16,7 @@ from workbench.evaluation_commands import numbers
 from workbench.recipe import read_recipe
 from workbench.sweeps import COLUMNS, PCA, Sweep, request_sweep
 
+APP = str(Path(__file__).parents[1] / "pages" / "app.py")
 ASKED = ("base", None, ["batchtopk", "topk"], [64, 96], [4, 6])
 
 
@@ -72,6 +75,18 @@ def test_plots_are_one_page_without_a_network(found, tmp_path):
     text = (tmp_path / "plots.html").read_text()
     assert text.count("plotly-graph-div") == 2
     assert 'src="https://' not in text
+
+
+def test_the_page_plots_the_sweep(lab, found, monkeypatch):
+    monkeypatch.setenv("MARBLE_HOME", str(lab.path.parent))
+    monkeypatch.setenv("MARBLE_LAB", lab.name)
+    app = AppTest.from_file(APP, default_timeout=180).run()
+    app.switch_page("dictionaries_page.py").run()
+    assert not app.exception
+    assert app.selectbox(key="sweep").value == found.name
+    said = " ".join(block.proto.body for block in app.get("html"))
+    assert 'role="alert"' not in said
+    assert "No dictionary has been judged yet" in said
 
 
 def test_what_cannot_be_swept_is_one_sentence(lab, found, tmp_path):
