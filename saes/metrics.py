@@ -85,7 +85,12 @@ def dead_share(latents: Float[Tensor, "token latent"]) -> float:
 def nearest_cosine(dictionary: Dictionary) -> Float[Tensor, " latent"]:
     """Cosine of each latent's decoder (all models, normalised units) to its nearest neighbour:
     interference."""
-    rows = torch.nn.functional.normalize((dictionary.W_dec / dictionary.scales[:, None]).flatten(1), dim=1)
+    return nearest_row_cosine((dictionary.W_dec / dictionary.scales[:, None]).flatten(1))
+
+
+def nearest_row_cosine(rows: Float[Tensor, "row d"]) -> Float[Tensor, " row"]:
+    """Each row's largest cosine with another row."""
+    rows = torch.nn.functional.normalize(rows, dim=1)
     best = []
     for start in range(0, len(rows), 1024):
         cosines = rows[start : start + 1024] @ rows.T

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 KINDS = (
     "corpus", "tokenizer", "checkpoint", "activations", "dictionary",
-    "features", "comparison", "circuit", "probe",
+    "features", "comparison", "circuit", "probe", "evaluation",
 )  # fmt: skip
 MANIFEST = "manifest.json"
 _NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9_.+-]{0,79}$")

@@ -16,6 +16,8 @@ from workbench.errors import Misuse, unknown
 from workbench.lab import Artefact, Lab, artefact_id
 from workbench.recipe import STAGES, DictionaryConfig, Recipe, read_recipe
 
+STUDY = "superposition"  # name of the evaluation
+
 
 class Builder(NamedTuple):
     """Where a step is built (`module:function`) and its code version: raise it when the result changes."""
@@ -36,6 +38,7 @@ BUILDERS: Mapping[str, Builder] = {
     "dictionary": Builder("workbench.dictionaries:build", 1),
     "features": Builder("workbench.feature_build:build", 1),
     "comparison": Builder("workbench.comparison:build", 1),
+    "superposition": Builder("workbench.superposition:build", 1),
 }
 
 
@@ -139,7 +142,26 @@ def plan(recipe: Recipe) -> Plan:
         parents += [f"activations/{activations_name(c, used.layer)}" for c in comparison.checkpoints]
         parents += [f"dictionary/{used.name}", f"features/{used.name}", "corpus/text"]
         planner.add("comparison", comparison.name, "comparison", dataclasses.asdict(comparison), *parents)
+    if recipe.superposition:
+        _add_superposition(planner, recipe)
     return result
+
+
+def _add_superposition(planner: _Planner, recipe: Recipe) -> None:
+    parents: list[str] = []
+    for name in recipe.superposition:
+        config = recipe.dictionary(name)
+        if config.kind != "sae":
+            raise Misuse(f"superposition is studied through SAEs; {name!r} is a {config.kind}: name an SAE")
+        features = planner.steps[f"features/{name}"].parents
+        (checkpoint,) = config.checkpoints
+        read = f"activations/{activations_name(checkpoint, config.layer)}"
+        tokens = next(key for key in features if key.startswith("activations/tokens-"))
+        parents += [tokens, read, f"checkpoint/{checkpoint}", f"dictionary/{name}", f"features/{name}"]
+    if len({key for key in parents if key.startswith("activations/tokens-")}) > 1:
+        raise Misuse("the SAEs of a superposition study have to read one family's tokens: name others")
+    config_ = {"dictionaries": list(recipe.superposition)}
+    planner.add("evaluation", STUDY, STUDY, config_, *dict.fromkeys(parents))
 
 
 def activations_name(checkpoint: str, layer: int | None) -> str:

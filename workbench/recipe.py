@@ -159,6 +159,7 @@ class Recipe:
     dictionaries: tuple[DictionaryConfig, ...] = ()
     comparisons: tuple[ComparisonConfig, ...] = ()
     added: tuple[AddedCheckpoint, ...] = ()
+    superposition: tuple[str, ...] = ()  # SAEs whose checkpoints are studied for it
 
     def stage(self, name: str) -> StageConfig:
         return typing.cast(StageConfig, getattr(self, name))

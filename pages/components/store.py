@@ -12,7 +12,7 @@ import streamlit as st
 from workbench.checkpoint import Checkpoint
 from workbench.errors import MarbleError
 from workbench.lab import Lab
-from workbench.plan import Plan, resolve
+from workbench.plan import STUDY, Plan, resolve
 
 if TYPE_CHECKING:
     import polars as pl
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from workbench.dashboard import Dashboard
     from workbench.features import FeatureTable
     from workbench.sampling import Continuation, Sampling
+    from workbench.superposition import Study
     from workbench.trace import Trace
 
 
@@ -95,6 +96,18 @@ def _comparison(lab_path: str, name: str, id_: str) -> Comparison:
 def comparison(lab: Lab, name: str) -> Comparison:
     """A finished comparison, kept by the artefact's id."""
     return _comparison(str(lab.path), name, lab.find("comparison", name).id)
+
+
+@st.cache_resource(max_entries=8, show_spinner=False)
+def _superposition(lab_path: str, id_: str) -> Study:
+    from workbench.superposition import Study
+
+    return Study.of(Lab(Path(lab_path)))
+
+
+def superposition(lab: Lab) -> Study:
+    """The finished study of a lab's models, kept by the artefact's id."""
+    return _superposition(str(lab.path), lab.find("evaluation", STUDY).id)
 
 
 def finished(lab: Lab, kind: str) -> list[str]:
