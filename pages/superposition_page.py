@@ -30,7 +30,7 @@ with frame.sentences():
         toy = toy_runs.trained(config, toy_views.geometry)
         toy_views.held(toy)
     with found:
-        toy_views.recovered(toy_runs.recovered(config, toy), toy)
+        toy_views.recovered(toy_runs.recovered(config, toy))
     with swept:
         toy_views.swept(toy_runs.swept(config))
     with phases:

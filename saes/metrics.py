@@ -92,16 +92,17 @@ def nearest_cosine(
     """
     rows = torch.nn.functional.normalize((dictionary.W_dec / dictionary.scales[:, None]).flatten(1), dim=1)
     if among is None:
-        return _nearest(rows)
+        return nearest_row_cosine(rows)
     found = torch.full((len(rows),), torch.nan, device=rows.device)
     chosen = torch.from_numpy(np.flatnonzero(among)).to(rows.device)
     if len(chosen) > 1:
-        found[chosen] = _nearest(rows[chosen])
+        found[chosen] = nearest_row_cosine(rows[chosen])
     return found
 
 
-def _nearest(rows: Float[Tensor, "latent flat"]) -> Float[Tensor, " latent"]:
-    """Largest cosine of each unit row to another row."""
+def nearest_row_cosine(rows: Float[Tensor, "latent flat"]) -> Float[Tensor, " latent"]:
+    """Largest cosine of each row with another row."""
+    rows = torch.nn.functional.normalize(rows, dim=1)
     best = []
     for start in range(0, len(rows), 1024):
         cosines = rows[start : start + 1024] @ rows.T

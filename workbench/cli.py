@@ -125,6 +125,26 @@ def compare(
 
 
 @app.command()
+def superposition(lab: LabName, as_json: Json = False) -> None:
+    """Study superposition in base, sft and grpo through their SAEs, each figure beside its control."""
+    from workbench.grow import grow as grow_lab
+    from workbench.lab import Lab
+    from workbench.plan import STUDY
+    from workbench.superposition import request
+
+    opened = Lab.open(lab)
+    request(opened)
+    grow_lab(opened, [f"evaluation/{STUDY}"])
+    found = dict(opened.find("evaluation", STUDY).figures["checkpoints"])
+    lines = [
+        f"{name}: {f['alive_per_dimension']:.1f} alive latents per dimension "
+        f"(Gaussian control {f['gaussian_alive_per_dimension']:.1f})"
+        for name, f in found.items()
+    ]
+    answer({"lab": lab, "checkpoints": found}, as_json, lambda: "\n".join(lines))
+
+
+@app.command()
 def generate(
     lab: LabName,
     checkpoint: Annotated[str, typer.Argument(help="A checkpoint, or a snapshot of it such as sft@128.")],

@@ -18,6 +18,8 @@ from workbench.points import RESID_POST
 from workbench.quality import artefact_name
 from workbench.recipe import STAGES, TRANSCODER, DictionaryConfig, Recipe, SweepConfig, read_recipe
 
+STUDY = "superposition"  # name of the evaluation
+
 
 class Builder(NamedTuple):
     """Where a step is built (`module:function`) and its code version: raise it when the result changes."""
@@ -42,6 +44,7 @@ BUILDERS: Mapping[str, Builder] = {
     "quality": Builder("workbench.quality_build:build", 1),
     "sweep": Builder("workbench.sweep_build:build", 1),
     "truth": Builder("workbench.truth_build:build", 1),
+    "superposition": Builder("workbench.superposition:build", 1),
 }
 
 
@@ -152,7 +155,26 @@ def plan(recipe: Recipe) -> Plan:
         _add_truth(planner, result, recipe.dictionary(name))
     for sweep in recipe.sweeps:
         _add_sweep(planner, result, sweep)
+    if recipe.superposition:
+        _add_superposition(planner, recipe)
     return result
+
+
+def _add_superposition(planner: _Planner, recipe: Recipe) -> None:
+    parents: list[str] = []
+    for name in recipe.superposition:
+        config = recipe.dictionary(name)
+        if config.kind != "sae":
+            raise Misuse(f"superposition is studied through SAEs; {name!r} is a {config.kind}: name an SAE")
+        features = planner.steps[f"features/{name}"].parents
+        (checkpoint,) = config.checkpoints
+        read = f"activations/{activations_name(checkpoint, config.layer, config.point)}"
+        tokens = next(key for key in features if key.startswith("activations/tokens-"))
+        parents += [tokens, read, f"checkpoint/{checkpoint}", f"dictionary/{name}", f"features/{name}"]
+    if len({key for key in parents if key.startswith("activations/tokens-")}) > 1:
+        raise Misuse("the SAEs of a superposition study have to read one family's tokens: name others")
+    config_ = {"dictionaries": list(recipe.superposition)}
+    planner.add("evaluation", STUDY, STUDY, config_, *dict.fromkeys(parents))
 
 
 def activations_name(checkpoint: str, layer: int | None, point: str = RESID_POST) -> str:

@@ -195,6 +195,7 @@ class Recipe:
     added: tuple[AddedCheckpoint, ...] = ()
     evaluations: tuple[str, ...] = ()  # dictionaries to be judged: against the world's factors, beside controls
     sweeps: tuple[SweepConfig, ...] = ()
+    superposition: tuple[str, ...] = ()  # SAEs whose checkpoints are studied for it
 
     def stage(self, name: str) -> StageConfig:
         return typing.cast(StageConfig, getattr(self, name))

@@ -12,7 +12,7 @@ import streamlit as st
 from workbench.checkpoint import Checkpoint
 from workbench.errors import MarbleError
 from workbench.lab import Artefact, Lab
-from workbench.plan import Plan, resolve
+from workbench.plan import STUDY, Plan, resolve
 
 if TYPE_CHECKING:
     import numpy as np
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from workbench.features import FeatureTable
     from workbench.quality import Quality
     from workbench.sampling import Continuation, Sampling
+    from workbench.superposition import Study
     from workbench.sweeps import Sweep
     from workbench.trace import Trace
 
@@ -182,6 +183,18 @@ def sweep(lab: Lab, name: str) -> Sweep:
 def finished_artefacts(lab: Lab, kind: str) -> list[Artefact]:
     """The recipe's artefacts of a kind that are finished, in the recipe's order."""
     return [r.artefact for r in resolve(lab, Plan.of(lab)) if r.step.kind == kind and r.artefact is not None]
+
+
+@st.cache_resource(max_entries=8, show_spinner=False)
+def _superposition(lab_path: str, id_: str) -> Study:
+    from workbench.superposition import Study
+
+    return Study.of(Lab(Path(lab_path)))
+
+
+def superposition(lab: Lab) -> Study:
+    """The finished study of a lab's models, kept by the artefact's id."""
+    return _superposition(str(lab.path), lab.find("evaluation", STUDY).id)
 
 
 def finished(lab: Lab, kind: str) -> list[str]:
