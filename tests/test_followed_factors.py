@@ -77,7 +77,7 @@ def test_a_rare_factor_is_not_named_by_chance(tokens):
     )
     often = factor_column(tokens, common) * (rng.random(len(tokens)) < 0.5) * rng.uniform(1, 2, len(tokens))
     index = index_of([often + 0.5 * factor_column(tokens, rare)])
-    area = aurocs(index, label_matrix(tokens, len(tokens.factor_names)), inside == 0)[0]
+    area = aurocs(index, label_matrix(tokens, len(tokens.factor_names)), inside == 0, MIN_TOKENS)[0]
     assert area[rare] > area[common]
     named = tokens.factor_names.index(followed(index, tokens)["factor"][0])
     assert (factor_column(tokens, named) * factor_column(tokens, common)).any()

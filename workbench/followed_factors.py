@@ -135,7 +135,7 @@ def followed(index: FeatureIndex, token_set: TokenSet, seed: int = 0, n: int = N
     pairs = dict(zip(zip(second.latent.tolist(), second.factor.tolist(), strict=True), second.ap, strict=True))
     base = positives[1] / parts[1].sum()
     ap = [pairs.get((j, f), base[f]) for j, f in zip(latent.tolist(), factor.tolist(), strict=True)]
-    auroc = aurocs(index, labels, parts[1])[latent, factor]
+    auroc = aurocs(index, labels, parts[1], MIN_TOKENS)[latent, factor]
     names = np.array(token_set.factor_names, dtype=object)
     table = {
         "latent": latent,
