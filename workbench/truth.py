@@ -146,7 +146,7 @@ def _structure_lines(figures: Mapping[str, Any]) -> list[str]:
             f"{pool}: absorbed {share} ({absorbed['held']} of {absorbed['parents']} parents have a latent of "
             f"their own); {split['split']} of {split['factors']} factors split over several latents "
             f"(F1 {split['f1_alone']:.3f} alone, {split['f1_together']:.3f} together); "
-            f"{composed['composed_at_f1_0.5']} of {composed['latents']} latents follow two factors together (F1 at "
-            f"least 0.5) better than one"
+            f"{composed['composed_at_f1_0.5']} of {composed['latents']} latents follow two factors together "
+            f"(F1 at least 0.5) better than one"
         )
     return lines
