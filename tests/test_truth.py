@@ -104,7 +104,7 @@ def test_the_sentence_names_who_is_ahead(truth):
         figures["levels"] = {smallest: figures["levels"][smallest]}
         said = sentence(figures)
         assert said.count(f"is highest for {name} (0.90") == 3
-        assert "overlapping" not in said
+        assert "too close" not in said
 
 
 def test_a_latents_row_is_what_the_feature_index_says(lab, features):

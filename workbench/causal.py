@@ -224,8 +224,8 @@ def _effect(cases: Sequence[Case], clean: Tensor, log_p: Tensor) -> Effect:
 
 
 def causal_figures(table: pl.DataFrame) -> dict[str, Any]:
-    """By group of two texts or more, and mode: n, means, and how much more the latent does than random ones (95 %
-    interval over texts)."""
+    """By group of two texts or more, and mode: n, means, and how much more the latent does than random ones
+    (with a 95 % interval over texts)."""
     figures: dict[str, Any] = {}
     for (group, mode), rows in sorted(table.group_by("group", "mode"), key=lambda item: item[0]):
         if rows.height < 2:

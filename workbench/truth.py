@@ -62,10 +62,11 @@ class Truth:
 
 
 def sentence(figures: Mapping[str, Any]) -> str:
-    """What the ground truth says: who is ahead at the smallest number of candidates, and at the largest that
-    the latents have."""
-    levels = {int(n): told["pools"] for n, told in figures["levels"].items() if LATENTS in told["pools"]}
-    parts = [_leaders(n, levels[n]) for n in sorted({min(levels), max(levels)})]
+    """What the ground truth says: who is ahead at each number of candidates that the latents have."""
+    levels = sorted(
+        (int(n), told["pools"]) for n, told in figures["levels"].items() if LATENTS in told["pools"]
+    )
+    parts = [_leaders(n, pools) for n, pools in levels]
     return f"Over {figures['factors']} factors, {'; '.join(parts)}. {_causal_sentence(figures['causal'])}"
 
 
@@ -73,13 +74,14 @@ def _leaders(n: int, pools: Mapping[str, Any]) -> str:
     told = []
     for metric, name in METRICS.items():
         order = sorted(pools, key=lambda pool: -pools[pool][metric]["mean"])
-        first, second = (pools[pool][metric] for pool in order[:2])
-        apart = "" if first["low"] > second["high"] else ", their intervals overlapping"
+        beside = order[1] if order[0] == LATENTS else LATENTS
+        first, second = (pools[pool][metric] for pool in (order[0], beside))
+        apart = "" if first["low"] > second["high"] else ", too close to call"
         told.append(
-            f"{name} is highest for {SAID[order[0]]} ({first['mean']:.2f}; next {SAID[order[1]]} "
+            f"{name} is highest for {SAID[order[0]]} ({first['mean']:.2f}; {SAID[beside]} "
             f"{second['mean']:.2f}{apart})"
         )
-    return f"with {n} candidates each, " + ", ".join(told)
+    return f"with {n} candidates each ({', '.join(pools)}), " + ", ".join(told)
 
 
 def _causal_sentence(causal: Mapping[str, Any]) -> str:
@@ -144,6 +146,7 @@ def _structure_lines(figures: Mapping[str, Any]) -> list[str]:
             f"{pool}: absorbed {share} ({absorbed['held']} of {absorbed['parents']} parents have a latent of "
             f"their own); {split['split']} of {split['factors']} factors split over several latents "
             f"(F1 {split['f1_alone']:.3f} alone, {split['f1_together']:.3f} together); "
-            f"{composed['composed']} of {composed['latents']} latents follow two factors better than one"
+            f"{composed['composed_at_f1_0.5']} of {composed['latents']} latents follow two factors together "
+            f"(F1 at least 0.5) better than one"
         )
     return lines

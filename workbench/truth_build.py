@@ -104,13 +104,8 @@ def factor_table(token_set: TokenSet, rows: Int[np.ndarray, "token"]) -> FactorT
     names = tuple(token_set.factor_names)
     place = {name: i for i, name in enumerate(names)}
     parents = np.array([place.get(name.rpartition("/")[0], -1) for name in names], int)
-    pairs = token_set.factors
-    found = FactorTable.of(
-        *(pairs[column].to_numpy().astype(np.int64) for column in ("token", "factor")),
-        np.asarray(token_set.document),
-        names,
-        parents,
-    )
+    tokens, on = (token_set.factors[c].to_numpy().astype(np.int64) for c in ("token", "factor"))
+    found = FactorTable.of(tokens, on, np.asarray(token_set.document), names, parents)
     return found.on(rows)
 
 
