@@ -63,7 +63,7 @@ class Recovery:
 
 
 def match(truth: Float[Tensor, "feature d"], found: Float[Tensor, "latent d"]) -> Matched:
-    """Pair every row of the smaller set with one of the other so that Σ|cosine| is largest; signs break ties."""
+    """Pair every row of the smaller set with one of the other: Σ|cosine| is largest, signs break ties."""
     from scipy.optimize import linear_sum_assignment
 
     if not len(truth) or not len(found):

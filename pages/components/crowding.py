@@ -39,8 +39,9 @@ def view(lab: Lab) -> None:
 
 def _alive(study: Study) -> None:
     frame.caption(
-        "Latents that fire, per dimension. The grey bars are an SAE trained equally on Gaussian activations of "
-        "the same mean and covariance, which hold no features: only what differs from them says something."
+        "Latents that fire, per dimension, and the share of variance that the SAE leaves unexplained. The grey "
+        "bars are an SAE trained equally on Gaussian activations of the same mean and covariance, which hold no "
+        "features: only what differs from them says something."
     )
     colours = theme.colours(list(study.figures))
     rows, tints = [], []
@@ -57,10 +58,12 @@ def _alive(study: Study) -> None:
         tints += [colours[name], theme.palette().muted]
     columns = ["activations", "alive latents per dimension", "FVU", "L0"]
     table = pl.DataFrame(rows, schema=columns, orient="row")
-    values = table[columns[1]].to_list()
-    texts = [words.number(v) for v in values]
-    made = charts.bars(table["activations"].to_list(), values, tints, columns[1], texts)
-    show.chart(made, "alive", "alive latents per dimension, beside a Gaussian control", table)
+    for column, key in ((columns[1], "alive"), (columns[2], "unexplained")):
+        values = table[column].to_list()
+        texts = [words.number(v) for v in values]
+        made = charts.bars(table["activations"].to_list(), values, tints, column, texts, 22)
+        st.plotly_chart(made, key=key, alt=f"{column}, beside a Gaussian control", config=show.CONFIG)
+    show.twin(table, "alive")
 
 
 def _cosines(study: Study) -> None:
