@@ -4,7 +4,7 @@ Feature 1 has importance 1, feature 2 `relative`. For every density and every re
 trained at once, and the best is sorted by what became of feature 2:
 
     not represented  |w_2| is under a bound        dedicated  only |w_2| is above it
-    superposed       both are: the two share the dimension as an antipodal pair
+    superposed       both are: they share the dimension, as an antipodal pair unless both are nearly always on
 
 Two features have four patterns of activity, so the expected loss needs no samples: we depart from the source in
 taking it exactly over patterns and by the midpoint rule over strengths. A cell then has no noise of its own.

@@ -33,6 +33,7 @@ NAME = "toy"
 SAMPLES = 60_000
 SEEDS = 4
 RANDOM_DRAWS = 32
+SIGN = 1e-3  # what agreement in sign is worth in a matching: in an antipodal pair |cosine| cannot choose
 
 
 @dataclass(frozen=True)
@@ -62,13 +63,13 @@ class Recovery:
 
 
 def match(truth: Float[Tensor, "feature d"], found: Float[Tensor, "latent d"]) -> Matched:
-    """Pair every row of the smaller set with one of the other so that Σ|cosine| is largest."""
+    """Pair every row of the smaller set with one of the other: Σ|cosine| is largest, signs break ties."""
     from scipy.optimize import linear_sum_assignment
 
     if not len(truth) or not len(found):
         raise DictionaryError("matching needs at least one direction on either side")
     cosines = torch.nn.functional.normalize(truth, dim=1) @ torch.nn.functional.normalize(found, dim=1).T
-    rows, columns = linear_sum_assignment(-cosines.abs().numpy())
+    rows, columns = linear_sum_assignment(-(cosines.abs() + SIGN * cosines).numpy())
     return Matched(rows, columns, cosines.numpy()[rows, columns])
 
 

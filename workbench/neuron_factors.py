@@ -52,7 +52,7 @@ def harvest_neurons(
     windows = np.flatnonzero(np.logical_or.reduceat(wanted, token_set.starts))
     seen: list[Tensor] = []
     hook = down_projection(model, layer).register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
-    out: np.ndarray | None = None
+    out: np.memmap | None = None
     try:
         for batch in token_set.batches(TOKENS_PER_BATCH, windows):
             seen.clear()

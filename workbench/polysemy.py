@@ -63,7 +63,7 @@ def measure(build: Build, config: DictionaryConfig) -> tuple[pl.DataFrame, pl.Da
 
 
 def _units(kind: str, found: Int[np.ndarray, "unit factor"], names: Sequence[str]) -> pl.DataFrame:
-    listed = [[("" if row[f] > 0 else "no ") + names[f] for f in np.flatnonzero(row)] for row in found]
+    listed = [[("" if row[f] > 0 else "no ") + names[int(f)] for f in np.flatnonzero(row)] for row in found]
     return pl.DataFrame(
         {
             "kind": [kind] * len(found),

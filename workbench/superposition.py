@@ -150,7 +150,7 @@ def _unit_figures(units: pl.DataFrame) -> dict[str, Any]:
     return found
 
 
-def widths(build: Build, config: DictionaryConfig) -> tuple[dict[str, float], pl.DataFrame]:
+def widths(build: Build, config: DictionaryConfig) -> tuple[dict[str, Any], pl.DataFrame]:
     """Alive latents and neighbours' cosines of an SAE, and of one trained equally on a Gaussian."""
     import polars as pl
     import torch
@@ -182,7 +182,7 @@ def widths(build: Build, config: DictionaryConfig) -> tuple[dict[str, float], pl
         "gaussian": _nearest(control.W_dec[torch.from_numpy(control_alive), 0]),
         "random": _nearest(torch.randn(int(alive.sum()), own.d, generator=rng)),
     }
-    figures = {"d_model": own.d, "d_sae": own.n_latents}
+    figures: dict[str, Any] = {"d_model": own.d, "d_sae": own.n_latents}
     figures |= {"alive": int(alive.sum()), "alive_per_dimension": int(alive.sum()) / own.d}
     figures |= {"gaussian_alive": int(control_alive.sum())}
     figures |= {"gaussian_alive_per_dimension": int(control_alive.sum()) / own.d}

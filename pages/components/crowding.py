@@ -18,6 +18,11 @@ if TYPE_CHECKING:
 
 OF = {"dictionary": "this model's SAE", "gaussian": "SAE on a Gaussian", "random": "random directions"}
 
+WIDTHS = {
+    name: st.column_config.Column(name, width=width)
+    for name, width in (("unit", 56), ("factors", 64), ("names", 210), ("strongest texts", 250))
+}
+
 
 def view(lab: Lab) -> None:
     """The stored study of the lab."""
@@ -39,8 +44,9 @@ def view(lab: Lab) -> None:
 
 def _alive(study: Study) -> None:
     frame.caption(
-        "Latents that fire, per dimension. The grey bars are an SAE trained equally on Gaussian activations of "
-        "the same mean and covariance, which hold no features: only what differs from them says something."
+        "Latents that fire, per dimension, and the share of variance that the SAE leaves unexplained. The grey "
+        "bars are an SAE trained equally on Gaussian activations of the same mean and covariance, which hold "
+        "no features: only what differs from them says something."
     )
     colours = theme.colours(list(study.figures))
     rows, tints = [], []
@@ -57,10 +63,12 @@ def _alive(study: Study) -> None:
         tints += [colours[name], theme.palette().muted]
     columns = ["activations", "alive latents per dimension", "FVU", "L0"]
     table = pl.DataFrame(rows, schema=columns, orient="row")
-    values = table[columns[1]].to_list()
-    texts = [words.number(v) for v in values]
-    made = charts.bars(table["activations"].to_list(), values, tints, columns[1], texts)
-    show.chart(made, "alive", "alive latents per dimension, beside a Gaussian control", table)
+    for column, key in ((columns[1], "alive"), (columns[2], "unexplained")):
+        values = table[column].to_list()
+        texts = [words.number(v) for v in values]
+        made = charts.bars(table["activations"].to_list(), values, tints, column, texts, 22)
+        st.plotly_chart(made, key=key, alt=f"{column}, beside a Gaussian control", config=show.CONFIG)
+    show.twin(table, "alive")
 
 
 def _cosines(study: Study) -> None:
@@ -73,7 +81,11 @@ def _cosines(study: Study) -> None:
     made.update_layout(charts.figure(330).layout)
     colours, palette = theme.colours(names), theme.palette()
     for column, name in enumerate(names, 1):
-        tints = {"dictionary": colours[name], "gaussian": palette.muted, "random": palette.line}
+        tints = {
+            "dictionary": {"color": colours[name], "opacity": 0.8},
+            "gaussian": {"color": palette.muted, "opacity": 0.6},
+            "random": {"color": "rgba(0,0,0,0)", "line": {"color": palette.ink, "width": 1}},
+        }
         for of, label in OF.items():
             part = study.cosines.filter((pl.col("checkpoint") == name) & (pl.col("of") == of))
             bins = {"start": 0, "end": 1.0001, "size": 0.025}
@@ -81,14 +93,13 @@ def _cosines(study: Study) -> None:
                 x=part["cosine"].to_list(),
                 xbins=bins,
                 name=label,
-                marker={"color": tints[of], "line": {"width": 0}},
-                opacity=0.7,
+                marker=tints[of],
                 showlegend=column == 1,
                 legendgroup=of,
                 hovertemplate="%{x}: %{y} latents<extra>" + label + "</extra>",
             )
             made.add_trace(bar, 1, column)
-    made.update_xaxes(range=[0, 1], title="cosine", nticks=5)
+    made.update_xaxes(range=[0.1, 0.8], title="cosine", nticks=5)
     made.update_yaxes(title="latents", col=1)
     legend = {"orientation": "h", "y": -0.3, "x": 0}
     made.update_layout(barmode="overlay", showlegend=True, legend=legend, margin={"t": 40})
@@ -144,4 +155,6 @@ def _examples(study: Study) -> None:
                 frame.caption(f"No {kind} follows any factor.")
                 continue
             alt = f"{kind}s of {name} that follow most factors, with their texts"
-            st.dataframe(part, key=f"crowded-{kind}", hide_index=True, alt=alt, row_height=64)
+            st.dataframe(
+                part, key=f"crowded-{kind}", hide_index=True, alt=alt, row_height=64, column_config=WIDTHS
+            )

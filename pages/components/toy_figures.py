@@ -105,7 +105,7 @@ def sweep(table: pl.DataFrame) -> go.Figure:
             y=float(value),
             line={"color": palette.muted, "width": 1, "dash": "dot"},
             annotation={"text": f"{value} {name}", "font": {"color": palette.muted, "size": 12}},
-            annotation_position="top right",
+            annotation_position="bottom right" if name == "square antiprism" else "top right",
         )
     made.add_trace(
         go.Scatter(
@@ -121,7 +121,7 @@ def sweep(table: pl.DataFrame) -> go.Figure:
     made.update_xaxes(
         title="density (rarer features to the right)",
         type="log",
-        range=[0.08, -2.12],
+        range=[0.08, -2.5],
         tickvals=ticks,
         ticktext=[str(t) for t in ticks],
     )
