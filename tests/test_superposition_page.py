@@ -8,7 +8,9 @@ import torch
 from pages.components import toy_figures
 from saes.phase_diagram import PHASES, PhaseDiagram
 from tests.test_pages import SMALL, errors, opened, sentences
+from tests.test_superposition import lab as studied  # noqa: F401
 from workbench.lab import Lab
+from workbench.superposition import Study
 
 HEADERS = [
     "A toy model",
@@ -64,3 +66,17 @@ def test_every_phase_has_its_own_colour(monkeypatch: pytest.MonkeyPatch) -> None
         [heat] = toy_figures.phases(found).data
         assert len({colour for _, colour in heat.colorscale}) == len(PHASES)
         assert [list(row) for row in heat.customdata] == [[PHASES[0], PHASES[1]], [PHASES[2], PHASES[2]]]
+
+
+def test_a_finished_study_is_drawn(monkeypatch: pytest.MonkeyPatch, studied: Lab) -> None:  # noqa: F811
+    monkeypatch.setenv("MARBLE_HOME", str(studied.path.parent))
+    app = opened("superposition", crowded="grpo", **SMALL["superposition"])
+    assert not app.exception
+    assert errors(app) == []
+    assert not any("not been studied yet" in text for text in sentences(app))
+    figures = Study.of(studied).figures
+    table = next(t.value for t in app.dataframe if "alive latents per dimension" in t.value.columns)
+    assert list(table["activations"]) == [f"{c}{of}" for c in figures for of in ("", ", Gaussian")]
+    assert list(table["FVU"])[::2] == [found["fvu"] for found in figures.values()]
+    following = next(t.value for t in app.dataframe if "follow a factor" in t.value.columns)
+    assert list(following["how many"]) == [64, 96] * 3
