@@ -25,6 +25,21 @@ class Entries(NamedTuple):
     values: Float[np.ndarray, " entry"]
 
 
+class Descending(NamedTuple):
+    """A unit's entries, the highest first. `last` marks the last of equal values."""
+
+    tokens: Int[np.ndarray, " entry"]
+    values: Float[np.ndarray, " entry"]
+    last: Bool[np.ndarray, " entry"]
+
+    @classmethod
+    def of(cls, entries: Entries) -> Descending:
+        order = np.argsort(-entries.values)
+        values = entries.values[order]
+        last = np.append(values[1:] != values[:-1], True)[: len(values)]
+        return cls(np.asarray(entries.tokens)[order], values, last)
+
+
 @runtime_checkable
 class Units(Protocol):
     """A pool's units over some tokens."""

@@ -17,9 +17,10 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 from scipy.sparse import csr_matrix
 
-from saes.candidates import SparseUnits, Units
+from saes.candidates import SignedUnits, SparseUnits, Units
 from saes.index import FeatureIndex
 
+MOST_EQUAL = 1_000  # tokens of one factor and one value, in a direction, that are worth a loop
 SPARSE_SHARE = 0.25  # a unit with entries on more of the tokens is ranked over all of them
 
 
@@ -57,7 +58,11 @@ def score_units(units: Units, labels: csr_matrix) -> Scores:
     n, n_factors = labels.shape
     table = _Labels(labels)
     found = Scores(*(np.full((units.n_units, n_factors), np.nan) for _ in Scores._fields))
-    for unit in range(units.n_units):
+    if isinstance(units, SignedUnits):
+        for i, row in enumerate(units.values):
+            for scores, of_row in zip(found, table.both_signs(row), strict=True):
+                scores[2 * i : 2 * i + 2] = of_row
+    for unit in () if isinstance(units, SignedUnits) else range(units.n_units):
         tokens, values = units.entries(unit)
         few = len(tokens) <= SPARSE_SHARE * n and (not len(values) or values.min() > 0)
         auroc, ap, f1 = table.from_entries(tokens, values) if few else table.from_all(tokens, values)
@@ -80,6 +85,10 @@ class _Labels:
         wide = self.n_factors * (self.n + 1) > np.iinfo(np.int32).max
         self.key_type = np.int64 if wide else np.int32
         self.base = (self.pair_factor * (self.n + 1)).astype(self.key_type)
+        self.known = np.flatnonzero(self.positives)
+        self.starts = by_factor.indptr[self.known]
+        self.of_pair = self.positives[self.pair_factor]
+        self.place = np.arange(1, len(self.pair_token) + 1) - by_factor.indptr[self.pair_factor]
 
     def from_entries(self, tokens: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """A unit that is above zero at `tokens` and silent elsewhere."""
@@ -106,6 +115,35 @@ class _Labels:
         keys = np.sort(self.base + reach.astype(self.key_type)[self.pair_token])
         ap, f1 = self._precisions(self.pair_factor, keys - self.base, np.zeros(self.n_factors, int))
         return self._auroc(rank_sum), ap, f1
+
+    def both_signs(self, row: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """A direction and its opposite, each array [2 factor], from one sort: ranks from the bottom are those from
+        the top counted backwards, and the i-th of a factor's P tokens is the (P + 1 − i)-th."""
+        reach, _ = ranks(row)
+        keys = np.sort(self.base + reach.astype(self.key_type)[self.pair_token])
+        equal = np.flatnonzero(keys[1:] == keys[:-1])
+        if len(equal) > MOST_EQUAL or not len(keys):
+            tokens = np.arange(len(row))
+            pairs = zip(self.from_all(tokens, row), self.from_all(tokens, -row), strict=True)
+            auroc, ap, f1 = (np.stack(pair) for pair in pairs)
+            return auroc, ap, f1
+        rank = keys - self.base
+        others = (np.bincount(reach, minlength=self.n + 1) - 1)[rank]  # tokens of the same value
+        last, first = self.place.copy(), self.place.copy()  # of the factor's tokens of one value
+        for i in equal[::-1]:
+            last[i] = last[i + 1]
+        for i in equal:
+            first[i + 1] = first[i]
+        auroc, (ap, f1) = np.full(self.n_factors, np.nan), np.full((2, 2, self.n_factors), np.nan)
+        auroc[self.known] = np.add.reduceat(rank - others / 2, self.starts)
+        everything = (self.positives / (self.n + self.positives))[self.known]
+        signs = [(last, rank), (self.of_pair + 1 - first, self.n + 1 + others - rank)]
+        for sign, (hits, above) in enumerate(signs):
+            ap[sign, self.known] = np.add.reduceat(hits / above, self.starts) / self.positives[self.known]
+            best = np.maximum.reduceat(hits / (above + self.of_pair), self.starts)
+            f1[sign, self.known] = 2 * np.maximum(best, everything)
+        auroc = self._auroc(auroc)
+        return np.stack([auroc, 1 - auroc]), ap, f1
 
     def _auroc(self, rank_sum: np.ndarray) -> np.ndarray:
         """Mann–Whitney, ranks from the top: 1 − (ΣR − P(P + 1)/2) / (P·N)."""

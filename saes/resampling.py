@@ -2,9 +2,9 @@
 taken to be.
 
 A resample draws documents with return and counts each token as often as its document was drawn. AUROC and AP
-need only, between one positive value and the next, how many tokens of each document lie there: with those
-counts a resample is a row of a matrix product. For resamples (not for the figure itself) at most `EDGES`
-positive values, evenly spread, are told apart, and the shift this makes is taken off again.
+need only, between one value of a token with the factor and the next, how many tokens of each document lie there:
+with those counts a resample is a row of a matrix product. For resamples (not for the figure itself) at most
+`EDGES` of those values, evenly spread, are told apart, and the shift this makes is taken off again.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from saes.candidates import Entries
+from saes.candidates import Descending
 from saes.factors import FactorTable
 
 RESAMPLES = 400
@@ -84,72 +84,75 @@ class Resamples:
             value = np.float64(above.sum()) / np.float64(below.sum())
             return Resampled(float(value), self.sums(above) / self.sums(below))
 
-    def f1(self, entries: Entries, threshold: float, on: Bool[np.ndarray, " token"]) -> Resampled:
+    def f1(self, unit: Descending, threshold: float, on: Bool[np.ndarray, " token"]) -> Resampled:
         """2 TP / (predicted + P), a token predicted where the unit is at least `threshold`."""
         predicted = np.full(len(on), threshold <= 0)
-        predicted[entries.tokens] = entries.values >= threshold
+        predicted[unit.tokens] = unit.values >= threshold
         return self.ratio(2.0 * (predicted & on), predicted.astype(float) + on)
 
-    def ranked(self, entries: Entries, on: Bool[np.ndarray, " token"]) -> dict[str, Resampled]:
+    def ranked(self, unit: Descending, on: Bool[np.ndarray, " token"]) -> dict[str, Resampled]:
         """AUROC (`auroc`) and average precision (`ap`) of a unit for the tokens where the factor is on."""
-        values = entries.values[on[entries.tokens]]
-        if np.count_nonzero(on) > len(values):
-            values = np.append(values, np.float32(0))
-        edges = np.unique(values)
-        exact = _exact(entries, on)
-        some = edges[np.unique(np.linspace(0, len(edges) - 1, EDGES).round().astype(int))]
-        counts = self._counts(entries, on, some)
+        here = on[unit.tokens]
+        n_above = int(np.searchsorted(-unit.values, 0.0)) if len(here) < len(on) else len(here)
+        ends = np.flatnonzero(unit.last) + 1
+        exact = _curves(_groups(here, ends, n_above, len(on), int(on.sum()))[None])
+        cuts = _cuts(here, ends, n_above)
+        counts = self._counts(unit.tokens, here, on, cuts, n_above)
         coarse = _curves(counts.sum(axis=0, dtype=np.float64)[None])
         drawn = (self.drawn @ counts.reshape(self.n_documents, -1)).reshape(-1, *counts.shape[1:])
         found = _curves(drawn.astype(np.float64))
         return {
-            name: Resampled(value, found[name] + (value - coarse[name][0])) for name, value in exact.items()
+            name: Resampled(float(value[0]), found[name] + (value[0] - coarse[name][0]))
+            for name, value in exact.items()
         }
 
     def _counts(
-        self, entries: Entries, on: Bool[np.ndarray, " token"], edges: Float[np.ndarray, " edge"]
+        self,
+        tokens: Int[np.ndarray, " entry"],
+        here: Bool[np.ndarray, " entry"],
+        on: Bool[np.ndarray, " token"],
+        cuts: Int[np.ndarray, " cut"],
+        n_above: int,
     ) -> Float[np.ndarray, "document group 2"]:
-        """Tokens by document, by where their value lies (below, at, between, … the edges), without and with the
-        factor."""
-        n_groups = 2 * len(edges) + 1
-        shape = (self.n_documents, n_groups, 2)
-
-        def key(tokens: np.ndarray, group: np.ndarray | int) -> np.ndarray:
-            return (self.document[tokens] * n_groups + group) * 2 + on[tokens]
-
-        def group_of(values: np.ndarray) -> np.ndarray:
-            left = np.searchsorted(edges, values)
-            return 2 * left + (edges[np.minimum(left, len(edges) - 1)] == values)
-
-        size = shape[0] * shape[1] * shape[2]
-        found = np.bincount(key(entries.tokens, group_of(entries.values)), minlength=size)
-        if len(entries.tokens) < len(on):
-            silent = np.ones(len(on), bool)
-            silent[entries.tokens] = False
-            zero = int(group_of(np.zeros(1, np.float32))[0])
-            found += np.bincount(key(np.flatnonzero(silent), zero), minlength=size)
-        return found.reshape(shape).astype(np.float32)
+        """Tokens by document and by group, without and with the factor. Groups lie between the cuts; the tokens
+        that the unit is silent on have one of their own, behind the `n_above` entries above zero."""
+        silent = int(np.searchsorted(cuts, n_above)) + 1
+        group = np.repeat(np.arange(len(cuts) + 1), np.diff(cuts, prepend=0, append=len(tokens)))
+        group += group >= silent
+        n_groups = len(cuts) + 2
+        key = (self.document[tokens] * n_groups + group) * 2 + here
+        found = np.bincount(key, minlength=self.n_documents * n_groups * 2)
+        found = found.reshape(self.n_documents, n_groups, 2)
+        by_document = np.bincount(self.document * 2 + on, minlength=self.n_documents * 2)
+        found[:, silent] += by_document.reshape(self.n_documents, 2) - found.sum(axis=1)
+        return found.astype(np.float32)
 
 
-def _exact(entries: Entries, on: Bool[np.ndarray, " token"]) -> dict[str, float]:
-    """AUROC and AP of a unit, every value told apart."""
-    order = np.argsort(-entries.values)
-    values = entries.values[order]
-    hits = np.cumsum(on[entries.tokens][order])
-    ends = np.flatnonzero(np.append(values[1:] != values[:-1], True)[: len(values)])
-    counts = np.stack([ends + 1 - hits[ends], hits[ends]], axis=1)
-    groups = np.diff(counts, axis=0, prepend=0)
-    if len(values) < len(on):
-        n_on = np.count_nonzero(on) - (hits[-1] if len(hits) else 0)
-        silent = [[len(on) - len(values) - n_on, n_on]]
-        at = np.searchsorted(-values[ends], 0.0)
-        groups = np.insert(groups, at, silent, axis=0)
-    return {name: float(found[0]) for name, found in _curves(groups[::-1][None].astype(np.float64)).items()}
+def _groups(
+    here: Bool[np.ndarray, " entry"], ends: Int[np.ndarray, " group"], n_above: int, n: int, n_on: int
+) -> Float[np.ndarray, "group_and_silent 2"]:
+    """Tokens without and with the factor by value, the highest first, all values told apart."""
+    hits = np.concatenate([[0], np.cumsum(here)])[ends]
+    groups = np.diff(np.stack([ends - hits, hits], axis=1), axis=0, prepend=0)
+    silent = np.array([n - n_on, n_on]) - groups.sum(axis=0)
+    return np.insert(groups, np.searchsorted(ends, n_above, "right"), silent, axis=0).astype(np.float64)
+
+
+def _cuts(
+    here: Bool[np.ndarray, " entry"], ends: Int[np.ndarray, " group"], n_above: int
+) -> Int[np.ndarray, " cut"]:
+    """Where to cut the entries so that at most `EDGES` values of tokens with the factor stand alone; and where
+    zero lies."""
+    having = np.unique(np.searchsorted(ends, np.flatnonzero(here), "right"))
+    if len(having):
+        having = having[np.unique(np.linspace(0, len(having) - 1, EDGES).round().astype(int))]
+    starts = np.concatenate([[0], ends])[having]
+    return np.unique(np.concatenate([starts, ends[having], [n_above]])).astype(np.int64)
 
 
 def _curves(counts: Float[np.ndarray, "resample group 2"]) -> dict[str, Float[np.ndarray, " resample"]]:
-    """AUROC and AP from weighted counts of negatives and positives by group, lowest values first."""
-    negative, positive = counts[:, ::-1, 0], counts[:, ::-1, 1]  # highest first
+    """AUROC and AP from weighted counts of negatives and positives by group, highest values first."""
+    negative, positive = counts[:, :, 0], counts[:, :, 1]
     hits = positive.cumsum(axis=1)
     false = negative.cumsum(axis=1)
     n_positive, n_negative = hits[:, -1], false[:, -1]

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from saes.candidates import Entries, Units
+from saes.candidates import Descending, Entries, Units
 from saes.factors import FactorTable, Halves
 from saes.matching import match
 from saes.ranking import Scores, score_units
@@ -62,39 +62,41 @@ class HalvedPool:
         return among[np.argmax(getattr(self.scores, metric)[among], axis=0)]
 
 
-def best_threshold(entries: Entries, on: Bool[np.ndarray, " token"]) -> float:
+def best_threshold(unit: Descending, on: Bool[np.ndarray, " token"]) -> float:
     """The value from which on the unit should count as on, for the largest F1; of equal ones the highest.
 
     0 for a latent says that every token should.
     """
-    order = np.argsort(-entries.values)
-    values = entries.values[order]
-    last = np.append(values[1:] != values[:-1], True)[: len(values)]
+    silent = len(unit.tokens) < len(on)
+    able = unit.last & (unit.values > 0) if silent else unit.last
     positives = np.count_nonzero(on)
-    f1 = 2 * np.cumsum(on[entries.tokens][order]) / (np.arange(1, len(values) + 1) + positives)
-    everything = 2 * positives / (len(on) + positives)
-    if not last.any() or (len(values) < len(on) and f1[last].max() < everything):
+    hits = np.cumsum(on[unit.tokens])[able]
+    f1 = 2 * hits / (np.flatnonzero(able) + 1 + positives)
+    if not len(f1) or (silent and f1.max() < 2 * positives / (len(on) + positives)):
         return 0.0
-    return float(values[last][np.argmax(f1[last])])
+    return float(unit.values[able][np.argmax(f1)])
 
 
 def best_units(
     pool: HalvedPool, halves: Halves, among: Int[np.ndarray, " chosen"], resamples: Resamples
 ) -> Iterator[Found]:
-    """The best single unit for each factor by each metric."""
+    """The best single unit for each factor by each metric; unit by unit, so that each is sorted once."""
     by_metric = {metric: pool.best(metric, among) for metric in METRICS}
-    for factor in range(halves.first.n_factors):
-        on_first, on_second = (half.column(factor) for half in (halves.first, halves.second))
-        ranked = {}
-        for metric in ("auroc", "ap"):
-            unit = int(by_metric[metric][factor])
-            if unit not in ranked:
-                ranked[unit] = resamples.ranked(pool.second.entries(unit), on_second)
-            yield Found(factor, "unit", metric, unit, float("nan"), ranked[unit][metric])
-        unit = int(by_metric["f1"][factor])
-        threshold = best_threshold(pool.first.entries(unit), on_first)
-        measured = resamples.f1(pool.second.entries(unit), threshold, on_second)
-        yield Found(factor, "unit", "f1", unit, threshold, measured)
+    wanted: dict[int, dict[int, list[str]]] = {}
+    for metric, units in by_metric.items():
+        for factor, unit in enumerate(units):
+            wanted.setdefault(int(unit), {}).setdefault(factor, []).append(metric)
+    for unit, factors in wanted.items():
+        first, second = (Descending.of(half.entries(unit)) for half in (pool.first, pool.second))
+        for factor, metrics in factors.items():
+            on = halves.second.column(factor)
+            ranked = resamples.ranked(second, on) if metrics != ["f1"] else {}
+            for metric in metrics:
+                if metric != "f1":
+                    yield Found(factor, "unit", metric, unit, float("nan"), ranked[metric])
+                    continue
+                threshold = best_threshold(first, halves.first.column(factor))
+                yield Found(factor, "unit", metric, unit, threshold, resamples.f1(second, threshold, on))
 
 
 def best_probes(
@@ -106,17 +108,13 @@ def best_probes(
         chosen = among[order[:k]]
         on_first, on_second = (half.column(factor) for half in (halves.first, halves.second))
         probe = fit_probe(pool.first, chosen, on_first, seed=factor)
-        first, second = (_everywhere(probe.log_odds(u)) for u in (pool.first, pool.second))
+        first, second = (Descending.of(probe.entries(units)) for units in (pool.first, pool.second))
         found = resamples.ranked(second, on_second)
         threshold = best_threshold(first, on_first)
         found["f1"] = resamples.f1(second, threshold, on_second)
         for metric in METRICS:
             given = threshold if metric == "f1" else float("nan")
             yield Found(factor, f"probe_{k}", metric, int(chosen[0]), given, found[metric])
-
-
-def _everywhere(values: Float[np.ndarray, " token"]) -> Entries:
-    return Entries(np.arange(len(values)), values)
 
 
 def matched_correlation(

@@ -16,25 +16,30 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from saes.candidates import Units, column
+from saes.candidates import Entries, Units, column
 
 MOST = 4_000
 RIDGE = 1.0
 
 
 class Probe(NamedTuple):
-    """Log odds are `column(units) @ weights + intercept`."""
+    """Log odds are the `entries` and the intercept."""
 
     units: Int[np.ndarray, " k"]
     weights: Float[np.ndarray, " k"]
     intercept: float
 
-    def log_odds(self, units: Units) -> Float[np.ndarray, " token"]:
-        total = np.full(units.n_tokens, self.intercept, np.float32)
+    def entries(self, units: Units) -> Entries:
+        """Σ weight · unit, where it is not zero."""
+        total = np.zeros(units.n_tokens, np.float32)
         for unit, weight in zip(self.units, self.weights, strict=True):
             tokens, values = units.entries(int(unit))
-            total[tokens] += np.float32(weight) * values
-        return total
+            if len(tokens) == len(total):
+                total += np.float32(weight) * values
+            else:
+                total[tokens] += np.float32(weight) * values
+        there = np.flatnonzero(total)
+        return Entries(there, total[there])
 
 
 def fit_probe(
