@@ -98,6 +98,7 @@ def _open(path: Path) -> np.ndarray:
     except (ValueError, EOFError, OSError) as error:
         raise DictionaryError(f"{path} is not a whole .npy array ({error})") from None
     if not isinstance(array, np.ndarray):
+        array.close()
         raise DictionaryError(f"{path} is an archive of arrays; give one .npy file a model")
     if array.ndim != 2 or array.dtype.name not in _KINDS or 0 in array.shape:
         raise DictionaryError(

@@ -119,7 +119,7 @@ def writer_table(
     family's stream is not the plain sum of its parts."""
     peaks = Peaks(excerpts["latent"].to_numpy().astype(np.int64), excerpts["peak"].to_numpy().astype(np.int64))
     parts = [pl.DataFrame(schema=WRITERS)]
-    if not len(peaks.row):
+    if not len(peaks.row) or not models:
         return parts[0]
     budget = max(MAX_TOKENS // len(models), MIN_TOKENS)
     for m, (name, model) in enumerate(models):

@@ -23,7 +23,7 @@ def geometry(toy: Toy, key: str) -> None:
 
 def held(toy: Toy) -> None:
     """Key figures and the table of features."""
-    _m, n = toy.W.shape
+    n = toy.W.shape[1]
     own, kept = dimensionality(toy.W).tolist(), represented(toy.W)
     frame.facts(
         [
@@ -47,11 +47,11 @@ def held(toy: Toy) -> None:
     )
 
 
-def recovered(found: Recovery, toy: Toy) -> None:
+def recovered(found: Recovery) -> None:
     """How well an SAE's directions are the features'."""
     frame.caption(
-        "A TopK SAE with one latent a feature sees only h, never x. Each feature is paired with a latent so that "
-        "the cosines are largest. In few dimensions random directions come close too, so they stand beside."
+        "A TopK SAE with one latent a feature sees only h, never x. Each feature is paired with a latent so "
+        "that the cosines are largest. In few dimensions random directions come close too: see beside."
     )
     frame.facts(
         [
