@@ -11,7 +11,9 @@ documents of the second half, the same draws for all pools, and take what was ch
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
 from saes.candidates import Units, draw, levels
@@ -26,6 +28,8 @@ from saes.single_units import (
     best_units,
     matched_correlation,
 )
+
+THREADS = min(4, os.cpu_count() or 1)
 
 
 class Asked(NamedTuple):
@@ -55,29 +59,33 @@ class Mean(NamedTuple):
 
 
 def ground_truth(
-    pools: Mapping[str, Units], halves: Halves, seed: int = 0, report: Callable[[str], None] = lambda pool: None
+    pools: Mapping[str, Units], halves: Halves, seed: int = 0, report: Callable[[Any], None] = lambda done: None
 ) -> GroundTruth:
     """Ask every pool at every number of candidates; probes only at the smallest, where all take part."""
     if halves.first.n_factors == 0:
         raise DictionaryError(
             "no factor is on in enough tokens of enough documents of both halves: give more labelled tokens"
         )
-    halved = {}
-    for name, units in pools.items():
-        halved[name] = HalvedPool.of(name, units, halves)
-        report(name)
+    with ThreadPoolExecutor(THREADS) as threads:  # sorting and matrix products leave the interpreter free
+        made = threads.map(lambda name: HalvedPool.of(name, pools[name], halves), pools)
+        halved = {pool.name: _reported(pool, report) for pool in made}
     resamples = Resamples.of(halves.second, seed)
     sizes = {name: int(pool.able.sum()) for name, pool in halved.items()}
     empty = [name for name, size in sizes.items() if size == 0]
     if empty:
         raise DictionaryError(f"no unit of {', '.join(empty)} says anything on the first half of the documents")
-    asked = []
-    for n in levels(list(sizes.values())):
-        for name, pool in halved.items():
-            if sizes[name] >= n:
-                asked.append(_ask(pool, halves, n, resamples, seed, probes=n == min(sizes.values())))
-                report(name)
+    questions = [(pool, n) for n in levels(list(sizes.values())) for pool in halved.values()]
+    questions = [(pool, n) for pool, n in questions if sizes[pool.name] >= n]
+    with ThreadPoolExecutor(THREADS) as threads:
+        least = min(sizes.values())
+        answers = threads.map(lambda q: _ask(q[0], halves, q[1], resamples, seed, q[1] == least), questions)
+        asked = [_reported(answer, report) for answer in answers]
     return GroundTruth(asked, halved, resamples)
+
+
+def _reported(answer: Any, report: Callable[[Any], None]) -> Any:
+    report(answer)
+    return answer
 
 
 def _ask(pool: HalvedPool, halves: Halves, n: int, resamples: Resamples, seed: int, probes: bool) -> Asked:

@@ -95,15 +95,17 @@ class Resamples:
         here = on[unit.tokens]
         n_above = int(np.searchsorted(-unit.values, 0.0)) if len(here) < len(on) else len(here)
         ends = np.flatnonzero(unit.last) + 1
-        exact = _curves(_groups(here, ends, n_above, len(on), int(on.sum()))[None])
-        cuts = _cuts(here, ends, n_above)
+        group, hits = np.unique(np.searchsorted(ends, np.flatnonzero(here), "right"), return_counts=True)
+        starts, ends = np.concatenate([[0], ends])[group], ends[group]
+        exact = _exact(starts, ends, hits, len(here) - n_above, len(on) - len(here), int(on.sum()), len(on))
+        some = np.unique(np.linspace(0, len(group) - 1, EDGES).round().astype(int)) if len(group) else group
+        cuts = np.unique(np.concatenate([starts[some], ends[some], [n_above]])).astype(np.int64)
         counts = self._counts(unit.tokens, here, on, cuts, n_above)
         coarse = _curves(counts.sum(axis=0, dtype=np.float64)[None])
         drawn = (self.drawn @ counts.reshape(self.n_documents, -1)).reshape(-1, *counts.shape[1:])
         found = _curves(drawn.astype(np.float64))
         return {
-            name: Resampled(float(value[0]), found[name] + (value[0] - coarse[name][0]))
-            for name, value in exact.items()
+            name: Resampled(value, found[name] + (value - coarse[name][0])) for name, value in exact.items()
         }
 
     def _counts(
@@ -128,26 +130,28 @@ class Resamples:
         return found.astype(np.float32)
 
 
-def _groups(
-    here: Bool[np.ndarray, " entry"], ends: Int[np.ndarray, " group"], n_above: int, n: int, n_on: int
-) -> Float[np.ndarray, "group_and_silent 2"]:
-    """Tokens without and with the factor by value, the highest first, all values told apart."""
-    hits = np.concatenate([[0], np.cumsum(here)])[ends]
-    groups = np.diff(np.stack([ends - hits, hits], axis=1), axis=0, prepend=0)
-    silent = np.array([n - n_on, n_on]) - groups.sum(axis=0)
-    return np.insert(groups, np.searchsorted(ends, n_above, "right"), silent, axis=0).astype(np.float64)
-
-
-def _cuts(
-    here: Bool[np.ndarray, " entry"], ends: Int[np.ndarray, " group"], n_above: int
-) -> Int[np.ndarray, " cut"]:
-    """Where to cut the entries so that at most `EDGES` values of tokens with the factor stand alone; and where
-    zero lies."""
-    having = np.unique(np.searchsorted(ends, np.flatnonzero(here), "right"))
-    if len(having):
-        having = having[np.unique(np.linspace(0, len(having) - 1, EDGES).round().astype(int))]
-    starts = np.concatenate([[0], ends])[having]
-    return np.unique(np.concatenate([starts, ends[having], [n_above]])).astype(np.int64)
+def _exact(
+    starts: Int[np.ndarray, " group"],
+    ends: Int[np.ndarray, " group"],
+    hits: Int[np.ndarray, " group"],
+    n_below: int,
+    n_silent: int,
+    n_on: int,
+    n: int,
+) -> dict[str, float]:
+    """AUROC and AP from the groups of equal values that hold tokens with the factor, `starts` to `ends` from the
+    top. Silent tokens, `n_silent` with value 0, come before the `n_below` entries below zero."""
+    below = starts >= n - n_silent - n_below
+    starts, ends = starts + n_silent * below, ends + n_silent * below
+    if (missed := n_on - int(hits.sum())) > 0:
+        at = int(np.count_nonzero(~below))
+        above = n - n_silent - n_below
+        starts, ends = np.insert(starts, at, above), np.insert(ends, at, above + n_silent)
+        hits = np.insert(hits, at, missed)
+    rank_sum = float((hits * (starts + ends + 1) / 2).sum())
+    with np.errstate(divide="ignore", invalid="ignore"):
+        auroc = 1 - np.float64(rank_sum - n_on * (n_on + 1) / 2) / (n_on * (n - n_on))
+        return {"auroc": float(auroc), "ap": float((hits * np.cumsum(hits) / ends).sum() / np.float64(n_on))}
 
 
 def _curves(counts: Float[np.ndarray, "resample group 2"]) -> dict[str, Float[np.ndarray, " resample"]]:

@@ -107,14 +107,24 @@ def best_probes(
         order = np.argsort(-pool.correlations[among, factor], kind="stable")
         chosen = among[order[:k]]
         on_first, on_second = (half.column(factor) for half in (halves.first, halves.second))
-        probe = fit_probe(pool.first, chosen, on_first, seed=factor)
-        first, second = (Descending.of(probe.entries(units)) for units in (pool.first, pool.second))
+        first, second = (Descending.of(e) for e in _told(pool, chosen, on_first, seed=factor))
         found = resamples.ranked(second, on_second)
         threshold = best_threshold(first, on_first)
         found["f1"] = resamples.f1(second, threshold, on_second)
         for metric in METRICS:
             given = threshold if metric == "f1" else float("nan")
             yield Found(factor, f"probe_{k}", metric, int(chosen[0]), given, found[metric])
+
+
+def _told(
+    pool: HalvedPool, chosen: Int[np.ndarray, " k"], on: Bool[np.ndarray, " token"], seed: int
+) -> list[Entries]:
+    """What the probe says of the tokens of both halves. One unit that correlates needs no fit: its order stays."""
+    halves = (pool.first, pool.second)
+    if len(chosen) == 1:
+        return [units.entries(int(chosen[0])) for units in halves]
+    probe = fit_probe(pool.first, chosen, on, seed)
+    return [probe.entries(units) for units in halves]
 
 
 def matched_correlation(
