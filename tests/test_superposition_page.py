@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import pytest
+import streamlit as st
 import torch
 
-from pages.components import toy_figures
+from pages.components import show, toy_figures
 from saes.phase_diagram import PHASES, PhaseDiagram
 from tests.test_pages import SMALL, errors, opened, sentences
 from tests.test_superposition import lab as studied  # noqa: F401
@@ -19,6 +20,12 @@ HEADERS = [
     "When a feature is worth a place",
     "This model",
 ]
+
+
+@pytest.fixture(autouse=True)
+def _tables_are_unfolded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A picture's table is sent when its expander is opened, which AppTest cannot click."""
+    monkeypatch.setattr(show, "twin", lambda table, key, label="": st.dataframe(table, key=f"{key}-table"))
 
 
 @pytest.fixture(autouse=True)
