@@ -1,7 +1,8 @@
 """Which entries of a batch a sparse code keeps: the k·B largest of the batch, or the k largest of each token.
 
-What is dense in a step is one matrix product that proposes scores; a bound, a scan and a partition of what
-passes it find the entries without sorting anything (`saes.sparse` has the milliseconds).
+What is dense in a step is one matrix product that proposes scores, and one pass over them that takes the
+largest of every `GROUP` neighbours. Nothing is sorted: a bound tells which groups can hold an entry that is
+kept, and a partition of what passes it decides (`saes.sparse` has the milliseconds).
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
@@ -25,6 +27,7 @@ class Selection(NamedTuple):
     pre: Float[Tensor, " entry"]
 
 
+GROUP = 16  # neighbouring latents whose largest score stands for them
 SAFETY = {torch.bfloat16: 1.02}  # how far above the bound a threshold must lie, for the proposal's rounding
 
 
@@ -98,9 +101,9 @@ class BatchTopK(_Largest):
     def _chosen(
         self, scores: Tensor, n: int, rescored: Callable[[Tensor], Candidates]
     ) -> tuple[Candidates, Tensor]:
-        bound = self.bound
+        bound, largest = self.bound, _group_maxima(scores)
         while True:
-            candidates = rescored(_above(scores, bound))
+            candidates = rescored(_above(scores, largest, bound))
             exact = candidates.scores
             if exact.numel() >= n:
                 threshold, keep = _largest(exact, n)
@@ -117,14 +120,13 @@ class BatchTopK(_Largest):
 class TopK(_Largest):
     """Finds each token's k entries with the largest scores ReLU(pre_tj)·s_j [Gao 2024].
 
-    On a CPU no row is sorted. The latents are dealt into groups; the k-th largest of a row's group maxima is
-    at most its k-th largest score, so entries below it (less a margin for the proposal's rounding) cannot be
-    among the k. What is left, hardly more than k a row, is partitioned. (Only where a row has fewer than k
+    On a CPU no row is sorted. The k-th largest of a row's group maxima is at most its k-th largest score, so
+    entries below it (less a margin for the proposal's rounding) cannot be among the k. What is left, hardly
+    more than k a row, is partitioned. (Only where a row has fewer than k
     clearly positive scores may one within the rounding of zero be missed.)
     """
 
-    GROUP = 16  # latents whose maximum stands for them; smaller groups pass fewer candidates
-    MARGIN = 8  # steps of bfloat16 that a proposed score may lie under its bound, 3 to 6 %
+    MARGIN = 2**-5  # share of its bound that a score proposed in bfloat16 may lie under it
 
     def _at_once(self, scores: Tensor, n: int) -> Tensor:
         best = scores.topk(_per_token(scores, n), dim=1, sorted=False).indices.sort(dim=1).values
@@ -140,19 +142,13 @@ class TopK(_Largest):
 
     def _candidates(self, scores: Tensor, k: int) -> Tensor:
         """Flat indices of positive entries that may be among their row's k largest."""
-        # A positive bfloat16 orders like its bits and a negative one is a negative int16 (see `_above`).
-        narrow = scores.dtype == torch.bfloat16
-        values = scores.view(torch.int16).numpy() if narrow else scores.numpy()
-        n_groups = values.shape[1] // self.GROUP
-        if n_groups < 2 * k:
-            bound = np.partition(values, values.shape[1] - k, axis=1)[:, values.shape[1] - k]
-        else:
-            dealt = values[:, : n_groups * self.GROUP].reshape(len(values), self.GROUP, n_groups)
-            largest = dealt.max(axis=1)
-            bound = np.partition(largest, n_groups - k, axis=1)[:, n_groups - k]
-        low = bound.astype(np.int32) - self.MARGIN if narrow else np.nextafter(bound, np.float32(-np.inf))
-        bound = np.maximum(low, 0).astype(values.dtype)
-        return torch.from_numpy(np.flatnonzero(values > bound[:, None]))
+        largest = _group_maxima(scores)
+        n = largest.shape[1]
+        bound = np.partition(largest.numpy(), n - k, axis=1)[:, n - k] if n >= k else np.zeros(len(scores))
+        if scores.dtype == torch.bfloat16:
+            bound = bound * (1 - self.MARGIN)
+        below = np.nextafter(np.maximum(bound, 0, dtype=np.float32), np.float32(-1))  # the k-th itself passes
+        return _above(scores, largest, torch.from_numpy(np.maximum(below, 0)))
 
 
 def _largest_by_row(values: np.ndarray, candidates: Pattern, k: int) -> np.ndarray:
@@ -190,14 +186,36 @@ def _pattern(flat: Tensor, shape: torch.Size) -> Pattern:
     return Pattern(rows, flat - rows * shape[1], *shape)
 
 
-def _above(scores: Tensor, bound: float) -> Tensor:
-    """Flat indices of the scores above `bound` ≥ 0. numpy compares and scans several times faster than torch
-    here."""
-    if scores.dtype == torch.bfloat16:
-        # A positive bfloat16 orders like its bits, a negative one is a negative int16: compare as integers.
-        bits = torch.tensor(bound, dtype=torch.bfloat16).view(torch.int16).numpy()
-        return torch.from_numpy(np.flatnonzero(scores.view(torch.int16).numpy() > bits))
-    return torch.from_numpy(np.flatnonzero(scores.numpy() > bound))
+def _group_maxima(scores: Float[Tensor, "token latent"]) -> Float[Tensor, "token group"]:
+    """The largest of each `GROUP` neighbours, in float32; the last group may have fewer."""
+    if padding := -scores.shape[1] % GROUP:
+        scores = F.pad(scores, (0, padding), value=-torch.inf)
+    return F.max_pool1d(scores[:, None], GROUP)[:, 0].float()
+
+
+def _above(
+    scores: Float[Tensor, "token latent"],
+    largest: Float[Tensor, "token group"],
+    bound: Float[Tensor, " token"] | float,
+) -> Tensor:
+    """Flat indices, ascending, of the scores above `bound` ≥ 0 (of all, or of each row). Only groups whose
+    largest is above it are looked into; numpy scans several times faster than torch here."""
+    n_tokens, n_latents = scores.shape
+    limit = torch.as_tensor(bound).expand(n_tokens)
+    groups = torch.from_numpy(np.flatnonzero((largest > limit[:, None]).numpy()))
+    rows = groups // largest.shape[1]
+    first = (groups - rows * largest.shape[1]) * GROUP
+    start = rows * n_latents + first
+    if n_latents % GROUP:  # the last group of a row would run into the next
+        offset = torch.arange(GROUP)
+        inside = first[:, None] + offset < n_latents
+        values = scores.flatten()[torch.where(inside, start[:, None] + offset, 0)]
+        values = values.masked_fill(~inside, -torch.inf)
+    else:
+        values = scores.view(-1, GROUP).index_select(0, start // GROUP)
+    found = torch.from_numpy(np.flatnonzero((values.float() > limit[rows][:, None]).numpy()))
+    line = found // GROUP
+    return start.index_select(0, line) + (found - line * GROUP)
 
 
 def _largest(values: Tensor, n: int) -> tuple[float, Tensor]:
