@@ -61,3 +61,10 @@ def test_a_bare_name_is_the_checkpoint_and_not_its_activations(lab: Lab) -> None
         "tokenizer/bpe",
         "checkpoint/base",
     ]
+
+
+def test_a_kind_means_all_its_steps(lab: Lab) -> None:
+    plan = Plan.of(lab)
+    assert [step.key for step in plan.needed_for("tokenizer")] == ["corpus/text", "tokenizer/bpe"]
+    checkpoints = {step.key for step in plan.needed_for("checkpoint") if step.kind == "checkpoint"}
+    assert checkpoints == {"checkpoint/base", "checkpoint/sft", "checkpoint/grpo"}

@@ -82,11 +82,11 @@ class Plan:
 
     def needed_for(self, key: str) -> list[Step]:
         """The step `key` and all it stands on, in order. A bare name means the first step of that name: the
-        checkpoint before its activations, the dictionary before its features."""
-        matches = [s for s in self.steps.values() if key in (s.key, s.name)]
-        if not matches:
-            raise unknown("step", key, {s.name for s in self.steps.values()})
-        wanted = {matches[0].key}
+        checkpoint before its activations, the dictionary before its features. A kind means all its steps."""
+        named = [s.key for s in self.steps.values() if key in (s.key, s.name)]
+        wanted = set(named[:1] or [s.key for s in self.steps.values() if s.kind == key])
+        if not wanted:
+            raise unknown("step", key, {n for s in self.steps.values() for n in (s.kind, s.name)})
         for step in reversed(list(self.steps.values())):
             if step.key in wanted:
                 wanted.update(step.parents)
