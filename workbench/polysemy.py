@@ -35,7 +35,8 @@ def measure(build: Build, config: DictionaryConfig) -> tuple[pl.DataFrame, pl.Da
     (checkpoint,) = config.checkpoints
     tokens = next(a for key, a in build.parents.items() if key.startswith("activations/tokens-"))
     token_set = TokenSet(tokens.path, "heldout")
-    labels, half = label_matrix(token_set, len(token_set.factor_names)), halves(token_set, seed=0)
+    labels = label_matrix(token_set, len(token_set.factor_names))
+    half = np.where(np.asarray(token_set.special), -1, halves(token_set, seed=0))  # no chat markers
     index = FeatureIndex.load(build.parents[f"features/{config.name}"].path / "index")
     latents = followed(*(aurocs(index, labels, half == h) for h in (0, 1)))
     latents[np.diff(index.starts) == 0] = 0  # a silent latent's AUROC is 1/2 by ties alone
