@@ -81,7 +81,7 @@ def test_a_dictionary_damaged_under_an_open_table_is_a_failure(lab: Lab) -> None
     """The table was opened before; its parts are read when they are asked for."""
     table = FeatureTable.of(lab, "sae-sft")
     emptied(lab.find("dictionary", "sae-sft").path / "sae_weights.safetensors")
-    with pytest.raises(Failure, match="dictionary 'sae-sft'.*truncated or not safetensors"):
+    with pytest.raises(Failure, match=r"dictionary 'sae-sft'.*truncated or not safetensors"):
         table.dictionary  # noqa: B018
     emptied(table.path / "examples.parquet")
     with pytest.raises(Failure, match="grow the features again"):
