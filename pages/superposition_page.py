@@ -24,14 +24,16 @@ with frame.sentences():
     phases = st.container()
     # Stored figures are read before anything is trained, so that they need not wait for it.
     st.header("This model", anchor=False)
-    crowding.view(lab)
+    with frame.sentences():
+        crowding.view(lab)
 
+    # What one section cannot show (a toy that holds nothing has nothing to recover) costs no other section.
     with geometry:
         toy = toy_runs.trained(config, toy_views.geometry)
         toy_views.held(toy)
-    with found:
+    with found, frame.sentences():
         toy_views.recovered(toy_runs.recovered(config, toy))
-    with swept:
+    with swept, frame.sentences():
         toy_views.swept(toy_runs.swept(config))
-    with phases:
+    with phases, frame.sentences():
         toy_views.phases(toy_runs.phases())

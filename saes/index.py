@@ -165,8 +165,11 @@ class FeatureIndex:
                 np.load(path / f"{name}.npy", mmap_mode="r", allow_pickle=False) for name in FILES
             )
             n_tokens = int(np.load(path / "n_tokens.npy", allow_pickle=False))
-        except (OSError, ValueError, EOFError) as error:
-            raise DictionaryError(f"{path} is not a whole feature index ({error}); build it again") from None
+        except (OSError, ValueError, EOFError, TypeError, SyntaxError) as error:
+            gist = str(error).splitlines()[0] if str(error) else type(error).__name__
+            raise DictionaryError(f"{path} is not a whole feature index ({gist}); build it again") from None
+        if {tokens.ndim, values.ndim, starts.ndim} != {1} or not len(starts) or (np.diff(starts) < 0).any():
+            raise DictionaryError(f"{path} is not a feature index (its arrays are no lists); build it again")
         if not len(tokens) == len(values) == starts[-1]:
             found = f"{len(tokens)} tokens, {len(values)} values and {starts[-1]} entries"
             raise DictionaryError(f"{path} holds {found}, which should be equal; build it again")

@@ -20,9 +20,12 @@ from workbench import quality, quality_build
 from workbench.dictionary_scores import MEAN, ZERO
 from workbench.errors import Failure, Misuse
 from workbench.features import FeatureTable
-from workbench.intervals import ratio_interval
+from workbench.intervals import median_interval, ratio_interval, wilson
+from workbench.plan import STUDY
 from workbench.quality import FIGURES, Quality, artefact_name
 from workbench.splice import spliced_nats
+from workbench.status import describe, status
+from workbench.superposition import Study
 from workbench.tokens import token_set
 
 APP = str(Path(__file__).parents[1] / "pages" / "app.py")
@@ -43,9 +46,10 @@ def with_a_snapshot_of_step_0(lab):
 
 @pytest.fixture(scope="module")
 def lab(tmp_path_factory):
-    recipe = dataclasses.replace(tiny_recipe(), comparisons=(), evaluations=NAMES)
+    asked = {"evaluations": NAMES, "superposition": ("sae-base",)}
+    recipe = dataclasses.replace(tiny_recipe(), comparisons=(), **asked)
     lab = with_a_snapshot_of_step_0(make_lab(tmp_path_factory.mktemp("quality"), recipe=recipe))
-    return build(lab, *(f"evaluation/{artefact_name(name)}" for name in NAMES), "features/sae-base")
+    return build(lab, *(f"evaluation/{artefact_name(name)}" for name in NAMES), f"evaluation/{STUDY}")
 
 
 @pytest.fixture(scope="module")
@@ -70,10 +74,12 @@ def test_every_control_has_every_figure_and_intervals_hold_their_points(found):
 
 
 def test_figures_agree_with_the_dictionary_s_own_and_with_the_feature_table(lab, found):
-    """With chat markers: FVU and L0 of the manifest. How often latents fire: the feature index."""
+    """Without chat markers: every figure of the manifest. How often latents fire: the feature index."""
     figures = lab.find("dictionary", "sae-base").figures
-    assert found.value("dictionary", "fvu_all") == pytest.approx(figures["fvu"], rel=1e-6)
-    assert found.value("dictionary", "l0_all") == pytest.approx(figures["l0"], rel=1e-9)
+    for figure in ("fvu", "l0", "dead_share", "ce_score", "ce_score_mean"):
+        assert found.value("dictionary", figure) == pytest.approx(figures[figure], rel=1e-6)
+    assert found.value("dictionary", "fvu_all") != pytest.approx(figures["fvu"], rel=1e-3)
+    assert figures["heldout_tokens"] == found.figures["tokens"]
     assert found.value("pca", "l0") == found.figures["k"] == round(found.value("dictionary", "l0"))
     table, tokens = FeatureTable.of(lab, "sae-base"), token_set(lab, "base")
     special = np.asarray(tokens.special)
@@ -87,6 +93,43 @@ def test_figures_agree_with_the_dictionary_s_own_and_with_the_feature_table(lab,
     dictionary = folder.load(lab.find("dictionary", "sae-base").path)
     np.testing.assert_allclose(found.nearest(), nearest_cosine(dictionary, alive).numpy(), rtol=1e-6)
     assert np.nanmedian(found.nearest()) == pytest.approx(found.value("dictionary", "nearest_cosine"))
+
+
+def test_the_study_of_superposition_says_the_same_of_the_sae_and_of_its_gaussian(lab, found):
+    told = Study.of(lab).figures["base"]
+    for prefix, control in (("", "dictionary"), ("gaussian_", "gaussian")):
+        for figure in ("alive", "alive_per_dimension", "fvu", "l0"):
+            assert told[f"{prefix}{figure}"] == pytest.approx(found.value(control, figure), rel=1e-6)
+        near = found.value(control, "nearest_cosine")
+        assert told[f"{control}_cosine"] == pytest.approx(near, rel=1e-5)
+    assert told["tokens"] == found.figures["tokens"]
+
+
+def test_shares_and_medians_of_latents_have_intervals_over_latents(found):
+    """Wilson by hand for none of 96; a median's interval lies inside its values and narrows with their number."""
+    z = 1.959963985
+    assert wilson(0, 96) == pytest.approx((0.0, z**2 / (96 + z**2)))
+    values = np.random.default_rng(0).normal(size=400)
+    wide, narrow = median_interval(values[:40]), median_interval(values)
+    assert wide.low < np.median(values[:40]) < wide.high
+    assert narrow.high - narrow.low < 0.6 * (wide.high - wide.low)
+    assert np.isnan(median_interval(values[:1]).low)
+    rows = {r["figure"]: r for r in found.controls.filter(pl.col("control") == "dictionary").to_dicts()}
+    silent = round(rows["dead_share"]["value"] * 96)
+    assert (rows["dead_share"]["low"], rows["dead_share"]["high"]) == pytest.approx(wilson(silent, 96))
+    assert rows["nearest_cosine"]["low"] < rows["nearest_cosine"]["value"] < rows["nearest_cosine"]["high"]
+
+
+def test_a_dead_share_on_few_tokens_says_so(lab, found):
+    tokens = found.figures["tokens"]
+    assert tokens < quality.DEAD_TOKENS
+    assert f"counted on {tokens:,} held-out tokens" in found.describe()
+    told = status(lab)
+    assert told["dictionaries"]["sae-base"]["heldout_tokens"] == tokens
+    assert describe(told).count("counted on") == 1
+    told["dictionaries"] = {n: e | {"heldout_tokens": 200_000} for n, e in told["dictionaries"].items()}
+    assert "counted on" not in describe(told)
+    assert quality.dead_on_few(200_000) == ""
 
 
 def test_controls_are_beaten_where_they_must_be(found):
@@ -116,7 +159,7 @@ def test_a_crosscoder_is_judged_for_each_model_and_says_what_it_lacks(lab):
     assert set(found.controls["control"]) == ALL - {"untrained"}
     figures = lab.find("dictionary", "crosscoder").figures
     for checkpoint, value in figures["fvu"].items():
-        assert found.value("dictionary", "fvu_all", checkpoint) == pytest.approx(value, rel=1e-6)
+        assert found.value("dictionary", "fvu", checkpoint) == pytest.approx(value, rel=1e-6)
 
 
 def test_predictions_that_do_not_count_are_left_out_of_every_sum(lab):
@@ -207,7 +250,11 @@ def test_the_page_draws_each_judged_dictionary(lab, monkeypatch):
     app.selectbox(key="dictionary").select("crosscoder").run()
     assert not app.exception
     assert "checkpoint" in [box.key for box in app.selectbox]
-    assert "one model" in " ".join(block.proto.body for block in app.get("html"))
+    said = " ".join(block.proto.body for block in app.get("html"))
+    assert "one model" in said
+    assert "is counted on" in said
+    app.switch_page("lab_page.py").run()
+    assert "is counted on" in " ".join(block.proto.body for block in app.get("html"))
     told = Quality.of(lab, "crosscoder").describe()
     assert "between seeds" in told
     assert "gaussian" in told

@@ -13,6 +13,7 @@ from scipy.sparse import csr_matrix
 from scipy.stats import rankdata
 from sklearn.metrics import roc_auc_score
 
+from saes.index import FeatureIndex
 from tests.tiny_lab import shared_lab
 from workbench.errors import Misuse
 from workbench.grow import grow
@@ -92,7 +93,11 @@ def test_the_study_counts_what_is_there(lab, study):
     assert list(study.figures) == ["base", "sft", "grpo"]
     for name, found in study.figures.items():
         features = lab.find("features", found["dictionary"])
-        assert found["alive"] == features.figures["alive"]
+        index = FeatureIndex.load(features.path / "index")
+        plain = ~np.asarray(token_set(lab, "base").special)
+        fires = [plain[index.entries(j).tokens].any() for j in range(index.n_latents)]
+        assert found["alive"] == sum(fires) <= features.figures["alive"]
+        assert found["tokens"] == plain.sum()
         assert found["alive_per_dimension"] == pytest.approx(found["alive"] / found["d_model"])
         assert 0 < found["gaussian_alive"] <= found["d_sae"]
         assert found["gaussian_fvu"] > 0

@@ -7,6 +7,7 @@ import streamlit as st
 import torch
 
 from pages.components import show, toy_figures
+from saes import toy_model
 from saes.phase_diagram import PHASES, PhaseDiagram
 from tests.test_pages import SMALL, errors, opened, sentences
 from tests.test_superposition import lab as studied  # noqa: F401
@@ -45,6 +46,42 @@ def test_toy_of_the_address_is_trained_and_drawn(tiny_lab: Lab) -> None:
     app.number_input(key="m").set_value(2).run()
     features = next(t.value for t in app.dataframe if "nearest shape" in t.value.columns)
     assert list(features["nearest shape"]) == ["alone"] * 2
+
+
+def test_a_toy_that_holds_nothing_costs_no_other_section(
+    tiny_lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Many dense features in one dimension end so on some machines; here no length counts as held."""
+    monkeypatch.setattr(toy_model, "REPRESENTED", 2.0)
+    app = opened("superposition", n="3", m="1", density="1.0", seeds="1")
+    assert not app.exception
+    [sentence] = errors(app)
+    assert "represents no feature" in sentence
+    assert [header.value for header in app.header] == HEADERS
+    assert any("0 of 3" in text for text in sentences(app))
+    assert any("features per dimension" in t.value.columns for t in app.dataframe)
+    assert any("relative importance" in t.value.columns for t in app.dataframe)
+
+
+def test_a_sweep_is_drawn_against_one_over_the_density(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A real sweep of (5, 2): one feature a dimension where all are on, a pentagon where they are rare."""
+    from pages.components import theme, toy_tables
+    from saes.toy_model import ToyConfig, fit
+
+    monkeypatch.setattr(theme, "palette", lambda: theme.LIGHT)
+    toys = fit(ToyConfig(n=5, m=2, n_seeds=4), (1.0, 0.05))
+    table = toy_tables.per_dimension(toys)
+    made = toy_figures.per_dimension(table)
+    assert made.data[0].x == pytest.approx((1, 20))
+    for value, toy in zip(made.data[0].y, toys, strict=True):
+        assert value == pytest.approx(float(toy.W.square().sum()) / 2)
+    assert made.data[0].y[0] < 1.3 < 2 < made.data[0].y[1]
+    shapes = toy_figures.sweep(toy_tables.shapes(toys))
+    rare = [y for x, y in zip(shapes.data[0].x, shapes.data[0].y, strict=True) if x == pytest.approx(20)]
+    assert rare == pytest.approx([2 / 5] * 5, abs=0.02)
+    lines = {round(shape.y0, 4) for shape in shapes.layout.shapes}
+    assert {0.5, 0.6667, 0.4, 0.75} <= lines
+    assert toy_tables.shapes(()).schema["dimensionality"] == toy_tables.SHAPES["dimensionality"]
 
 
 def test_arrows_end_where_the_features_lie(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -58,7 +58,7 @@ def test_it_is_trained_on_what_the_mlp_reads_and_writes(lab):
     assert (figures["site"], figures["target_site"]) == ("blocks.1.mlp.hook_in", "blocks.1.hook_mlp_out")
     made = folder.load(lab.find("dictionary", NAME).path)
     x, y = stored["mlp_in"], stored["mlp_out"]
-    everything = np.arange(len(x))
+    everything = np.flatnonzero(~np.asarray(token_set(lab, "base").special))
     with torch.no_grad():
         apart = (y[everything] - made.reconstruct(x[everything])).double().square().sum()
     total = (y[everything].double() - y[everything].double().mean(dim=0)).square().sum()

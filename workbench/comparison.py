@@ -123,17 +123,17 @@ def decoder_cosines(
 
 def build(build: Build) -> Mapping[str, Any]:
     """Builder of `comparison/<name>`: `latents.parquet`, `kl.parquet`, `loss.parquet`."""
-    from saes import folder
     from workbench.behaviour import behaviour
     from workbench.checkpoint import Checkpoint
     from workbench.device import best_device
+    from workbench.dictionaries import open_dictionary
     from workbench.features import read_table
     from workbench.site import with_fast_attention
     from workbench.tokens import TokenSet
 
     names = tuple(build.config["checkpoints"])
     used = build.config["dictionary"]
-    dictionary = folder.load(build.parents[f"dictionary/{used}"].path)
+    dictionary = open_dictionary(build.parents[f"dictionary/{used}"].path, used)
     features = read_table(build.parents[f"features/{used}"].path / "table.parquet")
     latents = latent_table(features, dictionary.W_dec.numpy(), names)
     latents.write_parquet(build.draft.path / "latents.parquet")

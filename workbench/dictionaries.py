@@ -89,7 +89,8 @@ def save_and_score(
     pca = fit_pca(to_write, min(config.k, targets["heldout"].shape[2]))
     heldout = sets["heldout"]
     spliced = min(SPLICED_TOKENS, len(heldout)) * len(config.checkpoints)
-    build.progress.start(len(heldout) + spliced, "tokens", label=f"evaluate {config.name}")
+    counted = int((~np.asarray(heldout.special)).sum())
+    build.progress.start(counted + spliced, "tokens", label=f"evaluate {config.name}")
     figures = scores(
         dictionary,
         pca,

@@ -1,7 +1,8 @@
 """How good a lab's dictionary is on held-out tokens, beside PCA with as many components as it has latents on.
 
-FVU, L0 and dead latents over all held-out tokens; CE score over a fixed random part of the windows, since
-it costs several forward passes of the whole model. Sums are kept by document and divided once.
+FVU, L0 and dead latents over the held-out tokens; CE score over a fixed random part of the windows, since it
+costs several forward passes of the whole model. Chat markers are left out of every figure, PCA's too: they are
+few, alike and large, so they flatter whatever reproduces them. Sums are kept by document and divided once.
 """
 
 from __future__ import annotations
@@ -15,12 +16,12 @@ from jaxtyping import Float
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from saes.arrays import Activations, read
+from saes.arrays import Activations, Part, read
 from saes.dictionary import Dictionary
 from saes.heldout import heldout_sums
 from saes.pca import PCA
 from saes.transcoder import Transcoder
-from workbench.intervals import ratio_interval
+from workbench.intervals import ratio_interval, wilson
 from workbench.points import Site
 from workbench.splice import Replacement, SplicedNats, spliced_nats
 from workbench.tokens import TokenSet
@@ -94,10 +95,13 @@ def scores(
     """The figures of a dictionary's manifest: a number each for an SAE, a map by checkpoint for a crosscoder.
 
     `load` gives the model of a checkpoint by name; `site` is where the reconstruction is put; `report` is told
-    the tokens done. `targets`: what a transcoder is to write; `pca` is of what is reconstructed.
+    the tokens done. `targets`: what a transcoder is to write; `pca` is of what is reconstructed. `heldout_tokens`
+    is how many tokens all but the CE scores were counted on.
     """
-    sums = heldout_sums(dictionary, activations, np.asarray(token_set.document), report=report, targets=targets)
-    pca_fvu = pca.evaluate(activations if targets is None else targets)
+    counted = ~np.asarray(token_set.special)
+    sums = heldout_sums(dictionary, activations, np.asarray(token_set.document), counted, report, targets)
+    pca_fvu = pca.evaluate(Part(activations if targets is None else targets, np.flatnonzero(counted)))
+    dead = wilson(int((~sums.alive).sum()), dictionary.n_latents)
     windows = token_set.sample_windows(SPLICED_TOKENS, seed=0)
     by_checkpoint: dict[str, dict[str, float]] = {}
     for m, name in enumerate(dictionary.names):
@@ -106,7 +110,7 @@ def scores(
         else:
             variants = replacements(dictionary, pca, activations, m)
         found = spliced_nats(
-            load(name), site, token_set, windows, variants, report, from_input=targets is not None
+            load(name), site, token_set, windows, variants, report, targets is not None, counted
         )
         fvu = sums.fvu(m)
         low, high = ratio_interval(*fvu)
@@ -116,6 +120,8 @@ def scores(
             "fvu_low": low,
             "fvu_high": high,
             "dead_share": sums.dead_share,
+            "dead_share_low": dead.low,
+            "dead_share_high": dead.high,
             "pca_fvu": float(pca_fvu[m]),
             **_spliced_figures(found),
         }

@@ -12,12 +12,12 @@ import torch
 from jaxtyping import Float
 from transformers import PreTrainedModel
 
-from saes import folder
 from saes.arrays import ActivationArrays, in_order
 from saes.dictionary import Dictionary
 from saes.index import FeatureIndex
 from saes.metrics import Firing
 from workbench.checkpoint import Checkpoint
+from workbench.dictionaries import dictionary_sentences, open_dictionary
 from workbench.examples import excerpt_table, interval_table
 from workbench.factor_scores import summed_by_token_id
 from workbench.feature_parts import PARTS, neighbour_table, neuron_table, writer_columns, writer_table
@@ -37,7 +37,7 @@ N_TOP_TOKENS = 8
 def build(build: Build) -> Mapping[str, Any]:
     """Builder of `features/<dictionary>`."""
     config = build.plan.recipe.dictionary(build.config["dictionary"])
-    dictionary = folder.load(build.parents[f"dictionary/{config.name}"].path)
+    dictionary = open_dictionary(build.parents[f"dictionary/{config.name}"].path, config.name)
     tokens_key = next(key for key in build.parents if key.startswith("activations/tokens-"))
     token_set = TokenSet(build.parents[tokens_key].path, "heldout")
     stored = {
@@ -47,7 +47,8 @@ def build(build: Build) -> Mapping[str, Any]:
     }
     own = [stored[activations_name(c, config.layer, config.point)] for c in config.checkpoints]
     build.progress.start(6, "parts", label=f"features of {config.name}")
-    index = FeatureIndex.build(dictionary, ActivationArrays(own))
+    with dictionary_sentences(config.name):
+        index = FeatureIndex.build(dictionary, ActivationArrays(own))
     index.save(build.draft.path / "index")
     build.progress.advance()
     columns = activation_columns(index, token_set) | norm_columns(dictionary)

@@ -90,7 +90,7 @@ class FeatureTable:
     @cached_property
     def excerpts(self) -> pl.DataFrame:
         """The strongest excerpts of every latent: latent, rank, peak, start, stop, value, text."""
-        return pl.read_parquet(self.path / "examples.parquet")
+        return _parquet(self.path / "examples.parquet")
 
     @cached_property
     def parts(self) -> dict[str, pl.DataFrame]:
@@ -101,9 +101,7 @@ class FeatureTable:
 
     @cached_property
     def index(self) -> FeatureIndex:
-        from saes.index import FeatureIndex
-
-        return FeatureIndex.load(self.path / "index")
+        return open_index(self.path, self.name)
 
     @cached_property
     def annotations(self) -> Annotations:
@@ -117,17 +115,19 @@ class FeatureTable:
 
     @cached_property
     def dictionary(self) -> Dictionary:
-        from saes.folder import load
+        from workbench.dictionaries import open_dictionary
 
-        return load(self.lab.find("dictionary", self.name).path)
+        return open_dictionary(self.lab.find("dictionary", self.name).path, self.name)
 
     @cached_property
     def activations(self) -> ActivationArrays:
         """`[token, model, d]` of the dictionary's own checkpoints on the held-out tokens."""
         from saes.arrays import ActivationArrays
+        from workbench.dictionaries import dictionary_sentences
 
         names = [activations_name(c, self.layer, self.point) for c in self.checkpoints]
-        return ActivationArrays([self.lab.find("activations", n).path / "heldout.npy" for n in names])
+        with dictionary_sentences(self.name):
+            return ActivationArrays([self.lab.find("activations", n).path / "heldout.npy" for n in names])
 
     def row(self, latent: int) -> dict[str, Any]:
         """A latent's row; `Misuse` if there is no such latent."""
@@ -137,10 +137,7 @@ class FeatureTable:
 
     def logit_arrays(self, checkpoint: str) -> tuple[np.ndarray, np.ndarray]:
         """Token ids and logits `[latent, 2 (promoted, suppressed), N_LOGITS]` through a checkpoint's head."""
-        ids, values = (
-            np.load(self.path / f"logits-{checkpoint}-{what}.npy", mmap_mode="r", allow_pickle=False)
-            for what in ("ids", "values")
-        )
+        ids, values = (_array(self.path / f"logits-{checkpoint}-{what}.npy") for what in ("ids", "values"))
         return ids, values
 
     def dashboard(self, latent: int) -> Dashboard:
@@ -228,12 +225,37 @@ class FeatureTable:
         return [c.model() for c in checkpoints], checkpoints[0].tokenizer(), Site(layer, self.point)
 
 
-def read_table(path: Path) -> pl.DataFrame:
-    """A feature table whose columns and types are as `SCHEMA` says."""
+def open_index(path: Path, name: str) -> FeatureIndex:
+    """The index in the folder of `name`'s features; what is wrong with it in one sentence."""
+    from saes.errors import DictionaryError
+    from saes.index import FeatureIndex
+
     try:
-        table = pl.read_parquet(path)
+        return FeatureIndex.load(path / "index")
+    except DictionaryError as error:
+        raise Failure(
+            f"features of {name!r}: {error} (remove the folder {path.name} and run "
+            f"`python -m workbench grow {path.parents[1].name}`)"
+        ) from error
+
+
+def _array(path: Path) -> np.ndarray:
+    try:
+        return np.load(path, mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise Failure(f"{path} cannot be read ({type(error).__name__}): grow the features again") from error
+
+
+def _parquet(path: Path) -> pl.DataFrame:
+    try:
+        return pl.read_parquet(path)
     except (OSError, pl.exceptions.PolarsError) as error:
         raise Failure(f"{path} cannot be read ({type(error).__name__}): grow the features again") from error
+
+
+def read_table(path: Path) -> pl.DataFrame:
+    """A feature table whose columns and types are as `SCHEMA` says."""
+    table = _parquet(path)
     for column, kind in SCHEMA.items():
         if table.schema.get(column) != kind:
             raise Failure(

@@ -43,6 +43,39 @@ def ratio_interval(
     return quantiles(sums[:, 0], sums[:, 1], len(numerator))
 
 
+def wilson(hits: int, n: int) -> Interval:
+    """95 % Wilson interval of a share `hits` / `n`: what a share of latents gets, dead ones first of all.
+
+    A bootstrap over documents would be biased there. A latent that fires in one document is silent in the 37 % of
+    resamples that miss it, and one that never fired fires in none: no resample has fewer dead latents than the
+    sample, so its interval lies above the figure. Wilson's is about latents, as if drawn from one population.
+    """
+    from scipy.stats import binomtest
+
+    found = binomtest(hits, n).proportion_ci(0.95, method="wilson")
+    return Interval(float(found.low), float(found.high))
+
+
+def median_interval(values: Float[np.ndarray, "latent"], seed: int = 0) -> Interval:
+    """95 % interval of a median by bootstrap over latents.
+
+    Decoders are not made of the held-out documents, so resampling those would say nothing of their cosines. Two
+    latents that are each other's neighbours share a value: the interval is a little narrow.
+    """
+    if len(values) < 2:
+        return Interval(float("nan"), float("nan"))
+    low, high = np.quantile(resampled_medians(values, seed), (0.025, 0.975))
+    return Interval(float(low), float(high))
+
+
+def resampled_medians(
+    values: Float[np.ndarray, "latent"], seed: int = 0, n: int = RESAMPLES
+) -> Float[np.ndarray, "resample"]:
+    """Medians of as many values drawn with return, `n` times."""
+    rng = np.random.default_rng(seed)
+    return np.array([np.median(values[rng.integers(0, len(values), len(values))]) for _ in range(n)])
+
+
 def quantiles(
     numerator: Float[np.ndarray, "resample"], denominator: Float[np.ndarray, "resample"], n_documents: int
 ) -> Interval:

@@ -37,14 +37,14 @@ BUILDERS: Mapping[str, Builder] = {
     "added": Builder("workbench.added:build", 1),
     "tokens": Builder("workbench.token_sets:build", 1),
     "activations": Builder("workbench.activations:build", 1),
-    "dictionary": Builder("workbench.dictionaries:build", 1),
-    "imported": Builder("workbench.imported:build", 1),
+    "dictionary": Builder("workbench.dictionaries:build", 2),
+    "imported": Builder("workbench.imported:build", 2),
     "features": Builder("workbench.feature_build:build", 3),
     "comparison": Builder("workbench.comparison:build", 1),
-    "quality": Builder("workbench.quality_build:build", 1),
-    "sweep": Builder("workbench.sweep_build:build", 1),
+    "quality": Builder("workbench.quality_build:build", 2),
+    "sweep": Builder("workbench.sweep_build:build", 2),
     "truth": Builder("workbench.truth_build:build", 1),
-    "superposition": Builder("workbench.superposition:build", 1),
+    "superposition": Builder("workbench.superposition:build", 2),
 }
 
 

@@ -14,6 +14,7 @@ from workbench.checkpoint import Checkpoint
 from workbench.device import best_device
 from workbench.examples import top_excerpts
 from workbench.factor_scores import halves, label_matrix
+from workbench.features import open_index
 from workbench.grow import Build
 from workbench.neuron_factors import dense_aurocs, harvest_neurons
 from workbench.plan import activations_name
@@ -35,8 +36,9 @@ def measure(build: Build, config: DictionaryConfig) -> tuple[pl.DataFrame, pl.Da
     (checkpoint,) = config.checkpoints
     tokens = next(a for key, a in build.parents.items() if key.startswith("activations/tokens-"))
     token_set = TokenSet(tokens.path, "heldout")
-    labels, half = label_matrix(token_set, len(token_set.factor_names)), halves(token_set, seed=0)
-    index = FeatureIndex.load(build.parents[f"features/{config.name}"].path / "index")
+    labels = label_matrix(token_set, len(token_set.factor_names))
+    half = np.where(np.asarray(token_set.special), -1, halves(token_set, seed=0))  # no chat markers
+    index = open_index(build.parents[f"features/{config.name}"].path, config.name)
     latents = followed(*(aurocs(index, labels, half == h) for h in (0, 1)))
     latents[np.diff(index.starts) == 0] = 0  # a silent latent's AUROC is 1/2 by ties alone
     layer = build.parents[f"activations/{activations_name(checkpoint, config.layer, config.point)}"].figures[

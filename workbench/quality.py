@@ -1,7 +1,7 @@
 """How good a dictionary is, read: its figures beside its controls, and what two seeds have in common.
 
 `controls.parquet` has a row for each (control, checkpoint, figure): value, and a 95 % interval by bootstrap
-over documents (null where a bootstrap says nothing: counts of what never happened, medians over latents). Chat
+over documents (of `dead_share` Wilson's, of `nearest_cosine` by bootstrap over latents; null for counts). Chat
 markers are left out, but in the figures whose name ends in `_all`. Controls:
 
     dictionary   the dictionary itself
@@ -38,6 +38,7 @@ UNTRAINED, GAUSSIAN, SEED = "untrained", "gaussian", "seed-"
 LEARNED = (DICTIONARY, RANDOM, UNTRAINED, GAUSSIAN)  # those whose decoders can crowd each other
 SEEDS, BY_CHANCE = "seeds", "random"
 BINS = 50  # of cosines from 0 to 1
+DEAD_TOKENS = 200_000  # held-out tokens without firing, from which a latent is called dead
 
 COLUMNS: Mapping[str, tuple[str, ...]] = {
     "controls": ("control", "checkpoint", "figure", "value", "low", "high", "n"),
@@ -53,6 +54,16 @@ FIGURES = (
 def artefact_name(dictionary: str) -> str:
     """What the quality of a dictionary is called among the lab's evaluations."""
     return f"quality-{dictionary}"
+
+
+def dead_on_few(tokens: int) -> str:
+    """What has to be said beside a dead share that was counted on too few tokens; nothing where they suffice."""
+    if tokens >= DEAD_TOKENS:
+        return ""
+    return (
+        f"dead share is counted on {tokens:,} held-out tokens: a latent is called dead only when it never fires "
+        f"on {DEAD_TOKENS:,}, so rare ones are among them (raise heldout_tokens in the recipe)"
+    )
 
 
 def binned(values: Mapping[str, np.ndarray], bins: int) -> pl.DataFrame:
@@ -145,6 +156,8 @@ class Quality:
             f"(random {found[BY_CHANCE, 'cosine']:.3f}), {found[SEEDS, 'share_0.7']:.0%} at 0.7 or more, "
             f"{found[SEEDS, 'share_0.9']:.0%} at 0.9 or more"
         )
+        if said := dead_on_few(self.figures["tokens"]):
+            lines.append(f"note: {said}")
         return "\n".join(lines)
 
     def nearest_shares(self, bins: int = BINS) -> pl.DataFrame:

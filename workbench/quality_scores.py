@@ -17,7 +17,7 @@ from saes.heldout import HeldoutSums, Ratio, heldout_sums
 from saes.metrics import nearest_cosine
 from saes.stability import BOUNDS, Matching, match, mean_cosines, random_matching
 from workbench.dictionary_scores import MEAN, ZERO, reconstruction
-from workbench.intervals import ratio_interval
+from workbench.intervals import Interval, median_interval, ratio_interval, wilson
 from workbench.points import Site
 from workbench.quality import BY_CHANCE, SEEDS
 from workbench.splice import Replacement, SplicedNats, spliced_nats
@@ -54,7 +54,11 @@ def judge(subject: Subject, token_set: TokenSet, report: Callable[[int], None] =
 
 
 def heldout_rows(judged: Judged, d_model: int) -> list[Row]:
-    """FVU, L0, shrinkage, dead and alive latents, nearest neighbours."""
+    """FVU, L0, shrinkage, dead and alive latents, nearest neighbours.
+
+    Ratios have intervals over documents; the dead share has Wilson's and the nearest cosine one over latents (see
+    `workbench.intervals` for why documents would mislead there).
+    """
     sums, (name, dictionary, *_) = judged.counted, judged.subject
     rows = []
     for m, checkpoint in enumerate(dictionary.names):
@@ -65,17 +69,20 @@ def heldout_rows(judged: Judged, d_model: int) -> list[Row]:
             "fvu_all": judged.everything.fvu(m),
             "l0_all": judged.everything.l0(),
         }
-        counts = {
-            "dead_share": sums.dead_share,
-            "alive": float(sums.alive.sum()),
-            "alive_per_dimension": float(sums.alive.sum()) / d_model,
+        alive = int(sums.alive.sum())
+        dead = wilson(dictionary.n_latents - alive, dictionary.n_latents)
+        counts: dict[str, tuple[float, Interval | None]] = {
+            "dead_share": (sums.dead_share, dead),
+            "alive": (float(alive), None),
+            "alive_per_dimension": (alive / d_model, None),
         }
-        if sums.alive.sum() > 1:
-            counts["nearest_cosine"] = float(np.nanmedian(judged.nearest))
+        if alive > 1:
+            near = judged.nearest[sums.alive].astype(float)
+            counts["nearest_cosine"] = (float(np.median(near)), median_interval(near))
         for figure, ratio in ratios.items():
             n = judged.everything.n_tokens if figure.endswith("_all") else sums.n_tokens
             rows.append(_row(name, checkpoint, figure, ratio.value, ratio_interval(*ratio), n))
-        rows += [_row(name, checkpoint, figure, value, None, sums.n_tokens) for figure, value in counts.items()]
+        rows += [_row(name, checkpoint, figure, *found, sums.n_tokens) for figure, found in counts.items()]
     return rows
 
 

@@ -8,6 +8,7 @@ from workbench.disk import folder_bytes
 from workbench.jobs import jobs
 from workbench.lab import Artefact, Lab
 from workbench.plan import Plan, Resolved, resolve
+from workbench.quality import dead_on_few
 
 
 def status(lab: Lab) -> dict[str, Any]:
@@ -42,7 +43,9 @@ _DICTIONARY_METRICS = ("l0", "fvu", "dead_share", "ce_score", "pca_fvu", "pca_ce
 def _dictionary(artefact: Artefact) -> dict[str, Any]:
     figures = artefact.figures
     about = {
-        key: figures[key] for key in ("kind", "arch", "site", "target_site", "d_sae", "k") if key in figures
+        key: figures[key]
+        for key in ("kind", "arch", "site", "target_site", "d_sae", "k", "heldout_tokens")
+        if key in figures
     }
     metrics = {key: figures[key] for key in _DICTIONARY_METRICS}
     return {**about, "checkpoints": artefact.config["checkpoints"], "metrics": metrics}
@@ -61,6 +64,9 @@ def describe(found: dict[str, Any]) -> str:
         lines.append(f"  checkpoint {name}{parent}: {_terse(entry['metrics'])}")
     for name, entry in found["dictionaries"].items():
         lines.append(f"  {entry.get('kind', 'dictionary')} {name}: {_terse(entry.get('metrics', {}))}")
+    counted = [e["heldout_tokens"] for e in found["dictionaries"].values() if "heldout_tokens" in e]
+    if counted and (said := dead_on_few(min(counted))):
+        lines.append(f"  note: {said}")
     lines += [f"  comparison {name}" for name in found["comparisons"]]
     waiting = [s["step"] for s in found["steps"] if s["state"] != "done"]
     if waiting:

@@ -25,15 +25,11 @@ from jaxtyping import Float, Int
 from workbench.errors import Failure, Misuse
 from workbench.grow import Build
 from workbench.lab import Lab
-from workbench.plan import STUDY, activations_name, plan
-from workbench.recipe import STAGES, DictionaryConfig, read_recipe, write_recipe
+from workbench.plan import STUDY, plan
+from workbench.recipe import STAGES, read_recipe, write_recipe
 
 if TYPE_CHECKING:
     import polars as pl
-    import torch
-
-    from saes.arrays import Activations
-    from saes.dictionary import Dictionary
 
 BOUND = 0.9  # AUROC
 SHOWN = 8  # units of each kind whose texts are kept, those that follow most factors
@@ -115,20 +111,26 @@ def build(build: Build) -> Mapping[str, Any]:
     import polars as pl
 
     from workbench.polysemy import measure
+    from workbench.widths import widths
 
     tables: dict[str, list[pl.DataFrame]] = {name: [] for name in TABLES}
     figures = {}
     for name in build.config["dictionaries"]:
         config = build.plan.recipe.dictionary(name)
         (checkpoint,) = config.checkpoints
-        width, cosines = widths(build, config)
+        width = widths(build, config)
         build.progress.start(1, "checkpoints", label=f"neurons of {checkpoint}")
         units, examples = measure(build, config)
         build.progress.advance()
         counts = units.group_by("kind", "factors").agg(pl.len().alias("units")).sort("kind", "factors")
         shares = counts.with_columns(share=pl.col("units") / pl.col("units").sum().over("kind"))
-        figures[checkpoint] = {"dictionary": name, **width, **_unit_figures(units)}
-        for table, rows in (("cosines", cosines), ("units", units), ("shares", shares), ("examples", examples)):
+        figures[checkpoint] = {"dictionary": name, **width.figures, **_unit_figures(units)}
+        for table, rows in (
+            ("cosines", width.cosines),
+            ("units", units),
+            ("shares", shares),
+            ("examples", examples),
+        ):
             tables[table].append(rows.select(pl.lit(checkpoint).alias("checkpoint"), pl.all()))
     for table, parts in tables.items():
         pl.concat(parts).write_parquet(build.draft.path / f"{table}.parquet")
@@ -148,96 +150,6 @@ def _unit_figures(units: pl.DataFrame) -> dict[str, Any]:
             "factors_each": int(factors.sum()) / following if following else None,
         }
     return found
-
-
-def widths(build: Build, config: DictionaryConfig) -> tuple[dict[str, Any], pl.DataFrame]:
-    """Alive latents and neighbours' cosines of an SAE, and of one trained equally on a Gaussian."""
-    import polars as pl
-    import torch
-
-    from saes import folder
-    from saes.arrays import ActivationArrays, Part
-    from saes.controls import GaussianLike
-    from saes.metrics import evaluate
-    from workbench.dictionaries import split_rows
-    from workbench.tokens import TokenSet
-
-    (checkpoint,) = config.checkpoints
-    source = build.parents[f"activations/{activations_name(checkpoint, config.layer, config.point)}"]
-    tokens = next(a for key, a in build.parents.items() if key.startswith("activations/tokens-"))
-    fitted, held_back = split_rows(TokenSet(tokens.path, "dictionary"))
-    real = Part(ActivationArrays([source.path / "dictionary.npy"]), fitted)
-    n_heldout = len(ActivationArrays([source.path / "heldout.npy"]))
-    training = GaussianLike(real, len(fitted))
-    calibration, heldout = training.another(len(held_back), seed=1), training.another(n_heldout, seed=2)
-    control = _trained(build, config, training, calibration)
-    scores = evaluate(control, heldout)
-    own = folder.load(build.parents[f"dictionary/{config.name}"].path)
-    known = build.parents[f"dictionary/{config.name}"].figures
-    alive = np.diff(np.load(build.parents[f"features/{config.name}"].path / "index" / "starts.npy")) > 0
-    control_alive = _alive(control, heldout)
-    rng = torch.Generator().manual_seed(0)
-    near = {
-        "dictionary": _nearest(own.W_dec[torch.from_numpy(alive), 0]),
-        "gaussian": _nearest(control.W_dec[torch.from_numpy(control_alive), 0]),
-        "random": _nearest(torch.randn(int(alive.sum()), own.d, generator=rng)),
-    }
-    figures: dict[str, Any] = {"d_model": own.d, "d_sae": own.n_latents}
-    figures |= {"alive": int(alive.sum()), "alive_per_dimension": int(alive.sum()) / own.d}
-    figures |= {"gaussian_alive": int(control_alive.sum())}
-    figures |= {"gaussian_alive_per_dimension": int(control_alive.sum()) / own.d}
-    figures |= {"fvu": known["fvu"], "gaussian_fvu": scores.fvu[checkpoint]}
-    figures |= {"l0": known["l0"], "gaussian_l0": scores.l0}
-    figures |= {f"{of}_cosine": float(np.median(values)) for of, values in near.items() if len(values)}
-    rows = [pl.DataFrame({"cosine": v}).select(pl.lit(of).alias("of"), "cosine") for of, v in near.items()]
-    return figures, pl.concat(rows)
-
-
-def _trained(
-    build: Build, config: DictionaryConfig, training: Activations, calibration: Activations
-) -> Dictionary:
-    """An SAE of the same settings as `config`'s."""
-    from saes.config import TrainConfig
-    from saes.trainer import Step, fit
-    from workbench.device import best_device
-    from workbench.dictionaries import dictionary_sentences
-
-    shared = ("arch", "k", "batch_size", "lr", "seed")
-    settings = {name: getattr(config, name) for name in shared}
-    settings |= {"n_latents": config.d_sae, "n_steps": config.steps, "device": best_device()}
-    build.progress.start(config.steps, "steps", label=f"Gaussian control of {config.name}")
-    done = 0
-
-    def on_step(step: Step) -> None:
-        nonlocal done
-        build.progress.advance(step.step - done, fvu=step.fvu, dead=step.dead_share)
-        done = step.step
-
-    with dictionary_sentences(f"Gaussian control of {config.name}"):
-        made = fit(
-            training,
-            TrainConfig(**settings),
-            on_step=on_step,
-            names=config.checkpoints,
-            calibration=calibration,
-        )
-    return made.to("cpu")
-
-
-def _alive(dictionary: Dictionary, activations: Activations) -> np.ndarray:
-    from saes.arrays import in_order
-    from saes.metrics import Firing
-
-    firing = Firing(dictionary.n_latents)
-    for x, _ in in_order(activations):
-        firing.add(dictionary.encode_sparse(x).latents, len(x))
-    return (firing.densities() > 0).numpy()
-
-
-def _nearest(rows: torch.Tensor) -> Float[np.ndarray, "latent"]:
-    from saes.metrics import nearest_row_cosine
-
-    return nearest_row_cosine(rows).numpy() if len(rows) > 1 else np.zeros(0, np.float32)
 
 
 def followed(

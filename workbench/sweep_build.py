@@ -62,7 +62,9 @@ def build(build: Build) -> Mapping[str, Any]:
         for name, d in dictionaries.items()
     }
     wide(about, rows).write_parquet(build.draft.path / "sweep.parquet")
-    return {"dictionaries": len(trained), "site": stored.figures["site"], "layer": stored.figures["layer"]}
+    counted = int((~np.asarray(sets["heldout"].special)).sum())
+    site = {name: stored.figures[name] for name in ("site", "layer")}
+    return {"dictionaries": len(trained), "tokens": counted, **site}
 
 
 def _shared(config: SweepConfig) -> TrainConfig:

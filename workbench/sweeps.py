@@ -19,6 +19,7 @@ from workbench.errors import Failure, Misuse, unknown
 from workbench.lab import Lab, canonical, checked_name
 from workbench.plan import Plan, plan
 from workbench.points import parse_site
+from workbench.quality import dead_on_few
 from workbench.recipe import Recipe, SweepConfig, read_recipe, write_recipe
 
 if TYPE_CHECKING:
@@ -81,6 +82,8 @@ class Sweep:
         for r in self.table.iter_rows(named=True):
             figures = f"{r['l0']:8.2f}{r['fvu']:9.4f}{r['ce_score']:9.4f}{r['dead_share']:8.1%}"
             lines.append(f"  {r['dictionary']:32}{figures}")
+        if said := dead_on_few(self.figures["tokens"]):
+            lines.append(f"note: {said}")
         return "\n".join(lines)
 
     def write_html(self, path: Path) -> None:

@@ -14,7 +14,7 @@ import numpy as np
 import polars as pl
 from jaxtyping import Int
 
-from saes import factors, folder, splitting
+from saes import factors, splitting
 from saes.absorption import Absorption, absorption, flat_decoder, probe_directions
 from saes.arrays import ActivationArrays
 from saes.calibrate import measure
@@ -29,7 +29,7 @@ from workbench.causal import Best, causal_figures, causal_table
 from workbench.checkpoint import Checkpoint
 from workbench.clamping import Site
 from workbench.counterfactuals import GROUPS, PREFIXES
-from workbench.dictionaries import Part, dictionary_sentences
+from workbench.dictionaries import Part, dictionary_sentences, open_dictionary
 from workbench.factor_scores import LABELLED
 from workbench.grow import Build
 from workbench.lexicon import make_world
@@ -53,7 +53,7 @@ MOST_TOKENS = 120_000
 def build(build: Build) -> Mapping[str, Any]:
     """Builder of `evaluation/truth-<dictionary>`."""
     config = build.plan.recipe.dictionary(build.config["dictionary"])
-    dictionary = folder.load(build.parents[f"dictionary/{config.name}"].path)
+    dictionary = open_dictionary(build.parents[f"dictionary/{config.name}"].path, config.name)
     tokens_key = next(key for key in build.parents if key.startswith("activations/tokens-"))
     token_set = TokenSet(build.parents[tokens_key].path, "heldout")
     places = [activations_name(c, config.layer, config.point) for c in config.checkpoints]

@@ -13,6 +13,7 @@ from plotly.subplots import make_subplots
 
 from pages.components import charts, frame, show, theme, words
 from workbench.plan import Plan, Resolved
+from workbench.quality import dead_on_few
 
 _PANELS = (
     ("l0", None, "latents on per token (L0)"),
@@ -57,9 +58,14 @@ def pictures(plan: Plan, resolved: Sequence[Resolved], lab: str) -> None:
         )
         return
     frame.caption(
-        "Measured on held-out tokens with the inference dictionary. Bars are the dictionary's, the hollow "
-        "marks are PCA with k components on the same tokens; the line in the first panel is k."
+        "Measured on held-out tokens, chat markers left out, with the inference dictionary. Bars are the "
+        "dictionary's, the hollow marks are PCA with k components on the same tokens; the line in the first panel "
+        "is k."
     )
+    made = [r.artefact for r in resolved if r.step.kind == "dictionary" and r.artefact is not None]
+    counted = [a.figures["heldout_tokens"] for a in made if "heldout_tokens" in a.figures]
+    if counted and (said := dead_on_few(min(counted))):
+        frame.caption(f"{said[0].upper()}{said[1:]}.")
     show.chart(_panels(table), "dictionaries", "L0, FVU, CE score and dead share of every dictionary", table)
     if missing:
         frame.caption(f"Yet to be grown: {_listed(missing)}.")

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 import streamlit as st
 
 from pages.components import theme
+from saes.errors import DictionaryError
 from workbench.errors import MarbleError, unknown
 from workbench.lab import Lab, labs_home
 
@@ -68,10 +69,10 @@ def _look_again() -> None:
 
 @contextlib.contextmanager
 def sentences() -> Iterator[None]:
-    """Show a `MarbleError` as its sentence and go on after the block."""
+    """Show a `MarbleError`, or what `saes` refuses, as its sentence and go on after the block."""
     try:
         yield
-    except MarbleError as error:
+    except (MarbleError, DictionaryError) as error:
         note(str(error), error=True)
 
 

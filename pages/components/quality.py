@@ -11,7 +11,18 @@ import streamlit as st
 from plotly.subplots import make_subplots
 
 from pages.components import charts, frame, show, theme, words
-from workbench.quality import BY_CHANCE, DICTIONARY, GAUSSIAN, NEURONS, PCA, RANDOM, SEED, SEEDS, UNTRAINED
+from workbench.quality import (
+    BY_CHANCE,
+    DICTIONARY,
+    GAUSSIAN,
+    NEURONS,
+    PCA,
+    RANDOM,
+    SEED,
+    SEEDS,
+    UNTRAINED,
+    dead_on_few,
+)
 
 if TYPE_CHECKING:
     from workbench.quality import Quality
@@ -64,7 +75,8 @@ def overview(judged: Mapping[str, Quality]) -> None:
     )
     table = table.filter(pl.col("figure").is_in([figure for figure, _ in OVERVIEW]))
     frame.caption(
-        "On held-out tokens, chat markers left out. Bars are 95 % intervals by bootstrap over documents. The "
+        "On held-out tokens, chat markers left out. Bars are 95 % intervals by bootstrap over documents (of the "
+        "share of silent latents Wilson's, over latents). The "
         "untrained and Gaussian controls are scored on their own activations and cannot be put into the model."
     )
     rows = table["row"].unique(maintain_order=True).to_list()
@@ -95,7 +107,8 @@ def figures(found: Quality) -> None:
     show.chart(made, "figures", f"Figures of {found.dictionary} beside its controls", table)
     said = "; ".join(f"{name}: {text}" for name, text in ABOUT.items() if name in rows)
     lacks = "".join(f" There is no {name} control: {reason}." for name, reason in found.missing.items())
-    frame.caption(f"{said}.{lacks}")
+    few = dead_on_few(found.figures["tokens"])
+    frame.caption(f"{said}.{lacks}" + (f" {few[0].upper()}{few[1:]}." if few else ""))
 
 
 def _panels(

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import streamlit as st
 
 from pages.components import frame, show, store, theme
+from workbench.quality import dead_on_few
 from workbench.sweeps import TITLES
 
 if TYPE_CHECKING:
@@ -31,6 +32,8 @@ def view(lab: Lab) -> None:
         f"Every dictionary reads {sweep.checkpoint} and was trained over the same batches. Filled marks are "
         "those that no other beats at as few latents; dotted is PCA with k components. Bars are 95 % intervals."
     )
+    if said := dead_on_few(sweep.figures["tokens"]):
+        frame.caption(f"{said[0].upper()}{said[1:]}.")
     palette = theme.palette()
     colours = (palette.stages["base"], palette.stages["sft"], palette.stages["grpo"], *palette.others)
     for column, (figure, title) in zip(st.columns(2, gap="large"), TITLES.items(), strict=True):

@@ -6,7 +6,7 @@ import plotly.graph_objects as go
 import polars as pl
 from torch import Tensor
 
-from pages.components import charts, theme
+from pages.components import charts, theme, toy_tables
 from saes.phase_diagram import PHASES, PhaseDiagram
 from saes.toy_model import SHAPES
 
@@ -96,8 +96,33 @@ def _overlaps(gram: Tensor) -> go.Figure:
     return made
 
 
+def per_dimension(table: pl.DataFrame) -> go.Figure:
+    """‖W‖²/m against 1/(1 − S); the dotted line is one feature a dimension."""
+    made = charts.figure(260)
+    palette = theme.palette()
+    made.add_hline(
+        y=1,
+        line={"color": palette.muted, "width": 1, "dash": "dot"},
+        annotation={"text": "one feature a dimension", "font": {"color": palette.muted, "size": 12}},
+        annotation_position="bottom right",
+    )
+    made.add_trace(
+        go.Scatter(
+            x=table[toy_tables.SPARSITY].to_list(),
+            y=table["features per dimension"].to_list(),
+            mode="lines+markers",
+            line={"color": palette.accent, "width": 2},
+            marker={"size": 8},
+            customdata=table["density"].to_list(),
+            hovertemplate="density %{customdata}: %{y:.3f} features a dimension<extra></extra>",
+        )
+    )
+    made.update_yaxes(title="features per dimension", rangemode="tozero", nticks=5)
+    return _by_sparsity(made)
+
+
 def sweep(table: pl.DataFrame) -> go.Figure:
-    """Dimensionality against density, the shapes' values as lines."""
+    """Dimensionality against 1/(1 − S), the shapes' values as lines."""
     made = charts.figure(420)
     palette = theme.palette()
     for name, value in SHAPES.items():
@@ -109,23 +134,28 @@ def sweep(table: pl.DataFrame) -> go.Figure:
         )
     made.add_trace(
         go.Scatter(
-            x=table["density"].to_list(),
+            x=table[toy_tables.SPARSITY].to_list(),
             y=table["dimensionality"].to_list(),
             mode="markers",
             marker={"color": palette.accent, "size": 9, "opacity": 0.55},
-            customdata=table["feature"].to_list(),
-            hovertemplate="feature %{customdata} at density %{x}: %{y:.3f}<extra></extra>",
+            customdata=table.select("feature", "density").rows(),
+            hovertemplate="feature %{customdata[0]} at density %{customdata[1]}: %{y:.3f}<extra></extra>",
         )
     )
-    ticks = sorted({1.0, 0.5, 0.2, 0.1, 0.05, 0.02, 0.01}, reverse=True)
+    made.update_yaxes(title="dimensionality", range=[0, 1.1])
+    return _by_sparsity(made)
+
+
+def _by_sparsity(made: go.Figure) -> go.Figure:
+    """Elhage's axis: dense at the left, room for the lines' names at the right."""
+    ticks = [1, 2, 5, 10, 20, 50, 100]
     made.update_xaxes(
-        title="density (rarer features to the right)",
+        title=f"{toy_tables.SPARSITY}, one over the density",
         type="log",
-        range=[0.08, -2.5],
+        range=[-0.08, 2.5],
         tickvals=ticks,
         ticktext=[str(t) for t in ticks],
     )
-    made.update_yaxes(title="dimensionality", range=[0, 1.1])
     return made
 
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import polars as pl
 import streamlit as st
 
-from pages.components import charts, frame, show, toy_figures, words
+from pages.components import charts, frame, show, toy_figures, toy_tables, words
 from saes.phase_diagram import PHASES, PhaseDiagram
 from saes.recovery import Recovery
 from saes.toy_model import Toy, dimensionality, features_per_dimension, nearest_shape, represented
@@ -76,19 +76,18 @@ def recovered(found: Recovery) -> None:
 
 
 def swept(toys: Sequence[Toy]) -> None:
-    """Dimensionality of every held feature at every density."""
+    """Features per dimension, and every held feature's dimensionality, at every sparsity [Elhage 2022]."""
     frame.caption(
-        "The same n, m and importance at every density, best of a few seeds. Each point is a feature that is "
-        "held; the lines are what regular shapes would give. Triangles and tetrahedra are seldom the best."
+        "The same n, m and importance at every density 1 − S, best of a few seeds; rarer features to the right. "
+        "Above: features per dimension, ‖W‖²/m; at 1 every dimension holds one feature, above it they share. "
+        "Below: each point is a feature that is held; the lines are what regular shapes would give. Triangles "
+        "and tetrahedra are seldom the best."
     )
-    rows = [
-        (toy.density, i, float(dimensionality(toy.W)[i]), features_per_dimension(toy.W))
-        for toy in toys
-        for i in represented(toy.W)
-    ]
-    schema = ["density", "feature", "dimensionality", "features per dimension"]
-    table = pl.DataFrame(rows, schema=schema, orient="row")
-    show.chart(toy_figures.sweep(table), "sweep", "dimensionality of every feature at every density", table)
+    per_dimension, shapes = toy_tables.per_dimension(toys), toy_tables.shapes(toys)
+    made = toy_figures.per_dimension(per_dimension)
+    show.chart(made, "per-dimension", "features per dimension at every sparsity", per_dimension)
+    made = toy_figures.sweep(shapes)
+    show.chart(made, "sweep", "dimensionality of every feature at every sparsity", shapes)
 
 
 def phases(found: PhaseDiagram) -> None:
