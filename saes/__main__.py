@@ -185,8 +185,9 @@ def evaluate(
     as_json: AsJson = False,
 ) -> None:
     """FVU, L0, dead share, shrinkage and PCA's FVU on (held-out) arrays."""
+    from saes.calibrate import with_measured_k
     from saes.errors import DictionaryError
-    from saes.folder import load
+    from saes.folder import is_ours, load
     from saes.transcoder import Transcoder
 
     opened, data = load(dictionary), open_data(sources, target, exclude)
@@ -194,6 +195,7 @@ def evaluate(
         found = "a transcoder: give its --target" if target is None else "no transcoder: leave --target out"
         raise DictionaryError(f"{dictionary} is {found}")
     train_on = like(data, open_data(pca_on, pca_target, None)) if pca_on else data
+    opened = opened if is_ours(dictionary) else with_measured_k(opened, data.activations, limit)
     _show(_scores(opened, data, train_on, limit), as_json)
 
 

@@ -175,6 +175,11 @@ def _completed(config: dict[str, Any], t: dict[str, torch.Tensor]) -> dict[str, 
     return t
 
 
+def is_ours(path: Path | str) -> bool:
+    """Whether `save` wrote it: what is from elsewhere may not say its k."""
+    return "marble" in metadata(path)
+
+
 def metadata(path: Path | str) -> dict[str, Any]:
     """The metadata that was saved with a dictionary."""
     return _read(Path(path))[0].get("metadata", {})

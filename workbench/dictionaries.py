@@ -6,6 +6,7 @@ The artefact is a SAELens folder. Training goes on after an interruption from `r
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ import numpy as np
 from jaxtyping import Int
 
 from saes import folder
-from saes.arrays import ActivationArrays, Part
+from saes.arrays import ActivationArrays, Activations, Part
 from saes.config import TrainConfig
 from saes.dictionary import Dictionary
 from saes.errors import DictionaryError, StateError
@@ -31,7 +32,7 @@ from workbench.grow import Build
 from workbench.lab import Artefact
 from workbench.plan import activations_name
 from workbench.points import Site
-from workbench.recipe import DictionaryConfig
+from workbench.recipe import DictionaryConfig, Recipe
 from workbench.site import with_fast_attention
 from workbench.tokens import TokenSet
 
@@ -86,7 +87,7 @@ def save_and_score(
         for some in (sources, written or sources)
     )
     to_write = Part(targets["dictionary"], split_rows(sets["dictionary"])[0])
-    pca = fit_pca(to_write, min(config.k, targets["heldout"].shape[2]))
+    pca = fit_pca(to_write, min(dictionary.k, targets["heldout"].shape[2]))
     heldout = sets["heldout"]
     spliced = min(SPLICED_TOKENS, len(heldout)) * len(config.checkpoints)
     build.progress.start(len(heldout) + spliced, "tokens", label=f"evaluate {config.name}")
@@ -105,7 +106,7 @@ def save_and_score(
         "arch": config.arch,
         "site": dictionary.site,
         "d_sae": config.d_sae,
-        "k": config.k,
+        "k": dictionary.k,
     }
     if isinstance(dictionary, Transcoder):
         described |= {"target_site": dictionary.target_site, "skip": config.skip}
@@ -133,6 +134,17 @@ def split_rows(token_set: TokenSet) -> tuple[Int[np.ndarray, "fitted"], Int[np.n
         return everything, everything
     kept = np.repeat(back, token_set.stops - token_set.starts)
     return np.flatnonzero(~kept), np.flatnonzero(kept)
+
+
+def trainable(config: DictionaryConfig, recipe: Recipe, k: int) -> DictionaryConfig:
+    """`config`, such that others can be trained as it was. How an imported dictionary was trained nobody knows:
+    its like is trained with the k that it has here, as the first of the lab's own are (or by default)."""
+    if not config.source:
+        return config
+    own = next((d for d in recipe.dictionaries if not d.source), DictionaryConfig(config.name, ()))
+    return dataclasses.replace(
+        config, k=k, steps=own.steps, batch_size=own.batch_size, lr=own.lr, seed=own.seed
+    )
 
 
 def train_settings(config: DictionaryConfig) -> TrainConfig:

@@ -38,7 +38,7 @@ BUILDERS: Mapping[str, Builder] = {
     "tokens": Builder("workbench.token_sets:build", 1),
     "activations": Builder("workbench.activations:build", 1),
     "dictionary": Builder("workbench.dictionaries:build", 1),
-    "imported": Builder("workbench.imported:build", 1),
+    "imported": Builder("workbench.imported:build", 2),
     "features": Builder("workbench.feature_build:build", 3),
     "comparison": Builder("workbench.comparison:build", 1),
     "quality": Builder("workbench.quality_build:build", 1),

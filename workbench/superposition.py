@@ -159,7 +159,7 @@ def widths(build: Build, config: DictionaryConfig) -> tuple[dict[str, Any], pl.D
     from saes.arrays import ActivationArrays, Part
     from saes.controls import GaussianLike
     from saes.metrics import evaluate
-    from workbench.dictionaries import split_rows
+    from workbench.dictionaries import split_rows, trainable
     from workbench.tokens import TokenSet
 
     (checkpoint,) = config.checkpoints
@@ -170,9 +170,9 @@ def widths(build: Build, config: DictionaryConfig) -> tuple[dict[str, Any], pl.D
     n_heldout = len(ActivationArrays([source.path / "heldout.npy"]))
     training = GaussianLike(real, len(fitted))
     calibration, heldout = training.another(len(held_back), seed=1), training.another(n_heldout, seed=2)
-    control = _trained(build, config, training, calibration)
-    scores = evaluate(control, heldout)
     own = folder.load(build.parents[f"dictionary/{config.name}"].path)
+    control = _trained(build, trainable(config, build.plan.recipe, own.k), training, calibration)
+    scores = evaluate(control, heldout)
     known = build.parents[f"dictionary/{config.name}"].figures
     alive = np.diff(np.load(build.parents[f"features/{config.name}"].path / "index" / "starts.npy")) > 0
     control_alive = _alive(control, heldout)

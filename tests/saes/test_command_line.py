@@ -115,3 +115,18 @@ def test_a_transcoder_without_the_special_rows(arrays, monkeypatch, capsys):
     ]:
         assert call(monkeypatch, *arguments) == 2
         assert sentence in capsys.readouterr().err
+
+
+def test_pca_beside_a_dictionary_from_elsewhere_has_its_l0(arrays, monkeypatch, capsys):
+    """A folder of thresholds that does not say its k, as other tools write them."""
+    small = ("--width", 32, "--k", 3, "--tokens", 6400, "--batch-size", 256, "--json")
+    assert call(monkeypatch, "train", arrays / "base.npy", "--out", arrays / "d", *small) == 0
+    ours = json.loads(capsys.readouterr().out)
+    config = json.loads((arrays / "d" / "cfg.json").read_text())
+    del config["metadata"]["marble"]
+    (arrays / "d" / "cfg.json").write_text(json.dumps(config))
+    assert saes.load(arrays / "d").k == 1
+    assert call(monkeypatch, "evaluate", arrays / "d", arrays / "base.npy", "--json") == 0
+    theirs = json.loads(capsys.readouterr().out)
+    assert round(theirs["l0"]) == 3
+    assert theirs["pca_fvu"]["model"] == pytest.approx(ours["pca_fvu"]["base"])
