@@ -229,7 +229,7 @@ def _tensors(path: Path, raw: bytes, names: tuple[str, ...]) -> dict[str, torch.
     missing = [name for name in names if name not in tensors]
     if missing:
         raise DictionaryError(f"{path / WEIGHTS} lacks {', '.join(missing)}; expected {', '.join(names)}")
-    return tensors
+    return {name: tensor.float() for name, tensor in tensors.items()}  # activations are float32 too
 
 
 def _digest(weights: bytes, ours: dict[str, Any]) -> str:

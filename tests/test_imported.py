@@ -11,6 +11,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+import saes
 from saes.arrays import ActivationArrays, Part
 from saes.errors import DictionaryError
 from saes.foreign import digest, load_foreign
@@ -34,7 +35,11 @@ with warnings.catch_warnings():  # it imports a module of TransformerLens by its
     import sae_lens
 
 D, F = 32, 48
-OWN = {"topk": {"k": 5}, "matching_pursuit": {"max_iterations": 3, "residual_threshold": 0.0}}
+OWN = {
+    "topk": {"k": 5},
+    "abstopk": {"k": 5},
+    "matching_pursuit": {"max_iterations": 3, "residual_threshold": 0.0},
+}
 
 
 def save_sae(folder: Path, arch: str, hook: str = "blocks.1.hook_resid_post", d: int = D, **settings) -> Path:
@@ -69,6 +74,23 @@ def test_latents_are_those_of_sae_lens(tmp_path, arch, apply):
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
     assert 0.01 < float((expected > 0).float().mean()) < 0.9
     torch.testing.assert_close(ours.decode(found)[:, 0], theirs.decode(expected).detach(), rtol=1e-4, atol=1e-3)
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+@pytest.mark.parametrize("arch", ["standard", "gated", "jumprelu", "topk", "abstopk", "matching_pursuit"])
+def test_half_precision_is_read_in_full(tmp_path, arch, dtype):
+    """As many releases are stored; the latents are those of the same weights in float32."""
+    source = save_sae(tmp_path / "sae", arch, dtype=dtype)
+    theirs = sae_lens.SAE.load_from_disk(source).to(torch.float32)
+    ours, _ = load_foreign(source)
+    assert ours.W_enc.dtype == ours.W_dec.dtype == torch.float32
+    assert len(digest(ours)) == 64
+    x = torch.randn(200, D, generator=torch.Generator().manual_seed(2))
+    expected = theirs.encode(x).detach()
+    assert expected.dtype == torch.float32
+    torch.testing.assert_close(ours.encode(x[:, None]), expected, rtol=1e-4, atol=1e-4)
+    assert saes.save(ours, tmp_path / "again")
+    torch.testing.assert_close(saes.load(tmp_path / "again").encode(x[:, None]), expected, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize(
