@@ -16,7 +16,7 @@ from jaxtyping import Int
 
 from saes import folder
 from saes.arrays import ActivationArrays, Activations, Part
-from saes.config import TrainConfig
+from saes.config import ARCHITECTURES, TrainConfig
 from saes.dictionary import Dictionary
 from saes.errors import DictionaryError, StateError
 from saes.pca import fit_pca
@@ -25,7 +25,6 @@ from saes.trainer import Step, fit_together
 from saes.transcoder import Transcoder
 from workbench.checkpoint import Checkpoint
 from workbench.device import best_device
-from workbench.dictionary_requests import ARCHITECTURES
 from workbench.dictionary_scores import SPLICED_TOKENS, scores
 from workbench.errors import Failure, unknown
 from workbench.grow import Build

@@ -14,7 +14,7 @@ Architecture = Annotated[
     str,
     typer.Option(
         "--arch",
-        help="batchtopk, topk, matryoshka_batchtopk, standard, gated, jumprelu or matching_pursuit.",
+        help="batchtopk, topk, matryoshka_batchtopk, standard, gated, jumprelu, abstopk or matching_pursuit.",
     ),
 ]
 

@@ -5,8 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import TYPE_CHECKING
 
-from saes.config import ABSTOPK, BATCHTOPK, SPARSE
-from saes.config import ARCHITECTURES as TRAINABLE
+from saes.config import ARCHITECTURES, BATCHTOPK, SPARSE
 from workbench.errors import Misuse, unknown
 from workbench.lab import Lab, checked_name
 from workbench.plan import plan
@@ -15,9 +14,6 @@ from workbench.recipe import TRANSCODER, DictionaryConfig, read_recipe, write_re
 
 if TYPE_CHECKING:
     from workbench.checkpoint import Checkpoint
-
-# Tables and dashboards read an activation as a strength; abstopk's latents have two signs (`saes` trains them).
-ARCHITECTURES = tuple(arch for arch in TRAINABLE if arch != ABSTOPK)
 
 
 def request_sae(
