@@ -16,7 +16,7 @@ from jaxtyping import Int
 
 from saes import folder
 from saes.arrays import ActivationArrays, Activations, Part
-from saes.config import ARCHITECTURES, TrainConfig
+from saes.config import ARCHITECTURES, SPARSE, TrainConfig
 from saes.dictionary import Dictionary
 from saes.errors import DictionaryError, StateError
 from saes.pca import fit_pca
@@ -66,9 +66,57 @@ def build(build: Build) -> Mapping[str, Any]:
         if written:
             about |= {"targets": to_write, "target_site": written[0].figures["site"]}
         held_back = Part(arrays["dictionary"], back)
-        states, settings = build.draft.path / "resume", [train_settings(config)]
-        (dictionary,) = train_together(build, config.name, settings, training, held_back, states, **about)
+        if not (own := trained_folder(build.draft.path)).is_dir():
+            others = same_pass(build, config)
+            settings = [train_settings(c) for c in (config, *others)]
+            label = f"{config.name} and {len(others)} beside it" if others else config.name
+            states, folders = build.draft.path / "resume", [*others.values(), own]
+            found = train_together(build, label, settings, training, held_back, states, **about)
+            for path, made in zip(folders, (*found[1:], found[0]), strict=True):
+                save_whole(made, path)
+        dictionary = folder.load(own).to(best_device())
         return save_and_score(build, config, dictionary, sources, written)
+
+
+def trained_folder(draft: Path) -> Path:
+    """Where a dictionary lies between its training and its scores."""
+    return draft / "resume" / "trained"
+
+
+def save_whole(dictionary: Dictionary, path: Path) -> None:
+    """Write a dictionary's folder so that it is there whole or not at all; one that is there stays."""
+    partial = path.with_name(f".{path.name}")
+    folder.save(dictionary, partial)
+    if not path.is_dir():
+        partial.rename(path)
+
+
+def same_pass(build: Build, config: DictionaryConfig) -> dict[DictionaryConfig, Path]:
+    """Dictionaries that later steps of this run want trained on the same batches, and where each is put: they
+    train beside this one and end as they would alone, and their turn comes with only the scores to do."""
+    found = {}
+    for step in build.todo:
+        if step.builder != build.step.builder or step.parents != build.step.parents:
+            continue
+        other = DictionaryConfig(**{**step.config, "checkpoints": tuple(step.config["checkpoints"])})
+        shared = ("checkpoints", "point", "target", "steps", "batch_size")
+        if any(getattr(other, name) != getattr(config, name) for name in shared) or not _trains(other):
+            continue
+        draft = build.lab.begin(step.kind, step.name, step.config, step.parents, step.builder.version)
+        place = trained_folder(draft.path)
+        if not place.is_dir():
+            place.parent.mkdir(exist_ok=True)
+            found[other] = place
+    return found
+
+
+def _trains(config: DictionaryConfig) -> bool:
+    """Whether its settings can be: those that cannot are refused when their own turn comes."""
+    try:
+        train_settings(config)
+    except DictionaryError:
+        return False
+    return config.kind == "sae" or config.arch in SPARSE
 
 
 def save_and_score(

@@ -28,6 +28,7 @@ from workbench.device import best_device
 from workbench.dictionaries import (
     dictionary_sentences,
     open_dictionary,
+    save_whole,
     train_settings,
     train_together,
     trainable,
@@ -140,10 +141,7 @@ def _trained(
         about: dict[str, Any] = {"names": names, "site": ""}
         found = train_together(build, of, settings, source.training, source.calibration, states, **about)
         for path, dictionary in zip(kept, found, strict=True):
-            partial = path.with_name(f".{path.name}")
-            folder.save(dictionary, partial)
-            if not path.is_dir():
-                partial.rename(path)
+            save_whole(dictionary, path)
     return [folder.load(path) for path in kept]
 
 
