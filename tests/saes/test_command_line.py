@@ -111,6 +111,7 @@ def test_a_transcoder_without_the_special_rows(arrays, monkeypatch, capsys):
         (("train", *read, "--out", arrays / "u", *small), "not finite in row 0"),
         (("train", read[0], "--out", arrays / "u", *small, *without), "takes one array and a --target"),
         (("evaluate", arrays / "t", read[0], *without), "is a transcoder: give its --target"),
+        (("evaluate", arrays / "t", read[0], "--target", read[0], *without), "writes 7 coordinates"),
         (("train", *read, "--out", arrays / "u", "--exclude", read[0]), "expected bool (3000,)"),
     ]:
         assert call(monkeypatch, *arguments) == 2
@@ -130,3 +131,11 @@ def test_pca_beside_a_dictionary_from_elsewhere_has_its_l0(arrays, monkeypatch, 
     theirs = json.loads(capsys.readouterr().out)
     assert round(theirs["l0"]) == 3
     assert theirs["pca_fvu"]["model"] == pytest.approx(ours["pca_fvu"]["base"])
+
+
+def test_the_bar_says_fvu_l0_and_dead(arrays, monkeypatch, capsys):
+    small = ("--width", 32, "--k", 3, "--tokens", 6400, "--batch-size", 256)
+    assert call(monkeypatch, "train", arrays / "base.npy", "--out", arrays / "bar", *small) == 0
+    last = capsys.readouterr().err.strip().splitlines()[-1]
+    assert all(f"{figure}=" in last for figure in ("fvu", "l0", "dead"))
+    assert 2 < float(last.split("l0=")[1].split(",")[0].strip("]")) < 4
