@@ -9,15 +9,14 @@ from __future__ import annotations
 import itertools
 import json
 import os
-import shutil
 import sys
-from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from saes.command_run import model_names, resumable, run_with_bar, save_made, shared_settings, whole_numbers
 from saes.config import ARCHITECTURES
 from saes.given import KINDS, Data, check_kind, like, open_data
 
@@ -97,16 +96,18 @@ def train(
     check_kind(kind, data)
     held = like(data, open_data(heldout, heldout_target, heldout_exclude)) if heldout else data
     state_settings = (state, state_every)
-    shared = _shared(out, tokens, batch_size, arch=arch, lr=lr, skip=skip, device=device, state=state_settings)
+    shared = shared_settings(
+        out, tokens, batch_size, arch=arch, lr=lr, skip=skip, device=device, state=state_settings
+    )
     wanted = {
         f"w{w}-k{one_k}-seed{s}": replace(shared, n_latents=w, k=one_k, seed=s)
-        for w, one_k, s in itertools.product(*map(_numbers, (width, k, seed)))
+        for w, one_k, s in itertools.product(*map(whole_numbers, (width, k, seed)))
     }
-    options = {"names": _names(data.paths), "site": site}
-    trained = _run(data, list(wanted.values()), **options, **_resumable(state))
+    options = {"names": model_names(data.paths), "site": site}
+    trained = run_with_bar(data, list(wanted.values()), **options, **resumable(state))
     made = dict(zip(wanted, trained, strict=True))
     results = {name: _scores(dictionary, held, data, None) for name, dictionary in made.items()}
-    _save(out, made, wanted)
+    save_made(out, made, wanted)
     if len(made) > 1 and as_json:
         _show({"out": str(out), "dictionaries": results}, as_json)
         return
@@ -143,13 +144,15 @@ def sweep(
 
     data = open_data(sources, None, None)
     held = like(data, open_data(heldout, None, None)) if heldout else data
-    shared = _shared(out, tokens, batch_size, lr=lr, seed=seed, device=device, state=(state, state_every))
+    shared = shared_settings(
+        out, tokens, batch_size, lr=lr, seed=seed, device=device, state=(state, state_every)
+    )
     archs = [each for each in arch.split(",") if each]
-    configs = grid(shared, archs, _numbers(width), _numbers(k))
-    trained = _run(data, list(configs.values()), **_resumable(state), names=_names(data.paths))
+    configs = grid(shared, archs, whole_numbers(width), whole_numbers(k))
+    trained = run_with_bar(data, list(configs.values()), **resumable(state), names=model_names(data.paths))
     made = dict(zip(configs, trained, strict=True))
     rows = [asdict(point) for point in measured(made, configs, held.activations)]
-    _save(out, made, configs, lambda folder: _write_sweep(folder, rows))
+    save_made(out, made, configs, lambda folder: _write_sweep(folder, rows))
     if as_json:
         _show({"out": str(out), "points": rows}, as_json)
         return
@@ -185,8 +188,9 @@ def evaluate(
     as_json: AsJson = False,
 ) -> None:
     """FVU, L0, dead share, shrinkage and PCA's FVU on (held-out) arrays."""
+    from saes.calibrate import with_measured_k
     from saes.errors import DictionaryError
-    from saes.folder import load
+    from saes.folder import is_ours, load
     from saes.transcoder import Transcoder
 
     opened, data = load(dictionary), open_data(sources, target, exclude)
@@ -194,92 +198,13 @@ def evaluate(
         found = "a transcoder: give its --target" if target is None else "no transcoder: leave --target out"
         raise DictionaryError(f"{dictionary} is {found}")
     train_on = like(data, open_data(pca_on, pca_target, None)) if pca_on else data
+    if data.targets is not None and (width := data.shapes()[1][1]) != opened.d_out:
+        raise DictionaryError(
+            f"{target} is {width} wide but {dictionary} writes {opened.d_out} coordinates: give the target that "
+            "it was trained on"
+        )
+    opened = opened if is_ours(dictionary) else with_measured_k(opened, data.activations, limit)
     _show(_scores(opened, data, train_on, limit), as_json)
-
-
-def _shared(out: Path, tokens: int, batch_size: int, *, state: tuple[Path | None, int], **settings: Any) -> Any:
-    """The settings that all of a run share, once `out` is free and the numbers can be."""
-    from saes.config import TrainConfig
-
-    _refuse_existing(out)
-    folder, every = state
-    steps = _steps(tokens, batch_size)
-    return TrainConfig(n_steps=steps, batch_size=batch_size, state_every=every if folder else 0, **settings)
-
-
-def _resumable(state: Path | None) -> dict[str, Path | None]:
-    """Where the run writes its states, and the one to go on from if it is there."""
-    from saes.state import FILE
-
-    return {"state_dir": state, "resume": state if state and (state / FILE).is_file() else None}
-
-
-def _names(paths: list[Path]) -> list[str]:
-    """The models' names: their files' stems, or paths where two files are called the same."""
-    stems = [path.stem for path in paths]
-    return stems if len(set(stems)) == len(stems) else [str(path.with_suffix("")) for path in paths]
-
-
-def _save(
-    out: Path,
-    made: dict[str, Any],
-    configs: dict[str, Any],
-    write_more: Callable[[Path], None] | None = None,
-) -> None:
-    """One dictionary is the folder `out`; each of several (or of a sweep, which has `write_more` beside them) a
-    folder in it. Renamed into place when whole."""
-    from saes.folder import save
-
-    partial = out.with_name(f".partial-{out.name}")
-    shutil.rmtree(partial, ignore_errors=True)
-    for name, dictionary in made.items():
-        folder = partial if len(made) == 1 and write_more is None else partial / name
-        save(dictionary, folder, {"training": configs[name].to_dict()})
-    if write_more is not None:
-        write_more(partial)
-    partial.replace(out)
-
-
-def _refuse_existing(out: Path) -> None:
-    from saes.errors import DictionaryError
-
-    if out.exists():
-        raise DictionaryError(f"{out} exists already; name a new folder or remove it")
-
-
-def _steps(tokens: int, batch_size: int) -> int:
-    from saes.errors import DictionaryError
-
-    if batch_size < 1:
-        raise DictionaryError(f"--batch-size is {batch_size}; it has to be at least 1")
-    if tokens < batch_size:
-        raise DictionaryError(f"--tokens {tokens} is less than one batch of {batch_size}")
-    return tokens // batch_size
-
-
-def _numbers(listed: str) -> list[int]:
-    """The numbers of a comma-separated list, each once."""
-    from saes.errors import DictionaryError
-
-    try:
-        return list(dict.fromkeys(int(each) for each in listed.split(",")))
-    except ValueError:
-        raise DictionaryError(f"{listed!r} is not a list of whole numbers; write 2048 or 2048,8192") from None
-
-
-def _run(data: Data, configs: list[Any], **options: Any) -> Any:
-    from tqdm import tqdm
-
-    from saes.trainer import fit_together
-
-    with tqdm(total=configs[0].n_steps, unit="step", file=sys.stderr) as bar:
-
-        def on_step(steps: Any) -> None:
-            bar.update(steps[0].step - bar.n)
-            fvu, dead = [f"{s.fvu:.4f}" for s in steps], [f"{s.dead_share:.1%}" for s in steps]
-            bar.set_postfix(fvu=" ".join(fvu), dead=" ".join(dead))
-
-        return fit_together(data.activations, configs, on_step=on_step, targets=data.targets, **options)
 
 
 def main() -> None:

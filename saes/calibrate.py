@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from saes.arrays import Activations, read, spread
+from saes.arrays import Activations, in_order, read, spread
 from saes.dictionary import Dictionary
 from saes.errors import DictionaryError
 
@@ -63,6 +63,19 @@ def calibrated(dictionary: Dictionary, activations: Activations, limit: int = CA
     # n scores lie strictly above the (n+1)-th largest.
     theta = largest.kthvalue(len(largest) - n).values if len(largest) > n else norms.new_zeros(())
     return replace(dictionary, threshold=theta / norms.clamp_min(1e-12))
+
+
+@torch.no_grad()
+def with_measured_k(dictionary: Dictionary, activations: Activations, limit: int | None = None) -> Dictionary:
+    """A dictionary of thresholds from elsewhere, which says of no k that it was trained for one, with its L0 on
+    these activations for it, rounded and at least 1. Where k selects (`topk` and the like) it stays."""
+    if dictionary.activation != "jumprelu":
+        return dictionary
+    entries, tokens = 0, 0
+    for x, _ in in_order(activations, limit=limit):
+        entries += len(dictionary.encode_sparse(x.to(dictionary.device)).rows)
+        tokens += len(x)
+    return replace(dictionary, k=max(1, round(entries / max(tokens, 1))))
 
 
 def _largest_scores(

@@ -175,6 +175,11 @@ def _completed(config: dict[str, Any], t: dict[str, torch.Tensor]) -> dict[str, 
     return t
 
 
+def is_ours(path: Path | str) -> bool:
+    """Whether `save` wrote it: what is from elsewhere may not say its k."""
+    return "marble" in metadata(path)
+
+
 def metadata(path: Path | str) -> dict[str, Any]:
     """The metadata that was saved with a dictionary."""
     return _read(Path(path))[0].get("metadata", {})
@@ -224,7 +229,7 @@ def _tensors(path: Path, raw: bytes, names: tuple[str, ...]) -> dict[str, torch.
     missing = [name for name in names if name not in tensors]
     if missing:
         raise DictionaryError(f"{path / WEIGHTS} lacks {', '.join(missing)}; expected {', '.join(names)}")
-    return tensors
+    return {name: tensor.float() for name, tensor in tensors.items()}  # activations are float32 too
 
 
 def _digest(weights: bytes, ours: dict[str, Any]) -> str:

@@ -64,7 +64,6 @@ def load_foreign(path: Path | str) -> tuple[Dictionary, str]:
 
 def _jumprelu(config: dict[str, Any], t: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """The tensors of the JumpReLU SAE with the same latents."""
-    t = {name: tensor.float() for name, tensor in t.items()}
     grown = t["r_mag"].exp() if "r_mag" in t else torch.ones_like(t["W_dec"][:, 0])
     W_enc, bias = t["W_enc"] * grown, t.get("b_mag", t.get("b_enc"))
     assert bias is not None  # each architecture names one

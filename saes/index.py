@@ -7,7 +7,7 @@ are in token order.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -87,6 +87,11 @@ class FeatureIndex:
     @property
     def n_latents(self) -> int:
         return len(self.starts) - 1
+
+    def strengths(self) -> FeatureIndex:
+        """The same entries with |f| for f. Latents of two signs (`abstopk`) fire by what is far from zero."""
+        values = np.asarray(self.values)
+        return self if not len(values) or values.min() >= 0 else replace(self, values=np.abs(values))
 
     def entries(self, latent: int) -> Examples:
         """All activations of a latent, in token order."""

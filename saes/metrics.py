@@ -138,6 +138,11 @@ def evaluate(
         code = dictionary.encode_sparse(x)
         x_hat = dictionary.output(code, x)
         x = x if targets is None else read(targets, rows).to(x)
+        if x.shape != x_hat.shape:
+            found, wanted = list(x.shape[1:]), list(x_hat.shape[1:])
+            raise DictionaryError(
+                f"the targets are [model, d] {found} but it writes {wanted}: give those it was trained on"
+            )
         scatter.add(x, x_hat)
         firing.add(code.latents, x.shape[0])
         lengths = (x - dictionary.b_dec).norm(dim=2).clamp_min(1e-12)

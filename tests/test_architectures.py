@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from workbench.dictionary_requests import ARCHITECTURES
+from saes.config import ARCHITECTURES
 from workbench.features import FeatureTable
 from workbench.grow import grow
 from workbench.lab import Lab

@@ -70,11 +70,15 @@ def test_a_stream_that_is_no_sum_is_refused():
     handle.remove()
 
 
+def peaks_of(excerpts):
+    return Peaks(*(excerpts[c].to_numpy().astype(np.int64) for c in ("latent", "peak")), np.ones(len(excerpts)))
+
+
 def test_deltas_add_up_to_the_change_of_the_preactivation(table):
     """Σ_c Δ_c,j is E_top[pre_j] − E[pre_j], from stored activations."""
     model, d = table.lab.checkpoint("sft").model(), table.dictionary
     excerpts, tokens = table.excerpts, table.token_set
-    peaks = Peaks(*(excerpts[c].to_numpy().astype(np.int64) for c in ("latent", "peak")))
+    peaks = peaks_of(excerpts)
     found = writers(model, table._readers[2].layer, tokens, d.W_enc[0], peaks)
     pre = d.preactivations(table.activations[np.arange(len(tokens))]).numpy()
     sample = tokens.sample_windows(SAMPLE_TOKENS, seed=0)
@@ -86,6 +90,20 @@ def test_deltas_add_up_to_the_change_of_the_preactivation(table):
         assert len(own) == found.n_peaks[latent]
         expected = pre[own, latent].mean() - pre[rows, latent].mean()
         assert found.delta[:, latent].sum() == pytest.approx(expected, rel=1e-3, abs=1e-3)
+
+
+def test_peaks_below_zero_are_written_by_what_pushes_down(table):
+    """A latent turned upside down, its peaks' signs with it, is written by the same components as much."""
+    model, W_enc, layer = (
+        table.lab.checkpoint("sft").model(),
+        table.dictionary.W_enc[0],
+        table._readers[2].layer,
+    )
+    peaks = peaks_of(table.excerpts)
+    up, down = (
+        writers(model, layer, table.token_set, s * W_enc, peaks._replace(sign=s * peaks.sign)) for s in (1, -1)
+    )
+    np.testing.assert_allclose(up.delta, down.delta, rtol=1e-5, atol=1e-6)
 
 
 def test_the_table_names_the_largest_writer(table):
@@ -102,7 +120,7 @@ def test_the_table_names_the_largest_writer(table):
 
 def test_a_budget_chooses_fewer_windows(table):
     excerpts, tokens = table.excerpts, table.token_set
-    peaks = Peaks(*(excerpts[c].to_numpy().astype(np.int64) for c in ("latent", "peak")))
+    peaks = peaks_of(excerpts)
     lengths = tokens.stops - tokens.starts
     few, many = (chosen_windows(tokens, peaks, 96, budget) for budget in (300, 60_000))
     assert 0 < lengths[few].sum() <= 300 < lengths[many].sum()

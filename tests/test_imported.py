@@ -11,23 +11,35 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+import saes
+from saes.arrays import ActivationArrays, Part
 from saes.errors import DictionaryError
 from saes.foreign import digest, load_foreign
+from saes.pca import fit_pca
 from tests.tiny_lab import shared_lab
+from workbench.dictionaries import split_rows, trainable
 from workbench.errors import Failure, Misuse
+from workbench.evaluation_requests import request_evaluation
 from workbench.features import FeatureTable
 from workbench.grow import grow
 from workbench.imported import open_source, request
 from workbench.lab import Lab
+from workbench.plan import Plan
+from workbench.quality import Quality, artefact_name
 from workbench.recipe import read_recipe
 from workbench.status import status
+from workbench.tokens import TokenSet
 
 with warnings.catch_warnings():  # it imports a module of TransformerLens by its old name
     warnings.simplefilter("ignore")
     import sae_lens
 
 D, F = 32, 48
-OWN = {"topk": {"k": 5}, "matching_pursuit": {"max_iterations": 3, "residual_threshold": 0.0}}
+OWN = {
+    "topk": {"k": 5},
+    "abstopk": {"k": 5},
+    "matching_pursuit": {"max_iterations": 3, "residual_threshold": 0.0},
+}
 
 
 def save_sae(folder: Path, arch: str, hook: str = "blocks.1.hook_resid_post", d: int = D, **settings) -> Path:
@@ -62,6 +74,23 @@ def test_latents_are_those_of_sae_lens(tmp_path, arch, apply):
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
     assert 0.01 < float((expected > 0).float().mean()) < 0.9
     torch.testing.assert_close(ours.decode(found)[:, 0], theirs.decode(expected).detach(), rtol=1e-4, atol=1e-3)
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+@pytest.mark.parametrize("arch", ["standard", "gated", "jumprelu", "topk", "abstopk", "matching_pursuit"])
+def test_half_precision_is_read_in_full(tmp_path, arch, dtype):
+    """As many releases are stored; the latents are those of the same weights in float32."""
+    source = save_sae(tmp_path / "sae", arch, dtype=dtype)
+    theirs = sae_lens.SAE.load_from_disk(source).to(torch.float32)
+    ours, _ = load_foreign(source)
+    assert ours.W_enc.dtype == ours.W_dec.dtype == torch.float32
+    assert len(digest(ours)) == 64
+    x = torch.randn(200, D, generator=torch.Generator().manual_seed(2))
+    expected = theirs.encode(x).detach()
+    assert expected.dtype == torch.float32
+    torch.testing.assert_close(ours.encode(x[:, None]), expected, rtol=1e-4, atol=1e-4)
+    assert saes.save(ours, tmp_path / "again")
+    torch.testing.assert_close(saes.load(tmp_path / "again").encode(x[:, None]), expected, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize(
@@ -103,11 +132,29 @@ def test_an_imported_sae_is_scored_and_tabled_like_ours(lab, tmp_path):
     assert entry["arch"] == "gated"
     assert entry["site"] == "blocks.1.hook_resid_post"
     assert {"l0", "fvu", "ce_score", "pca_fvu", "dead_share"} <= set(entry["metrics"])
+    assert entry["k"] == round(entry["metrics"]["l0"]) > 1  # a gated SAE states none
+    arrays = {n: lab.find("activations", "sft").path / f"{n}.npy" for n in ("dictionary", "heldout")}
+    tokens = TokenSet(lab.find("activations", "tokens-base").path, "dictionary")
+    fitted = Part(ActivationArrays([arrays["dictionary"]]), split_rows(tokens)[0])
+    pca = fit_pca(fitted, entry["k"]).evaluate(ActivationArrays([arrays["heldout"]]))
+    assert entry["metrics"]["pca_fvu"] == pytest.approx(float(pca[0]))
     table = FeatureTable.of(lab, "mine")
     assert table.table.height == F
     x = table.activations[torch.arange(50).numpy()]
     torch.testing.assert_close(table.dictionary.encode(x), load_foreign(source)[0].encode(x))
     assert lab.find("dictionary", "sae-sft").id == before  # nothing that was there is made anew
+
+
+def test_an_imported_sae_is_evaluated_beside_controls(lab, tmp_path):
+    """It was trained nobody knows how: what is trained beside it is trained as the lab's own are."""
+    request(lab, "mine", str(save_sae(tmp_path / "sae", "standard")), "sft")
+    request_evaluation(lab, ["mine"])
+    grow(lab, [f"evaluation/{artefact_name('mine')}"], quiet=True)
+    found = Quality.of(lab, "mine")
+    assert {"dictionary", "pca", "random", "gaussian", "seed-1", "seed-2"} <= set(found.controls["control"])
+    assert found.value("seed-1", "fvu") < found.value("dictionary", "fvu")  # random weights, and trained ones
+    config = trainable(read_recipe(lab.path / "recipe.toml").dictionary("mine"), Plan.of(lab).recipe, 7)
+    assert (config.steps, config.batch_size, config.k) == (60, 256, 7)
 
 
 def test_a_source_that_changed_before_it_was_grown_is_a_failure(lab, tmp_path):

@@ -6,6 +6,7 @@ The artefact is a SAELens folder. Training goes on after an interruption from `r
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,8 +15,8 @@ import numpy as np
 from jaxtyping import Int
 
 from saes import folder
-from saes.arrays import ActivationArrays, Part
-from saes.config import TrainConfig
+from saes.arrays import ActivationArrays, Activations, Part
+from saes.config import ARCHITECTURES, SPARSE, TrainConfig
 from saes.dictionary import Dictionary
 from saes.errors import DictionaryError, StateError
 from saes.pca import fit_pca
@@ -24,14 +25,13 @@ from saes.trainer import Step, fit_together
 from saes.transcoder import Transcoder
 from workbench.checkpoint import Checkpoint
 from workbench.device import best_device
-from workbench.dictionary_requests import ARCHITECTURES
 from workbench.dictionary_scores import SPLICED_TOKENS, scores
 from workbench.errors import Failure, unknown
 from workbench.grow import Build
 from workbench.lab import Artefact
 from workbench.plan import activations_name
 from workbench.points import Site
-from workbench.recipe import DictionaryConfig
+from workbench.recipe import DictionaryConfig, Recipe
 from workbench.site import with_fast_attention
 from workbench.tokens import TokenSet
 
@@ -66,9 +66,57 @@ def build(build: Build) -> Mapping[str, Any]:
         if written:
             about |= {"targets": to_write, "target_site": written[0].figures["site"]}
         held_back = Part(arrays["dictionary"], back)
-        states, settings = build.draft.path / "resume", [train_settings(config)]
-        (dictionary,) = train_together(build, config.name, settings, training, held_back, states, **about)
+        if not (own := trained_folder(build.draft.path)).is_dir():
+            others = same_pass(build, config)
+            settings = [train_settings(c) for c in (config, *others)]
+            label = f"{config.name} and {len(others)} beside it" if others else config.name
+            states, folders = build.draft.path / "resume", [*others.values(), own]
+            found = train_together(build, label, settings, training, held_back, states, **about)
+            for path, made in zip(folders, (*found[1:], found[0]), strict=True):
+                save_whole(made, path)
+        dictionary = folder.load(own).to(best_device())
         return save_and_score(build, config, dictionary, sources, written)
+
+
+def trained_folder(draft: Path) -> Path:
+    """Where a dictionary lies between its training and its scores."""
+    return draft / "resume" / "trained"
+
+
+def save_whole(dictionary: Dictionary, path: Path) -> None:
+    """Write a dictionary's folder so that it is there whole or not at all; one that is there stays."""
+    partial = path.with_name(f".{path.name}")
+    folder.save(dictionary, partial)
+    if not path.is_dir():
+        partial.rename(path)
+
+
+def same_pass(build: Build, config: DictionaryConfig) -> dict[DictionaryConfig, Path]:
+    """Dictionaries that later steps of this run want trained on the same batches, and where each is put: they
+    train beside this one and end as they would alone, and their turn comes with only the scores to do."""
+    found = {}
+    for step in build.todo:
+        if step.builder != build.step.builder or step.parents != build.step.parents:
+            continue
+        other = DictionaryConfig(**{**step.config, "checkpoints": tuple(step.config["checkpoints"])})
+        shared = ("checkpoints", "point", "target", "steps", "batch_size")
+        if any(getattr(other, name) != getattr(config, name) for name in shared) or not _trains(other):
+            continue
+        draft = build.lab.begin(step.kind, step.name, step.config, step.parents, step.builder.version)
+        place = trained_folder(draft.path)
+        if not place.is_dir():
+            place.parent.mkdir(exist_ok=True)
+            found[other] = place
+    return found
+
+
+def _trains(config: DictionaryConfig) -> bool:
+    """Whether its settings can be: those that cannot are refused when their own turn comes."""
+    try:
+        train_settings(config)
+    except DictionaryError:
+        return False
+    return config.kind == "sae" or config.arch in SPARSE
 
 
 def save_and_score(
@@ -86,7 +134,7 @@ def save_and_score(
         for some in (sources, written or sources)
     )
     to_write = Part(targets["dictionary"], split_rows(sets["dictionary"])[0])
-    pca = fit_pca(to_write, min(config.k, targets["heldout"].shape[2]))
+    pca = fit_pca(to_write, min(dictionary.k, targets["heldout"].shape[2]))
     heldout = sets["heldout"]
     spliced = min(SPLICED_TOKENS, len(heldout)) * len(config.checkpoints)
     counted = int((~np.asarray(heldout.special)).sum())
@@ -106,7 +154,7 @@ def save_and_score(
         "arch": config.arch,
         "site": dictionary.site,
         "d_sae": config.d_sae,
-        "k": config.k,
+        "k": dictionary.k,
     }
     if isinstance(dictionary, Transcoder):
         described |= {"target_site": dictionary.target_site, "skip": config.skip}
@@ -134,6 +182,17 @@ def split_rows(token_set: TokenSet) -> tuple[Int[np.ndarray, "fitted"], Int[np.n
         return everything, everything
     kept = np.repeat(back, token_set.stops - token_set.starts)
     return np.flatnonzero(~kept), np.flatnonzero(kept)
+
+
+def trainable(config: DictionaryConfig, recipe: Recipe, k: int) -> DictionaryConfig:
+    """`config`, such that others can be trained as it was. How an imported dictionary was trained nobody knows:
+    its like is trained with the k that it has here, as the first of the lab's own are (or by default)."""
+    if not config.source:
+        return config
+    own = next((d for d in recipe.dictionaries if not d.source), DictionaryConfig(config.name, ()))
+    return dataclasses.replace(
+        config, k=k, steps=own.steps, batch_size=own.batch_size, lr=own.lr, seed=own.seed
+    )
 
 
 def train_settings(config: DictionaryConfig) -> TrainConfig:

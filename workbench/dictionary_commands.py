@@ -14,7 +14,7 @@ Architecture = Annotated[
     str,
     typer.Option(
         "--arch",
-        help="batchtopk, topk, matryoshka_batchtopk, standard, gated, jumprelu or matching_pursuit.",
+        help="batchtopk, topk, matryoshka_batchtopk, standard, gated, jumprelu, abstopk or matching_pursuit.",
     ),
 ]
 
@@ -30,21 +30,24 @@ def sae(
             "read in one pass; the middle if left out."
         ),
     ] = None,
-    width: Annotated[int, typer.Option(help="Number of latents, d_sae.")] = 2_048,
-    k: Annotated[int, typer.Option(help="Latents active per token, on average.")] = 16,
+    width: Annotated[str, typer.Option(help="Number of latents, d_sae; several: 2048,8192.")] = "2048",
+    k: Annotated[str, typer.Option(help="Latents active per token, on average; several: 16,32.")] = "16",
+    seed: Annotated[str, typer.Option(help="Of the starting weights; several: 0,1.")] = "0",
     arch: Architecture = "batchtopk",
-    name: Annotated[str | None, typer.Option(help="Name of the dictionary.")] = None,
+    name: Annotated[str | None, typer.Option(help="Name of the dictionary, if it is one.")] = None,
     as_json: Json = False,
 ) -> None:
-    """Train a sparse autoencoder on a checkpoint's residual stream, with its feature table."""
-    from workbench.dictionary_requests import request_sae, requested_sites
+    """Train sparse autoencoders on a checkpoint's residual stream, each with its feature table.
+
+    Several widths, k and seeds of one site train together over one pass.
+    """
+    from workbench.dictionary_requests import listed_numbers, request_saes, requested_sites
     from workbench.lab import Lab
 
-    opened = Lab.open(lab)
-    chosen = []
-    for one in requested_sites(opened, checkpoint, site):
-        place = (None, "resid_post") if one is None else one
-        chosen.append(request_sae(opened, checkpoint, place[0], width, k, arch, name, place[1]))
+    widths, ks = listed_numbers(width, "--width"), listed_numbers(k, "--k")
+    seeds, opened = listed_numbers(seed, "--seed"), Lab.open(lab)
+    sites = requested_sites(opened, checkpoint, site)
+    chosen = request_saes(opened, checkpoint, sites, widths, ks, arch, name, seeds)
     _grow_dictionaries(opened, chosen, as_json)
 
 
@@ -63,12 +66,12 @@ def transcoder(
     as_json: Json = False,
 ) -> None:
     """Train a transcoder from what a layer's MLP reads to what it writes, with its feature table."""
-    from workbench.dictionary_requests import request_transcoder, requested_sites
+    from workbench.dictionary_requests import request_transcoders, requested_sites
     from workbench.lab import Lab
 
     opened = Lab.open(lab)
     layers = [None if one is None else one.layer for one in requested_sites(opened, checkpoint, layer)]
-    chosen = [request_transcoder(opened, checkpoint, one, width, k, arch, name, skip) for one in layers]
+    chosen = request_transcoders(opened, checkpoint, layers, width, k, arch, name, skip)
     _grow_dictionaries(opened, chosen, as_json)
 
 

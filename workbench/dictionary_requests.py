@@ -1,23 +1,48 @@
-"""Entering a dictionary that a person asked for in the lab's recipe."""
+"""Entering dictionaries that a person asked for in the lab's recipe."""
 
 from __future__ import annotations
 
 import dataclasses
+import itertools
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from saes.config import ABSTOPK, BATCHTOPK, SPARSE
-from saes.config import ARCHITECTURES as TRAINABLE
+from saes.config import ARCHITECTURES, BATCHTOPK, SPARSE
 from workbench.errors import Misuse, unknown
 from workbench.lab import Lab, checked_name
 from workbench.plan import plan
 from workbench.points import MLP_IN, MLP_OUT, RESID_POST, Site, parse_site
-from workbench.recipe import TRANSCODER, DictionaryConfig, read_recipe, write_recipe
+from workbench.recipe import TRANSCODER, DictionaryConfig, Recipe, read_recipe, write_recipe
 
 if TYPE_CHECKING:
     from workbench.checkpoint import Checkpoint
 
-# Tables and dashboards read an activation as a strength; abstopk's latents have two signs (`saes` trains them).
-ARCHITECTURES = tuple(arch for arch in TRAINABLE if arch != ABSTOPK)
+
+def request_saes(
+    lab: Lab,
+    checkpoint: str,
+    sites: Sequence[Site | None],
+    widths: Sequence[int],
+    ks: Sequence[int],
+    arch: str = BATCHTOPK,
+    name: str | None = None,
+    seeds: Sequence[int] = (0,),
+) -> list[str]:
+    """Append an SAE of every site, width, k and seed to the recipe unless an equal one is there; their names."""
+    if arch not in ARCHITECTURES:
+        raise unknown("architecture", arch, ARCHITECTURES)
+    if any(site is not None and site.point == MLP_IN for site in sites):
+        raise Misuse(
+            "an SAE of what an MLP reads writes nothing into the residual stream, so its table could not say "
+            "what its latents promote: `transcoder` reads there and writes where the MLP does"
+        )
+    places = [(None, RESID_POST) if site is None else (site.layer, site.point) for site in sites]
+    wanted = [
+        DictionaryConfig("", (checkpoint,), width, k, arch, layer, seed=seed, point=point)
+        for (layer, point), width, k, seed in itertools.product(places, widths, ks, seeds)
+    ]
+    kind = "sae" if arch == BATCHTOPK else arch.partition("_")[0]
+    return _request(lab, checkpoint, wanted, kind, name)
 
 
 def request_sae(
@@ -30,28 +55,45 @@ def request_sae(
     name: str | None,
     point: str = RESID_POST,
 ) -> str:
-    """Append an SAE to the recipe unless an equal one is there; returns its name."""
-    if arch not in ARCHITECTURES:
-        raise unknown("architecture", arch, ARCHITECTURES)
-    if point == MLP_IN:
-        raise Misuse(
-            "an SAE of what an MLP reads writes nothing into the residual stream, so its table could not say "
-            "what its latents promote: `transcoder` reads there and writes where the MLP does"
-        )
-    kind = "sae" if arch == BATCHTOPK else arch.partition("_")[0]
-    config = DictionaryConfig("", (checkpoint,), width, k, arch, layer, point=point)
-    return _request(lab, config, kind, name)
+    """`request_saes` of one; without a layer it reads the middle resid_post."""
+    site = None if layer is None else Site(layer, point)
+    return request_saes(lab, checkpoint, [site], [width], [k], arch, name)[0]
+
+
+def request_transcoders(
+    lab: Lab,
+    checkpoint: str,
+    layers: Sequence[int | None],
+    width: int,
+    k: int,
+    arch: str,
+    name: str | None,
+    skip: bool,
+) -> list[str]:
+    """Append a transcoder of each layer's MLP to the recipe unless an equal one is there; their names."""
+    if arch not in SPARSE:
+        raise unknown("architecture of a transcoder", arch, SPARSE)
+    wanted = [
+        DictionaryConfig("", (checkpoint,), width, k, arch, layer, point=MLP_IN, target=MLP_OUT, skip=skip)
+        for layer in layers
+    ]
+    kind = TRANSCODER if arch == BATCHTOPK else f"{TRANSCODER}-{arch.partition('_')[0]}"
+    return _request(lab, checkpoint, wanted, f"{kind}-skip" if skip else kind, name)
 
 
 def request_transcoder(
     lab: Lab, checkpoint: str, layer: int | None, width: int, k: int, arch: str, name: str | None, skip: bool
 ) -> str:
-    """Append a transcoder of one layer's MLP to the recipe unless an equal one is there; returns its name."""
-    if arch not in SPARSE:
-        raise unknown("architecture of a transcoder", arch, SPARSE)
-    config = DictionaryConfig("", (checkpoint,), width, k, arch, layer, point=MLP_IN, target=MLP_OUT, skip=skip)
-    kind = TRANSCODER if arch == BATCHTOPK else f"{TRANSCODER}-{arch.partition('_')[0]}"
-    return _request(lab, config, f"{kind}-skip" if skip else kind, name)
+    """`request_transcoders` of one."""
+    return request_transcoders(lab, checkpoint, [layer], width, k, arch, name, skip)[0]
+
+
+def listed_numbers(written: str, option: str) -> list[int]:
+    """The whole numbers of a comma-separated list, each once."""
+    parts = [part.strip() for part in written.split(",")]
+    if not all(part.isdecimal() for part in parts):
+        raise Misuse(f"{option} is {written!r}, no list of whole numbers: write {option} 16 or {option} 16,32")
+    return list(dict.fromkeys(map(int, parts)))
 
 
 def requested_sites(lab: Lab, checkpoint: str, written: str | None) -> list[Site | None]:
@@ -62,29 +104,53 @@ def requested_sites(lab: Lab, checkpoint: str, written: str | None) -> list[Site
     return list(dict.fromkeys(parse_site(each, n_layers) for each in written.split(",")))
 
 
-def _request(lab: Lab, config: DictionaryConfig, kind: str, name: str | None) -> str:
-    """Append `config` to the recipe, under `name` or one made of what it is."""
-    (checkpoint,), layer, width, k = config.checkpoints, config.layer, config.d_sae, config.k
-    if width < 1 or not 1 <= k <= width:
-        raise Misuse(f"width {width} with k {k} cannot be: k must be at least 1 and at most the width")
+def _request(
+    lab: Lab, checkpoint: str, wanted: Sequence[DictionaryConfig], kind: str, name: str | None
+) -> list[str]:
+    """Append all of `wanted` to the recipe, or, where one cannot be, none: under `name` or names made of what
+    they are."""
+    if name is not None and len(wanted) > 1:
+        raise Misuse(f"--name names one dictionary and {len(wanted)} are asked for: leave it out")
+    for config in wanted:
+        if config.d_sae < 1 or not 1 <= config.k <= config.d_sae:
+            raise Misuse(
+                f"width {config.d_sae} with k {config.k} cannot be: k must be at least 1 and at most the width"
+            )
+        if config.seed >= 2**63:
+            raise Misuse(f"seed {config.seed} is too large: give one below 2^63")
     with lab.writing("sae"):
-        recipe = read_recipe(lab.path / "recipe.toml")
+        before = recipe = read_recipe(lab.path / "recipe.toml")
         n_layers = known_checkpoint(lab, checkpoint).n_layers
-        if layer is not None:
-            parse_site(str(layer), n_layers)
-        place = "" if layer is None else f"-layer{layer}"
-        place += f"-{MLP_OUT}" if config.point == MLP_OUT else ""
-        chosen = checked_name(name or f"{kind}-{checkpoint}{place}-{width}-k{k}", "dictionary name")
-        config = dataclasses.replace(config, name=chosen)
-        for known in recipe.dictionaries:
-            if dataclasses.replace(known, name=chosen) == config and (name is None or known.name == name):
-                return known.name
-            if known.name == chosen:
-                raise Misuse(f"dictionary {chosen!r} is in the recipe with other settings: give another --name")
-        recipe = dataclasses.replace(recipe, dictionaries=(*recipe.dictionaries, config))
-        plan(recipe)
-        write_recipe(lab.path / "recipe.toml", recipe)
-    return chosen
+        names = []
+        for config in wanted:
+            if config.layer is not None:
+                parse_site(str(config.layer), n_layers)
+            recipe, chosen = _with(recipe, config, kind, name)
+            names.append(chosen)
+        if recipe != before:
+            plan(recipe)
+            write_recipe(lab.path / "recipe.toml", recipe)
+    return names
+
+
+def _with(recipe: Recipe, config: DictionaryConfig, kind: str, name: str | None) -> tuple[Recipe, str]:
+    """The recipe with a dictionary, and what that is called: an equal one that is there stays as it is."""
+    chosen = checked_name(name or _name(config, kind), "dictionary name")
+    config = dataclasses.replace(config, name=chosen)
+    for known in recipe.dictionaries:
+        if dataclasses.replace(known, name=chosen) == config and (name is None or known.name == name):
+            return recipe, known.name
+        if known.name == chosen:
+            raise Misuse(f"dictionary {chosen!r} is in the recipe with other settings: give another --name")
+    return dataclasses.replace(recipe, dictionaries=(*recipe.dictionaries, config)), chosen
+
+
+def _name(config: DictionaryConfig, kind: str) -> str:
+    """`sae-base-2048-k16`, `sae-sft-layer1-mlp_out-4096-k32-s1`: what differs from the usual is named."""
+    place = "" if config.layer is None else f"-layer{config.layer}"
+    place += f"-{MLP_OUT}" if config.point == MLP_OUT else ""
+    seed = f"-s{config.seed}" if config.seed else ""
+    return f"{kind}-{config.checkpoints[0]}{place}-{config.d_sae}-k{config.k}{seed}"
 
 
 def known_checkpoint(lab: Lab, name: str) -> Checkpoint:

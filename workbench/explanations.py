@@ -114,7 +114,7 @@ def strongest(table: FeatureTable, latent: int, inside: np.ndarray) -> list[str]
     here = inside[tokens]
     tokens, values = tokens[here], values[here]
     texts, windows = [], set()
-    for token in tokens[np.argsort(-values, kind="stable")]:
+    for token in tokens[np.argsort(-np.abs(values), kind="stable")]:
         window = table.token_set.window_of(int(token))
         if window not in windows:
             windows.add(window)
@@ -168,7 +168,7 @@ def _around(table: FeatureTable, row: int) -> tuple[int, int]:
 def _text(table: FeatureTable, latent: int, row: int, marked: bool) -> str:
     """The text around a row in one line; with `marked`, the tokens on which the latent fires in brackets."""
     start, stop = _around(table, row)
-    values = values_between(table.index, latent, start, stop)
+    values = np.abs(values_between(table.index, latent, start, stop))
     on = values > MARK * values.max() if marked and values.max() > 0 else np.zeros(stop - start, bool)
     pieces: list[bytes] = []
     for place, id_ in enumerate(table.token_set.tokens[start:stop]):

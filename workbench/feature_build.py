@@ -51,7 +51,8 @@ def build(build: Build) -> Mapping[str, Any]:
         index = FeatureIndex.build(dictionary, ActivationArrays(own))
     index.save(build.draft.path / "index")
     build.progress.advance()
-    columns = activation_columns(index, token_set) | norm_columns(dictionary)
+    strengths = index.strengths()
+    columns = activation_columns(strengths, token_set) | norm_columns(dictionary)
     if dictionary.n_models == 1:
         names = {activations_name(c, config.layer, config.point): c for c in build.plan.recipe.checkpoint_names}
         named = {names[step]: path for step, path in stored.items()}
@@ -59,7 +60,7 @@ def build(build: Build) -> Mapping[str, Any]:
     else:
         columns |= densities_by_author(index, token_set, config.checkpoints)
     build.progress.advance()
-    columns |= _write_parts(build, dictionary, index, token_set)
+    columns |= _write_parts(build, dictionary, index, strengths, token_set)
     table = pl.DataFrame(columns)
     table.cast(SCHEMA).write_parquet(build.draft.path / "table.parquet")  # type: ignore[arg-type]
     read_table(build.draft.path / "table.parquet")
@@ -76,9 +77,10 @@ def build(build: Build) -> Mapping[str, Any]:
 
 
 def _write_parts(
-    build: Build, dictionary: Dictionary, index: FeatureIndex, token_set: TokenSet
+    build: Build, dictionary: Dictionary, index: FeatureIndex, strengths: FeatureIndex, token_set: TokenSet
 ) -> dict[str, Any]:
-    """Write `examples` and the parts of `workbench.feature_parts`; return the table's columns of them."""
+    """Write `examples` and the parts of `workbench.feature_parts`; return the table's columns of them. Texts
+    keep the sign of an activation, factors and labels are of `strengths`."""
     config = build.plan.recipe.dictionary(build.config["dictionary"])
     path, names = build.draft.path, config.checkpoints
     excerpts = excerpt_table(index, token_set)
@@ -86,7 +88,7 @@ def _write_parts(
     parts = {
         "intervals": interval_table(index, token_set),
         "neighbours": neighbour_table(index, dictionary),
-        "factors": followed(index, token_set),
+        "factors": followed(strengths, token_set),
         "sources": source_shares(index, token_set),
     }
     build.progress.advance()
@@ -103,13 +105,14 @@ def _write_parts(
     columns = _promoted(heads[names[-1]], token_set.vocabulary)
     columns |= factor_columns(parts["factors"], index.n_latents)
     columns |= writer_columns(parts["writers"], names[-1], index.n_latents)
-    columns |= label_columns(index, token_set, heads[names[-1]][:, 0])
+    columns |= label_columns(strengths, token_set, heads[names[-1]][:, 0])
     build.progress.advance()
     return columns
 
 
 def activation_columns(index: FeatureIndex, token_set: TokenSet) -> dict[str, Any]:
-    """latent, density, mean and largest activation, and the tokens with the largest summed activation."""
+    """latent, density, mean and largest activation, and the tokens with the largest summed activation, all of
+    an index of strengths."""
     counts = np.diff(index.starts)
     fires = counts > 0
     at = index.starts[:-1][fires]

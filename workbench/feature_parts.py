@@ -117,7 +117,8 @@ def writer_table(
 ) -> pl.DataFrame:
     """What every component adds to each latent on its strongest tokens, in every checkpoint; empty where the
     family's stream is not the plain sum of its parts."""
-    peaks = Peaks(excerpts["latent"].to_numpy().astype(np.int64), excerpts["peak"].to_numpy().astype(np.int64))
+    latent, row = (excerpts[name].to_numpy().astype(np.int64) for name in ("latent", "peak"))
+    peaks = Peaks(latent, row, np.sign(excerpts["value"].to_numpy().astype(np.float64)))
     parts = [pl.DataFrame(schema=WRITERS)]
     if not len(peaks.row) or not models:
         return parts[0]

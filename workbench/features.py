@@ -39,7 +39,7 @@ N_LOGITS = 12  # tokens promoted and suppressed, each
 SCHEMA: dict[str, Any] = {
     "latent": pl.Int32,
     "density": pl.Float64,  # share of held-out tokens it fires on
-    "mean_activation": pl.Float32,  # over the tokens it fires on
+    "mean_activation": pl.Float32,  # of |f| over the tokens it fires on, as all strengths here
     "max_activation": pl.Float32,
     "top_token": pl.String,  # the token with the largest summed activation
     "top_tokens": pl.List(pl.String),
@@ -173,7 +173,7 @@ class FeatureTable:
         return found.sort(["hits", "latent"], descending=[True, False])
 
     def fires_on(self, text: str, chat: bool = False) -> pl.DataFrame:
-        """Latents that fire on `text`, read by the dictionary's own checkpoints: latent, value (largest),
+        """Latents that fire on `text`, read by the dictionary's own checkpoints: latent, value (farthest from 0),
         token (where), position (from 1), values `[token]`; strongest first.
 
         With `chat`, markers such as `<|user|>` in the text are tokens.
@@ -194,8 +194,8 @@ class FeatureTable:
         return self._strongest(self.dictionary.encode(x).numpy(), ids)
 
     def _strongest(self, latents: np.ndarray, ids: Sequence[int]) -> pl.DataFrame:
-        on = np.flatnonzero((latents > 0).any(axis=0))
-        where = latents[:, on].argmax(axis=0)
+        on = np.flatnonzero((latents != 0).any(axis=0))
+        where = np.abs(latents[:, on]).argmax(axis=0)
         shown = self.token_set.vocabulary
         found = {
             "latent": on,
@@ -211,7 +211,7 @@ class FeatureTable:
             "position": pl.Int32,
             "values": pl.List(pl.Float32),
         }
-        return pl.DataFrame(found, schema=schema).sort("value", descending=True)
+        return pl.DataFrame(found, schema=schema).sort(pl.col("value").abs(), descending=True)
 
     @cached_property
     def _lock(self) -> threading.Lock:

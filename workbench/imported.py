@@ -53,7 +53,7 @@ def request(lab: Lab, name: str, source: str, checkpoint: str, layer: int | None
         kept = None if place == shape.default_layer else place
         where = source if _is_release(source) else str(Path(source).expanduser().resolve())
         config = DictionaryConfig(
-            name, (checkpoint,), opened.n_latents, opened.k, arch, kept, steps=0,
+            name, (checkpoint,), opened.n_latents, opened.k, arch, kept, steps=0,  # k of thresholds: see `build`
             source=where, source_sha256=digest(opened),
         )  # fmt: skip
         recipe = dataclasses.replace(recipe, dictionaries=(*recipe.dictionaries, config))
@@ -128,6 +128,8 @@ def _near(release: str, known: Mapping[str, Any]) -> list[str]:
 
 def build(build: Build) -> Mapping[str, Any]:
     """Builder of an imported `dictionary/<name>`."""
+    from saes.arrays import ActivationArrays
+    from saes.calibrate import with_measured_k
     from saes.foreign import digest
     from workbench.dictionaries import dictionary_sentences, save_and_score, stored_sources
 
@@ -144,4 +146,5 @@ def build(build: Build) -> Mapping[str, Any]:
     sources = stored_sources(build, config, config.point)
     with dictionary_sentences(config.name):
         own = dataclasses.replace(opened, names=config.checkpoints, site=str(sources[0].figures["site"]))
+        own = with_measured_k(own, ActivationArrays([s.path / "heldout.npy" for s in sources]))
         return {**save_and_score(build, config, own, sources, []), "source": config.source}

@@ -201,11 +201,11 @@ def _texts(found: Dashboard) -> Iterator[tuple[Example, float, float, float]]:
 
 def _activation(example: Example, low: float, high: float, share: float) -> dict[str, Any]:
     values = _shorts(example.values)
-    top = int(np.argmax(values))
+    top = int(np.argmax(np.abs(values)))
     return {
         "tokens": [text(token) for token in example.tokens],
         "values": values,
-        "maxValue": values[top],
+        "maxValue": abs(values[top]),  # as the bins count, of either sign
         "maxValueTokenIndex": top,
         "minValue": min(values),
         "binMin": _short(low),

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from workbench.features import FeatureTable
     from workbench.lab import Lab
 
-BLUE = "47, 102, 144"  # rgb
+BLUE, RED = "47, 102, 144", "177, 68, 90"  # rgb
 N_EXAMPLES, N_ROWS, BAR = 6, 15, 120  # texts of a latent, rows of a table, pixels of a full bar
 STYLE = "font-family: system-ui, sans-serif; line-height: 1.5; max-width: 70rem"
 
@@ -149,18 +149,15 @@ def _cell(value: Any) -> str:
 
 
 def _strip(example: Example, strongest: float) -> str:
-    """A text, each token tinted by its activation."""
+    """A text, each token tinted by its activation, in another colour below zero."""
     spans = []
     for token, value in zip(example.tokens, example.values, strict=True):
         try:
             text = read(token).decode("utf-8")
         except UnicodeDecodeError:
             text = token
-        tint = (
-            f"background: rgba({BLUE}, {min(1.0, value / max(strongest, 1e-9)) * 0.75:.2f})"
-            if value > 0
-            else ""
-        )
+        strength = min(1.0, abs(value) / max(strongest, 1e-9)) * 0.75
+        tint = f"background: rgba({BLUE if value > 0 else RED}, {strength:.2f})" if value else ""
         shown = _safe(text.replace("\n", "↵"))
         spans.append(f'<span style="{tint}" title="{value:.3g}">{shown}</span>' if tint else shown)
     return f'<p style="white-space: pre-wrap; margin: 0.3rem 0">{"".join(spans)}</p>'

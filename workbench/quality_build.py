@@ -1,9 +1,9 @@
 """Builds the quality of a dictionary: its figures on held-out tokens beside its controls, and between seeds.
 
 What is trained (further seeds, the untrained model's dictionary, the Gaussian one) has the settings, the number
-of steps and of tokens of the dictionary itself. Finished trainings and their states are kept in `resume/` until
-the artefact is whole. The numbers of components, coordinates and random latents on are the L0 that the
-dictionary has on held-out tokens, rounded.
+of steps and of tokens of the dictionary itself, beside an imported one those of the lab's own. Finished trainings
+and their states are kept in `resume/` until the artefact is whole. The numbers of components, coordinates and
+random latents on are the L0 that the dictionary has on held-out tokens, rounded.
 """
 
 from __future__ import annotations
@@ -25,7 +25,14 @@ from saes.dictionary import Dictionary
 from saes.pca import fit_pca
 from workbench import quality
 from workbench.device import best_device
-from workbench.dictionaries import dictionary_sentences, open_dictionary, train_settings, train_together
+from workbench.dictionaries import (
+    dictionary_sentences,
+    open_dictionary,
+    save_whole,
+    train_settings,
+    train_together,
+    trainable,
+)
 from workbench.grow import Build
 from workbench.judging import Source, divided, judge_all, splice_all
 from workbench.plan import activations_name
@@ -63,7 +70,8 @@ def build(build: Build) -> Mapping[str, Any]:
         subject = Subject(quality.DICTIONARY, own, real.heldout, True)
         first = judge_all(build, config.name, [subject], sets["heldout"])
         k = max(1, round(first[0].counted.l0().value))
-        made = _controls(build, config, real, sets, site, k)
+        alike = trainable(config, build.plan.recipe, own.k)
+        made = _controls(build, alike, real, sets, site, k)
         judged = first + judge_all(build, config.name, made.subjects, sets["heldout"])
         rows = [row for each in judged for row in heldout_rows(each, own.d)]
         rows += splice_all(build, config.name, [subject, *made.subjects], made.mean, sets["heldout"], site)
@@ -133,10 +141,7 @@ def _trained(
         about: dict[str, Any] = {"names": names, "site": ""}
         found = train_together(build, of, settings, source.training, source.calibration, states, **about)
         for path, dictionary in zip(kept, found, strict=True):
-            partial = path.with_name(f".{path.name}")
-            folder.save(dictionary, partial)
-            if not path.is_dir():
-                partial.rename(path)
+            save_whole(dictionary, path)
     return [folder.load(path) for path in kept]
 
 

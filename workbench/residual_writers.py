@@ -5,8 +5,9 @@
     Δ_c,j = E_top[c_j] − E[c_j]        top: the latent's strongest tokens; E: a random sample of tokens
 
 Σ_c Δ_c,j = E_top[pre_j] − E[pre_j] exactly: what a component adds everywhere (a bias, a mean) is no reason to
-fire and drops out. The share is Δ_c,j over that sum; it may be negative (a head that argues against). Direct
-writes only: what an MLP makes of a head's output counts as the MLP's.
+fire and drops out. Of a latent with two signs (`abstopk`) it is ±c_j, what drives it away from zero. The share
+is Δ_c,j over that sum; it may be negative (a head that argues against). Direct writes only: what an MLP makes of
+a head's output counts as the MLP's.
 
 The sum is checked against the stream itself on every batch. A family whose blocks do not add up so (norms after
 the attention, scaled residuals) has no decomposition here, and its latents no writer.
@@ -49,10 +50,11 @@ class Writers(NamedTuple):
 
 
 class Peaks(NamedTuple):
-    """Pairs of a latent and a row of the token set on which it fires strongly."""
+    """Pairs of a latent and a row of the token set on which it fires strongly, and the sign with which it does."""
 
     latent: Int[np.ndarray, "peak"]
     row: Int[np.ndarray, "peak"]
+    sign: Float[np.ndarray, "peak"]
 
 
 def attention_out(layer: nn.Module) -> nn.Module:
@@ -153,19 +155,21 @@ def writers(
     for part, written, _ in _written(model, layer, token_set, sample):
         mean, n, names = mean + written.sum(dim=1, dtype=torch.float64), n + written.shape[1], part
     sums = torch.zeros(len(names), n_latents, dtype=torch.float64)
-    counts = np.zeros(n_latents, np.int64)
+    counts, signs = np.zeros(n_latents, np.int64), np.zeros(n_latents)
     order = np.argsort(peaks.row, kind="stable")
-    latent_of, row_of = peaks.latent[order], peaks.row[order]
+    latent_of, row_of, sign_of = (part[order] for part in peaks)
     for _, written, rows in _written(model, layer, token_set, windows, np.unique(row_of)):
         first, last = np.searchsorted(row_of, rows), np.searchsorted(row_of, rows, side="right")
         of_row = np.repeat(np.arange(len(rows)), last - first)
         at = np.repeat(first - np.cumsum(last - first) + (last - first), last - first) + np.arange(len(of_row))
         latent = torch.from_numpy(latent_of[at])
         added = torch.einsum("cpd,dp->cp", written[:, of_row], encoder[:, latent]).double().cpu()
-        sums.index_add_(1, latent, added)
+        sums.index_add_(1, latent, added * torch.from_numpy(sign_of[at]))
         counts += np.bincount(latent_of[at], minlength=n_latents)
+        signs += np.bincount(latent_of[at], sign_of[at], minlength=n_latents)
     usual = (mean / max(n, 1)).cpu() @ encoder.double().cpu()
-    delta = sums / torch.from_numpy(np.maximum(counts, 1)) - usual
+    n_peaks = np.maximum(counts, 1)
+    delta = sums / torch.from_numpy(n_peaks) - usual * torch.from_numpy(signs / n_peaks)
     return Writers(names, np.where(counts > 0, delta.numpy(), np.nan), counts)
 
 

@@ -110,7 +110,8 @@ def request_sweep(
 
     Steps, batch, learning rate and seed are those of the recipe's first dictionary on the checkpoint, if any.
     """
-    from workbench.dictionary_requests import ARCHITECTURES, known_checkpoint
+    from saes.config import ARCHITECTURES
+    from workbench.dictionary_requests import known_checkpoint
 
     for arch in archs:
         if arch not in ARCHITECTURES:

@@ -19,7 +19,7 @@ from saes.dictionary import Dictionary
 from saes.heldout import HeldoutSums, heldout_sums
 from saes.metrics import nearest_cosine, nearest_row_cosine
 from saes.trainer import Step, fit
-from workbench.dictionaries import dictionary_sentences, open_dictionary, train_settings
+from workbench.dictionaries import dictionary_sentences, open_dictionary, train_settings, trainable
 from workbench.grow import Build
 from workbench.judging import Source, divided
 from workbench.plan import activations_name
@@ -50,9 +50,11 @@ class Widths(NamedTuple):
 def widths(build: Build, config: DictionaryConfig) -> Widths:
     """Alive latents, FVU, L0 and neighbours' cosines of an SAE and of its Gaussian control."""
     sets, real = _stored(build, config)
+    k = open_dictionary(build.parents[f"dictionary/{config.name}"].path, config.name).k
     gaussian = GaussianLike(real.training, len(real.training), GAUSSIAN_SEEDS[0])
     with dictionary_sentences(f"Gaussian control of {config.name}"):
-        control = _trained(build, config, gaussian, gaussian.another(len(real.calibration), GAUSSIAN_SEEDS[1]))
+        alike = trainable(config, build.plan.recipe, k)
+        control = _trained(build, alike, gaussian, gaussian.another(len(real.calibration), GAUSSIAN_SEEDS[1]))
         like = _crowded(control, gaussian.another(len(real.heldout), GAUSSIAN_SEEDS[2]), sets["heldout"])
     own, d_model = crowded(build, config), real.d_model
     random = random_directions(own.n_alive, d_model, 0)

@@ -78,7 +78,7 @@ def _examples(found: Dashboard, colour: str, key: str) -> None:
         return
     frame.caption("The texts on which it fires most; the stronger the tint, the stronger it fires.")
     strongest = found.row["max_activation"]
-    shown = [_strip(e, e.values, strongest, i) for i, e in enumerate(chosen_examples(found, key), 1)]
+    shown = [_activations(e, strongest, i) for i, e in enumerate(chosen_examples(found, key), 1)]
     strips(shown, colour, f"{key}-examples")
 
 
@@ -89,7 +89,7 @@ def _intervals(found: Dashboard, colour: str, key: str) -> None:
     for number, part in enumerate(found.intervals):
         bounds = f"{words.number(part.low)} to {words.number(part.high)}"
         frame.caption(f"{bounds}: {part.count:,} tokens")
-        shown = [_strip(e, e.values, strongest, i) for i, e in enumerate(part.examples[:FEW_EACH], 1)]
+        shown = [_activations(e, strongest, i) for i, e in enumerate(part.examples[:FEW_EACH], 1)]
         if shown:
             strips(shown, colour, f"{key}-interval-{number}")
 
@@ -109,6 +109,15 @@ def _strip(example: Example, values: Sequence[float], strongest: float, number: 
     ]
     head = [words.number(values[example.peak]), *origin(example)]
     return Strip(tokens=tokens, head=head, peak=example.peak, max=strongest, label=f"text {number}")
+
+
+def _activations(example: Example, strongest: float, number: int) -> Strip:
+    """The latent on a text; where it fires below zero, the tint is of another colour."""
+    strip = _strip(example, example.values, strongest, number)
+    for token in strip["tokens"]:
+        if token["value"] < 0:
+            token |= Token(value=-token["value"], colour=theme.palette().alarm)
+    return strip
 
 
 def origin(example: Example) -> list[str]:

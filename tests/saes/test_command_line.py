@@ -111,7 +111,31 @@ def test_a_transcoder_without_the_special_rows(arrays, monkeypatch, capsys):
         (("train", *read, "--out", arrays / "u", *small), "not finite in row 0"),
         (("train", read[0], "--out", arrays / "u", *small, *without), "takes one array and a --target"),
         (("evaluate", arrays / "t", read[0], *without), "is a transcoder: give its --target"),
+        (("evaluate", arrays / "t", read[0], "--target", read[0], *without), "writes 7 coordinates"),
         (("train", *read, "--out", arrays / "u", "--exclude", read[0]), "expected bool (3000,)"),
     ]:
         assert call(monkeypatch, *arguments) == 2
         assert sentence in capsys.readouterr().err
+
+
+def test_pca_beside_a_dictionary_from_elsewhere_has_its_l0(arrays, monkeypatch, capsys):
+    """A folder of thresholds that does not say its k, as other tools write them."""
+    small = ("--width", 32, "--k", 3, "--tokens", 6400, "--batch-size", 256, "--json")
+    assert call(monkeypatch, "train", arrays / "base.npy", "--out", arrays / "d", *small) == 0
+    ours = json.loads(capsys.readouterr().out)
+    config = json.loads((arrays / "d" / "cfg.json").read_text())
+    del config["metadata"]["marble"]
+    (arrays / "d" / "cfg.json").write_text(json.dumps(config))
+    assert saes.load(arrays / "d").k == 1
+    assert call(monkeypatch, "evaluate", arrays / "d", arrays / "base.npy", "--json") == 0
+    theirs = json.loads(capsys.readouterr().out)
+    assert round(theirs["l0"]) == 3
+    assert theirs["pca_fvu"]["model"] == pytest.approx(ours["pca_fvu"]["base"])
+
+
+def test_the_bar_says_fvu_l0_and_dead(arrays, monkeypatch, capsys):
+    small = ("--width", 32, "--k", 3, "--tokens", 6400, "--batch-size", 256)
+    assert call(monkeypatch, "train", arrays / "base.npy", "--out", arrays / "bar", *small) == 0
+    last = capsys.readouterr().err.strip().splitlines()[-1]
+    assert all(f"{figure}=" in last for figure in ("fvu", "l0", "dead"))
+    assert 2 < float(last.split("l0=")[1].split(",")[0].strip("]")) < 4
