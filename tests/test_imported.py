@@ -7,6 +7,7 @@ import shutil
 import warnings
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -136,7 +137,9 @@ def test_an_imported_sae_is_scored_and_tabled_like_ours(lab, tmp_path):
     arrays = {n: lab.find("activations", "sft").path / f"{n}.npy" for n in ("dictionary", "heldout")}
     tokens = TokenSet(lab.find("activations", "tokens-base").path, "dictionary")
     fitted = Part(ActivationArrays([arrays["dictionary"]]), split_rows(tokens)[0])
-    pca = fit_pca(fitted, entry["k"]).evaluate(ActivationArrays([arrays["heldout"]]))
+    counted = ~np.asarray(TokenSet(tokens.folder, "heldout").special)  # chat markers are in no figure
+    heldout = Part(ActivationArrays([arrays["heldout"]]), np.flatnonzero(counted))
+    pca = fit_pca(fitted, entry["k"]).evaluate(heldout)
     assert entry["metrics"]["pca_fvu"] == pytest.approx(float(pca[0]))
     table = FeatureTable.of(lab, "mine")
     assert table.table.height == F
