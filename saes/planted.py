@@ -152,9 +152,10 @@ def planted_truth(activations: Activations, seed: int = 0) -> PlantedTruth:
     shuffled = _scored({HELD: pools[HELD]}, _halves(others, seed), seed)
     found = recovered(planted, seed).W_dec[:, 0]
     directions = planted.directions.numpy()
-    by_chance = random_directions(*found.shape, seed + 1).numpy()
+    by_chance = random_directions(len(found), found.shape[1], seed + 1).numpy()
     return PlantedTruth(
-        *planted.on.shape,
+        tokens=len(planted.on),
+        features=len(directions),
         d=found.shape[1],
         seed=seed,
         held=scored[HELD],

@@ -127,13 +127,18 @@ def describe(name: str, figures: Mapping[str, Any]) -> str:
             lines.append(
                 f"{mode} {group}: p(other answer) {found['clean']:.3f} -> {found['p']:.3f}, random "
                 f"{found['p_random']:.3f}; turned {found['turned']:.2f}, random {found['turned_random']:.2f}; "
-                f"KL aside {found['aside']:.3f}, random {found['aside_random']:.3f}; n {found['n']}"
+                f"KL aside {_bounds(found, 'aside')}, random {_bounds(found, 'aside_random')}; n {found['n']}"
             )
     return "\n".join([*lines, "", sentence(figures)])
 
 
 def _cell(found: Mapping[str, float]) -> str:
     return f"{found['mean']:.3f} {found['low']:.3f}–{found['high']:.3f}".rjust(19)
+
+
+def _bounds(found: Mapping[str, Any], column: str) -> str:
+    interval = found["intervals"][column]
+    return f"{interval['mean']:.3f} {interval['low']:.3f}–{interval['high']:.3f}"
 
 
 def _structure_lines(figures: Mapping[str, Any]) -> list[str]:
