@@ -5,11 +5,13 @@ from __future__ import annotations
 import dataclasses
 import json
 import shutil
+from pathlib import Path
 
 import numpy as np
 import polars as pl
 import pytest
 import torch
+from streamlit.testing.v1 import AppTest
 
 from saes.candidates import SignedUnits, column
 from tests.tiny_lab import shared_lab
@@ -34,6 +36,7 @@ from workbench.truth import POOLS, TABLES, Truth, describe, sentence
 from workbench.truth_build import factor_table, labelled_rows
 
 NAME = "sae-sft"
+APP = str(Path(__file__).parents[1] / "pages" / "app.py")
 
 
 @pytest.fixture(scope="module")
@@ -327,10 +330,50 @@ def test_a_latent_that_decides_is_told_from_random_ones(lab, features, site, mon
     assert set(found) == {"clamp", "swap", "code", "patch"}
     assert found["clamp"]["n"] == table.filter(pl.col("mode") == "clamp").height
     for mode in found.values():
-        for column, bounds in mode["intervals"].items():
-            assert bounds["mean"] == pytest.approx(mode[column])
+        for figure, bounds in mode["intervals"].items():
+            assert bounds["mean"] == pytest.approx(mode[figure])
             assert bounds["low"] <= bounds["mean"] <= bounds["high"]
         assert mode["ahead_aside"]["mean"] == pytest.approx(mode["aside"] - mode["aside_random"])
+
+
+def test_the_page_draws_the_ground_truth_or_says_what_makes_it(lab, monkeypatch):
+    monkeypatch.setenv("MARBLE_HOME", str(lab.path.parent))
+    monkeypatch.setenv("MARBLE_LAB", lab.name)
+    app = AppTest.from_file(APP, default_timeout=180).run()
+    app.switch_page("dictionaries_page.py").run()
+    assert not app.exception
+    box = app.selectbox(key="truth")
+    assert box.options == [NAME, "crosscoder"]
+    said = " ".join(block.proto.body for block in app.get("html"))
+    assert 'role="alert"' not in said
+    assert f"Over {Truth.of(lab, NAME).figures['factors']} factors" in said
+    charts = [chart.proto.id for chart in app.get("plotly_chart")]
+    assert any("truth-pools" in each for each in charts)
+    box.select("crosscoder").run()
+    assert not app.exception
+    bare = shared_lab()
+    monkeypatch.setenv("MARBLE_HOME", str(bare.path.parent))
+    app = AppTest.from_file(APP, default_timeout=180).run()
+    app.switch_page("dictionaries_page.py").run()
+    assert not app.exception
+    said = " ".join(block.proto.body for block in app.get("html"))
+    assert f"python -m workbench evaluate {bare.name} NAME" in said
+    assert "truth" not in [each.key for each in app.selectbox]
+
+
+def test_tables_for_pictures_are_the_figures(truth):
+    levels = truth.levels()
+    for row in levels.sample(8, seed=0).iter_rows(named=True):
+        told = truth.figures["levels"][str(row["candidates"])]["pools"][row["pool"]][row["metric"]]
+        assert (row["mean"], row["low"], row["high"]) == (told["mean"], told["low"], told["high"])
+    structure = truth.structure()
+    split = structure.filter((pl.col("figure") == "factors split") & (pl.col("pool") == "the latents"))
+    figures = truth.figures["splitting"]["latents"]
+    assert split["value"].item() == pytest.approx(figures["split"] / figures["factors"])
+    assert structure.filter((pl.col("low") > pl.col("value")) | (pl.col("high") < pl.col("value"))).is_empty()
+    clamped = truth.clamped()
+    assert set(clamped["group"]) == set(truth.figures["causal"])
+    assert clamped.height == 5 * len(truth.figures["causal"])
 
 
 def test_an_evaluation_is_a_step_of_the_plan_and_nothing_is_made_twice(lab):

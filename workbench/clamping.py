@@ -54,8 +54,8 @@ class Site:
     def patches(
         self, texts: Texts, others: Texts, latents_only: bool = False
     ) -> Float[Tensor, "text position d"]:
-        """What stands there on the other texts less that on these, at the clamped tokens; with `latents_only` as far
-        as the dictionary reconstructs it."""
+        """What stands there on the other texts less that on these, at the clamped tokens; with `latents_only` as
+        far as the dictionary reconstructs it."""
         there, here = (self._read(t)[texts.at] for t in (others, texts))
         if latents_only:
             there, here = (self.dictionary.reconstruct(x) for x in (there, here))
@@ -64,7 +64,9 @@ class Site:
         return out
 
     def _read(self, texts: Texts) -> Float[Tensor, "text position model d"]:
-        return torch.stack([read_sites(m, [self.place], texts.ids)[self.place] for m in self.models], dim=2).float()
+        return torch.stack(
+            [read_sites(m, [self.place], texts.ids)[self.place] for m in self.models], dim=2
+        ).float()
 
     def random_like(
         self, differences: Float[Tensor, "text position d"], latents: Int[Tensor, "text"]
