@@ -2,7 +2,7 @@
 
 import streamlit as st
 
-from pages.components import frame, quality, store, sweeps
+from pages.components import frame, ground_truth, quality, store, sweeps
 
 lab = frame.begin(
     "Dictionaries", "How much of a model each dictionary keeps, and how much of that a control keeps too."
@@ -21,6 +21,16 @@ with frame.sentences():
         frame.note(
             f"No dictionary has been judged yet: `python -m workbench evaluate {lab.name}` judges all of them, "
             f"`python -m workbench evaluate {lab.name} NAME` one."
+        )
+
+    st.header("Against the world's factors", anchor=False)
+    if truths := store.truths(lab):
+        truth = st.selectbox("Held to the factors", list(truths), key="truth", bind="query-params", width=360)
+        ground_truth.view(truths[truth])
+    else:
+        frame.note(
+            "No dictionary has been held to the world's factors yet: "
+            f"`python -m workbench evaluate {lab.name} NAME` does it."
         )
 
     st.header("Crowding", anchor=False)

@@ -4,7 +4,9 @@ The parent is on (`entity/person`), its latent is silent, and a child's latent (
 alone may be chance, so a token counts only where the child's decoder also points along the parent's probe
 direction w and supplies more than half of the code's projection on it:
 
-    ⟨d_c, w⟩ > 0    and    f_c ⟨d_c, w⟩ > ½ Σ_j f_j ⟨d_j, w⟩
+    ⟨d_c, w⟩ > 0    and    Σ_j f_j ⟨d_j, w⟩ > 0    and    f_c ⟨d_c, w⟩ > ½ Σ_j f_j ⟨d_j, w⟩
+
+(Where the whole code points away from the parent there is nothing that a child could have supplied.)
 
 The latents of parent and child are those with the best F1 on the first half. A parent whose best latent fires
 on less than half of its tokens there has no latent that could be absorbed: it is *split* (`saes.splitting`),
@@ -121,7 +123,8 @@ def _pairs(
             continue
         on = second.column(int(child))
         supplied = np.asarray(code[:, [child_latent]].toarray()).ravel() * along[child_latent]
-        absorbed = on & silent & (supplied > 0) & (supplied > MOST_OF * projection)
+        most = (projection > 0) & (supplied > MOST_OF * projection)
+        absorbed = on & silent & (supplied > 0) & most
         share = resamples.ratio(absorbed.astype(float), on.astype(float))
         missed = int((on & silent).sum())
         yield Absorbed(parent, int(child), latent, child_latent, int(on.sum()), missed, share)

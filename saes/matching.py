@@ -2,9 +2,9 @@
 
     MCC = mean over the matched pairs of their similarity, the matching that which maximises its sum
 
-(Hungarian method, scipy's). Similarity is |cosine| of decoders where the true directions are known, else the
-correlation of activation and factor. A pool of signed units holds each neuron with both signs, so the latter is
-left signed: a latent that is *off* where a factor is on does not follow it.
+(Hungarian method, scipy's). Similarity is |cosine| of decoders where the true directions are known, else
+|correlation| of activation and factor. A pool of signed units holds each neuron twice, once with each sign:
+there each of the two stands for its own sign, since |r| of the one is r of the other.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 All read the same tokens in the same units, z = (x − μ)/σ with models side by side.
 
     pca              z·u_i, u_i the eigenvectors of cov(z), both signs
-    random_dense     z·r_j for random unit r_j, kept where it is highest, as often as a latent fires on average
+    random_dense     (z − z̄)·r_j for random unit r_j, on every token, both signs, as PCA and neurons are
     random_sparse    the dictionary itself with random unit decoders, the encoder their transpose, and its own
                      way of choosing (a threshold calibrated to the same L0, or the k largest of a token)
 """
@@ -17,12 +17,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from saes import controls
 from saes.arrays import Activations, in_order
 from saes.calibrate import Units as Scaling
 from saes.calibrate import calibrated, measure
-from saes.candidates import SignedUnits, SparseUnits
+from saes.candidates import SignedUnits
 from saes.dictionary import Dictionary
-from saes.index import FeatureIndex
 
 MOST_DIRECTIONS = 512  # of PCA, the leading ones
 
@@ -40,26 +40,14 @@ def pca_directions(z: Float[Tensor, "token flat"]) -> SignedUnits:
     return SignedUnits(np.ascontiguousarray((away.float() @ leading).T.numpy()))
 
 
-def random_directions(z: Float[Tensor, "token flat"], n: int, density: float, seed: int) -> SparseUnits:
-    """n random unit directions, each on where it is highest, on `density` of the tokens."""
-    rng = torch.Generator().manual_seed(seed)
-    directions = torch.nn.functional.normalize(torch.randn(n, z.shape[1], generator=rng), dim=1)
+def random_directions(z: Float[Tensor, "token flat"], n: int, seed: int) -> SignedUnits:
+    """Scores on n random unit directions, both signs."""
+    directions = controls.random_directions(n, z.shape[1], seed)
+    values = np.empty((n, len(z)), np.float32)
     away = z - z.mean(dim=0)
-    most = max(1, round(density * len(z)))
-    rows, units, values = [], [], []
     for at in range(0, n, 128):
-        scores = directions[at : at + 128] @ away.T
-        top = scores.topk(most, dim=1, sorted=False)
-        on = top.values > 0
-        rows.append(top.indices[on])
-        units.append((torch.arange(len(scores))[:, None] + at).expand_as(on)[on])
-        values.append(top.values[on])
-    row, unit, value = (torch.cat(part).numpy() for part in (rows, units, values))
-    order = np.argsort(row, kind="stable")
-    index = FeatureIndex.from_entries(
-        row[order].astype(np.int32), unit[order].astype(np.int32), value[order], n_latents=n, n_tokens=len(z)
-    )
-    return SparseUnits(index)
+        values[at : at + 128] = (directions[at : at + 128] @ away.T).numpy()
+    return SignedUnits(values)
 
 
 def random_dictionary(dictionary: Dictionary, activations: Activations, l0: float, seed: int) -> Dictionary:

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from saes.candidates import Descending, Entries, Units
+from saes.candidates import Descending, Entries, SignedUnits, Units
 from saes.factors import FactorTable, Halves
 from saes.matching import match
 from saes.ranking import Scores, score_units
@@ -130,15 +130,16 @@ def _told(
 def matched_correlation(
     pool: HalvedPool, halves: Halves, among: Int[np.ndarray, " chosen"], resamples: Resamples
 ) -> tuple[list[tuple[int, int]], Resampled]:
-    """MCC: (unit, factor) pairs matched one to one on the first half, mean correlation on the second."""
-    rows, factors = match(pool.correlations[among])
+    """MCC: (unit, factor) pairs matched one to one on the first half, mean |correlation| on the second."""
+    found = pool.correlations[among]
+    rows, factors = match(found if isinstance(pool.first, SignedUnits) else np.abs(found))
     pairs = [(int(among[r]), int(f)) for r, f in zip(rows, factors, strict=True)]
     measured = [_correlation(pool.second.entries(u), halves.second, f, resamples) for u, f in pairs]
     return pairs, mean_over(measured)
 
 
 def _correlation(entries: Entries, table: FactorTable, factor: int, resamples: Resamples) -> Resampled:
-    """Pearson's correlation from sums by document."""
+    """|Pearson's correlation| from sums by document."""
     n_documents, document = resamples.n_documents, resamples.document
     tokens, values = entries.tokens, entries.values.astype(np.float64)
     on = table.column(factor)
@@ -156,7 +157,8 @@ def _correlation(entries: Entries, table: FactorTable, factor: int, resamples: R
     def pearson(n: np.ndarray, v: np.ndarray, vv: np.ndarray, y: np.ndarray, vy: np.ndarray) -> np.ndarray:
         spread = (vv - v * v / n) * (y - y * y / n)
         with np.errstate(divide="ignore", invalid="ignore"):
-            return np.where(spread > 1e-12, (vy - v * y / n) / np.sqrt(np.maximum(spread, 1e-300)), 0.0)
+            size = np.abs(vy - v * y / n) / np.sqrt(np.maximum(spread, 1e-300))
+            return np.where(spread > 1e-12, size, 0.0)
 
     drawn = resamples.drawn.astype(np.float64) @ sums
     return Resampled(float(pearson(*sums.sum(axis=0)[:, None])[0]), pearson(*drawn.T))

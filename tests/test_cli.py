@@ -96,7 +96,12 @@ def test_generate_answers(tiny_lab: Lab) -> None:
 
 
 def test_verify_finds_an_altered_file(tiny_lab: Lab, tmp_path: Path) -> None:
-    assert run(tiny_lab.path.parent, "verify", "tiny").returncode == 0
+    whole = run(tiny_lab.path.parent, "verify", "tiny")
+    assert whole.returncode == 0
+    planted = [line for line in whole.stderr.splitlines() if "planted truth" in line]
+    assert len(planted) == 3
+    assert all(line.startswith("ok") and "16 directions, seed 0" in line for line in planted)
+    assert "random directions 0." in planted[2]
     lab = Lab(tmp_path / "copy")
     write_recipe(lab.path / "recipe.toml", load_preset("quick"))
     from workbench.plan import Plan

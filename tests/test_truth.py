@@ -5,11 +5,13 @@ from __future__ import annotations
 import dataclasses
 import json
 import shutil
+from pathlib import Path
 
 import numpy as np
 import polars as pl
 import pytest
 import torch
+from streamlit.testing.v1 import AppTest
 
 from saes.candidates import SignedUnits, column
 from tests.tiny_lab import shared_lab
@@ -24,6 +26,8 @@ from workbench.lab import Lab
 from workbench.lexicon import make_world
 from workbench.neurons import mlp_output, neurons
 from workbench.plan import Plan
+from workbench.points import MLP_OUT
+from workbench.points import Site as Place
 from workbench.recipe import read_recipe, write_recipe
 from workbench.site import checked_layer
 from workbench.tasks import sum_use
@@ -32,6 +36,7 @@ from workbench.truth import POOLS, TABLES, Truth, describe, sentence
 from workbench.truth_build import factor_table, labelled_rows
 
 NAME = "sae-sft"
+APP = str(Path(__file__).parents[1] / "pages" / "app.py")
 
 
 @pytest.fixture(scope="module")
@@ -58,7 +63,7 @@ def features(lab) -> FeatureTable:
 @pytest.fixture(scope="module")
 def site(lab, features) -> Site:
     checkpoint = lab.checkpoint("sft")
-    return Site([checkpoint.model()], checkpoint.default_layer, features.dictionary, 0)
+    return Site([checkpoint.model()], Place(checkpoint.default_layer), features.dictionary, 0)
 
 
 def test_every_pool_answers_every_factor_with_as_many_candidates(truth):
@@ -205,6 +210,38 @@ def test_a_clamp_moves_by_the_difference_at_its_tokens_alone(features, site):
     assert (after[:, 4:] - before[:, 4:]).abs().max() > 1e-3
 
 
+def test_an_mlps_output_is_read_and_moved_at_the_mlp(features, site):
+    """Not in the stream: what a hook on the MLP sees is what is read, and adding to it is adding there."""
+    at_mlp = dataclasses.replace(site, place=Place(site.place.layer, MLP_OUT))
+    texts, model = texts_of(features), site.models[0]
+    seen, delta = [], torch.randn(*texts.ids.shape, features.dictionary.d) * texts.at[:, :, None]
+    mlp = checked_layer(model, site.place.layer).mlp
+
+    def hook(module, inputs, output):
+        seen.append(output)
+        return output + delta
+
+    handle = mlp.register_forward_hook(hook)
+    with torch.no_grad():
+        expected = model(texts.ids, use_cache=False).logits.log_softmax(-1)
+    handle.remove()
+    torch.testing.assert_close(at_mlp._read(texts)[:, :, 0], seen[0])
+    torch.testing.assert_close(at_mlp.log_probabilities(texts, delta), expected)
+    assert (at_mlp._read(texts) - site._read(texts)).abs().max() > 0.1
+
+
+def test_what_follows_the_clamped_token_counts_aside():
+    from workbench.causal import Case, _effect
+
+    about = next(counterfactuals(make_world(12, (), 0), (), 1))
+    case = Case(about, [1, 5, 6, 7, 8], [2], [1, 5, 9, 7, 8], 3, 8, 4)
+    clean = torch.zeros(1, 5, 10).log_softmax(-1)
+    moved = torch.zeros(1, 5, 10)
+    moved[0, 2, 3] = 4.0  # the prediction at the clamped token alone
+    assert float(_effect([case], clean, moved.log_softmax(-1)).aside) > 0.5
+    assert float(_effect([case], clean, clean).aside) == 0
+
+
 def test_patching_the_whole_stream_makes_the_other_text(features, site):
     """At every token, so that the other text is what the layers above read."""
     texts = texts_of(features)
@@ -274,14 +311,14 @@ def test_a_latent_that_decides_is_told_from_random_ones(lab, features, site, mon
         return x + delta * mask
 
     for _ in range(30):  # up the gradient of the other answer
-        with replaced_resid_post(model, site.layer, moved):
+        with replaced_resid_post(model, site.place.layer, moved):
             log_p = model(texts.ids, use_cache=False).logits[0, case.decisive].log_softmax(-1)
         (gradient,) = torch.autograd.grad(log_p[case.other_token], delta)
         with torch.no_grad():
             delta += 0.3 * gradient / gradient.norm().clamp_min(1e-9)
     W_dec = features.dictionary.W_dec.clone()
     W_dec[5, 0] = torch.nn.functional.normalize((delta.detach() * mask).sum(dim=(0, 1)), dim=0)
-    planted = Site(site.models, site.layer, dataclasses.replace(features.dictionary, W_dec=W_dec), 0)
+    planted = Site(site.models, site.place, dataclasses.replace(features.dictionary, W_dec=W_dec), 0)
     best = {case.about.factor: Best(4, 1.0), case.about.other: Best(5, float(delta.detach().norm()))}
     rows = causal._clamped(planted, [case], best, np.arange(10, 90))
     clamp = next(r for r in rows if r["mode"] == "clamp")
@@ -292,6 +329,51 @@ def test_a_latent_that_decides_is_told_from_random_ones(lab, features, site, mon
     found = causal_figures(table)["operator"]
     assert set(found) == {"clamp", "swap", "code", "patch"}
     assert found["clamp"]["n"] == table.filter(pl.col("mode") == "clamp").height
+    for mode in found.values():
+        for figure, bounds in mode["intervals"].items():
+            assert bounds["mean"] == pytest.approx(mode[figure])
+            assert bounds["low"] <= bounds["mean"] <= bounds["high"]
+        assert mode["ahead_aside"]["mean"] == pytest.approx(mode["aside"] - mode["aside_random"])
+
+
+def test_the_page_draws_the_ground_truth_or_says_what_makes_it(lab, monkeypatch):
+    monkeypatch.setenv("MARBLE_HOME", str(lab.path.parent))
+    monkeypatch.setenv("MARBLE_LAB", lab.name)
+    app = AppTest.from_file(APP, default_timeout=180).run()
+    app.switch_page("dictionaries_page.py").run()
+    assert not app.exception
+    box = app.selectbox(key="truth")
+    assert box.options == [NAME, "crosscoder"]
+    said = " ".join(block.proto.body for block in app.get("html"))
+    assert 'role="alert"' not in said
+    assert f"Over {Truth.of(lab, NAME).figures['factors']} factors" in said
+    charts = [chart.proto.id for chart in app.get("plotly_chart")]
+    assert any("truth-pools" in each for each in charts)
+    box.select("crosscoder").run()
+    assert not app.exception
+    bare = shared_lab()
+    monkeypatch.setenv("MARBLE_HOME", str(bare.path.parent))
+    app = AppTest.from_file(APP, default_timeout=180).run()
+    app.switch_page("dictionaries_page.py").run()
+    assert not app.exception
+    said = " ".join(block.proto.body for block in app.get("html"))
+    assert f"python -m workbench evaluate {bare.name} NAME" in said
+    assert "truth" not in [each.key for each in app.selectbox]
+
+
+def test_tables_for_pictures_are_the_figures(truth):
+    levels = truth.levels()
+    for row in levels.sample(8, seed=0).iter_rows(named=True):
+        told = truth.figures["levels"][str(row["candidates"])]["pools"][row["pool"]][row["metric"]]
+        assert (row["mean"], row["low"], row["high"]) == (told["mean"], told["low"], told["high"])
+    structure = truth.structure()
+    split = structure.filter((pl.col("figure") == "factors split") & (pl.col("pool") == "the latents"))
+    figures = truth.figures["splitting"]["latents"]
+    assert split["value"].item() == pytest.approx(figures["split"] / figures["factors"])
+    assert structure.filter((pl.col("low") > pl.col("value")) | (pl.col("high") < pl.col("value"))).is_empty()
+    clamped = truth.clamped()
+    assert set(clamped["group"]) == set(truth.figures["causal"])
+    assert clamped.height == 5 * len(truth.figures["causal"])
 
 
 def test_an_evaluation_is_a_step_of_the_plan_and_nothing_is_made_twice(lab):

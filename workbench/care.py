@@ -1,4 +1,5 @@
-"""Caring for a lab on disk: `prune` removes what no recipe names, `verify` proves what is there."""
+"""Caring for a lab on disk: `prune` removes what no recipe names, `verify` proves what is there and that the
+instruments find a truth that was planted in it."""
 
 from __future__ import annotations
 
@@ -8,7 +9,9 @@ from typing import Any, NamedTuple
 
 from workbench.disk import folder_bytes
 from workbench.lab import KINDS, Lab
-from workbench.plan import Plan
+from workbench.plan import BUILDERS, Plan
+
+_SAID = {"unit_auroc": "AUROC", "unit_ap": "AP", "unit_f1": "F1", "mcc": "MCC"}
 
 
 class Pruned(NamedTuple):
@@ -45,7 +48,8 @@ class Check(NamedTuple):
 
 
 def verify(lab: Lab, report: Callable[[Check], None]) -> list[Check]:
-    """Hashes of every file the recipe names, then parity and null checks on the finished checkpoints."""
+    """Hashes of every file the recipe names, then parity and null checks on the finished checkpoints, and a truth
+    planted in the first finished activations."""
     checks: list[Check] = []
 
     def note(name: str, passed: bool, detail: str) -> None:
@@ -72,6 +76,8 @@ def verify(lab: Lab, report: Callable[[Check], None]) -> list[Check]:
         for name in names:
             for check in _model_checks(lab, name):
                 note(*check)
+        for check in _planted_checks(lab, plan):
+            note(*check)
     return checks
 
 
@@ -90,6 +96,36 @@ def _model_checks(lab: Lab, name: str) -> list[Check]:
     return [
         Check(f"{name}: hooked model against Hugging Face", gap < 1e-4, f"largest logit difference {gap:.1e}"),
         Check(f"{name}: KL to its own copy", kl == 0.0, f"{kl:.1e} nats, must be exactly 0"),
+    ]
+
+
+def _planted_checks(lab: Lab, plan: Plan) -> list[Check]:
+    """The scorer finds directions that were added to real activations and nothing where labels are shuffled, and
+    an SAE recovers them; each beside its null."""
+    from saes.arrays import ActivationArrays
+    from saes.errors import DictionaryError
+    from saes.planted import FOUND, METRICS, planted_truth
+
+    read = [s for s in plan.steps.values() if s.builder.function == BUILDERS["activations"].function]
+    grown = [(s.name, a) for s in read if (a := lab.artefact(s.kind, s.name, s.id)) is not None]
+    if not grown:
+        return [Check("planted truth", True, "no activations to plant one in are grown yet")]
+    name, artefact = grown[0]
+    where = f"{name}: planted truth"
+    try:
+        found = planted_truth(ActivationArrays([artefact.path / "heldout.npy"]))
+    except DictionaryError as error:
+        return [Check(where, False, str(error))]
+    held, by_chance, shuffled = (
+        ", ".join(f"{_SAID[m]} {told[m].mean:.3f}" for m in METRICS)
+        for told in (found.held, found.random, found.shuffled)
+    )
+    n = f"n {found.tokens:,} tokens, {found.features} directions, seed {found.seed}"
+    mcc = f"MCC {found.recovered:.3f} (random directions {found.recovered_random:.3f}), at least {FOUND}; {n}"
+    return [
+        Check(f"{where}, scorer", found.scorer_finds, f"{held} (a random dictionary: {by_chance}); {n}"),
+        Check(f"{where}, shuffled labels", found.scorer_invents_nothing, f"{shuffled}, must be chance; {n}"),
+        Check(f"{where}, an SAE trained on it", found.trainer_recovers, mcc),
     ]
 
 

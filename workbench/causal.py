@@ -12,7 +12,8 @@ If latents are what the model computes with, the other answer becomes likely and
 each `N_RANDOM` other latents that fire, their decoders scaled to the same ‖Δ‖ at each token.
 
     p      probability of the other answer, at the one token that tells the answers apart
-    aside  KL(clean ‖ clamped) per token, at every other position from the factor to the end of the text
+    aside  KL(clean ‖ clamped) per token, at every other position from the factor's last token to the end of the
+           text: what follows the clamped token itself is among them
 
 Latents are those with the best F1 on the first half of the ground truth's documents.
 """
@@ -215,7 +216,7 @@ def _effect(cases: Sequence[Case], clean: Tensor, log_p: Tensor) -> Effect:
     columns: list[list[float]] = [[], [], [], []]
     for i, case in enumerate(cases):
         there = log_p[i, case.decisive]
-        aside = [t for t in range(max(case.at) + 1, len(case.ids) - 1) if t != case.decisive]
+        aside = [t for t in range(max(case.at), len(case.ids) - 1) if t != case.decisive]
         columns[0].append(float(there[case.true_token].exp()))
         columns[1].append(float(there[case.other_token].exp()))
         columns[2].append(float(int(there.argmax()) == case.other_token))
@@ -223,17 +224,27 @@ def _effect(cases: Sequence[Case], clean: Tensor, log_p: Tensor) -> Effect:
     return Effect(*(torch.tensor(column) for column in columns))
 
 
+BOUNDED = ("clean", "p", "p_random", "turned", "turned_random", "aside", "aside_random")
+
+
 def causal_figures(table: pl.DataFrame) -> dict[str, Any]:
-    """By group of two texts or more, and mode: n, means, and how much more the latent does than random ones
-    (with a 95 % interval over texts)."""
+    """By group of two texts or more, and mode: n, means, the 95 % intervals over texts of those in `BOUNDED`, and
+    how much more the latent does than random ones, to the answer (`ahead`) and aside (`ahead_aside`)."""
     figures: dict[str, Any] = {}
     for (group, mode), rows in sorted(table.group_by("group", "mode"), key=lambda item: item[0]):
         if rows.height < 2:
             continue
-        ones = np.ones(rows.height)
         means = {c: float(rows[c].mean()) for c, t in SCHEMA.items() if t == pl.Float64 and c != "target"}  # type: ignore[arg-type]
-        more = (rows["p"] - rows["p_random"]).to_numpy()
-        low, high = ratio_interval(more, ones)
-        ahead = {"mean": float(more.mean()), "low": low, "high": high}
-        figures.setdefault(str(group), {})[str(mode)] = {"n": rows.height, **means, "ahead": ahead}
+        figures.setdefault(str(group), {})[str(mode)] = {
+            "n": rows.height,
+            **means,
+            "intervals": {column: _bounded(rows[column]) for column in BOUNDED},
+            "ahead": _bounded(rows["p"] - rows["p_random"]),
+            "ahead_aside": _bounded(rows["aside"] - rows["aside_random"]),
+        }
     return figures
+
+
+def _bounded(values: pl.Series) -> dict[str, float]:
+    low, high = ratio_interval(values.to_numpy(), np.ones(len(values)))
+    return {"mean": float(values.to_numpy().mean()), "low": low, "high": high}

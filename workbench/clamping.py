@@ -1,5 +1,5 @@
-"""Clamping latents while a model reads: f_j is set to a value at some tokens, the residual stream moves by the
-difference and keeps the part that the dictionary leaves out,
+"""Clamping latents while a model reads: f_j is set to a value at some tokens, what stands at the dictionary's site
+(the residual stream, an MLP's output) moves by the difference and keeps the part that the dictionary leaves out,
 
     x^m ← x^m + Σ_j (target_j − f_j(x)) d_j^m
 
@@ -18,7 +18,8 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from saes.dictionary import Dictionary
-from workbench.site import read_resid_post, replaced_resid_post
+from workbench.points import Site as Place
+from workbench.site import read_sites, replaced
 
 
 class Texts(NamedTuple):
@@ -33,7 +34,7 @@ class Site:
     """The models that a dictionary reads, where, and which of them is steered."""
 
     models: Sequence[PreTrainedModel]
-    layer: int
+    place: Place
     dictionary: Dictionary
     steered: int
 
@@ -53,8 +54,8 @@ class Site:
     def patches(
         self, texts: Texts, others: Texts, latents_only: bool = False
     ) -> Float[Tensor, "text position d"]:
-        """The stream on the other texts less that on these, at the clamped tokens; with `latents_only` as far
-        as the dictionary reconstructs it."""
+        """What stands there on the other texts less that on these, at the clamped tokens; with `latents_only` as
+        far as the dictionary reconstructs it."""
         there, here = (self._read(t)[texts.at] for t in (others, texts))
         if latents_only:
             there, here = (self.dictionary.reconstruct(x) for x in (there, here))
@@ -63,7 +64,9 @@ class Site:
         return out
 
     def _read(self, texts: Texts) -> Float[Tensor, "text position model d"]:
-        return torch.stack([read_resid_post(m, self.layer, texts.ids) for m in self.models], dim=2).float()
+        return torch.stack(
+            [read_sites(m, [self.place], texts.ids)[self.place] for m in self.models], dim=2
+        ).float()
 
     def random_like(
         self, differences: Float[Tensor, "text position d"], latents: Int[Tensor, "text"]
@@ -80,5 +83,5 @@ class Site:
         with torch.inference_mode():
             if differences is None:
                 return model(input_ids=texts.ids, use_cache=False).logits.float().log_softmax(-1)
-            with replaced_resid_post(model, self.layer, lambda x: x + differences.to(x)):
+            with replaced(model, self.place, lambda read, written: written + differences.to(written)):
                 return model(input_ids=texts.ids, use_cache=False).logits.float().log_softmax(-1)

@@ -165,7 +165,7 @@ def generate(
 
 @app.command()
 def verify(lab: LabName = "demo", as_json: Json = False) -> None:
-    """Check hashes of every file, parity with Hugging Face, and that a copy shows no difference."""
+    """Check hashes of all files, parity with Hugging Face, a copy against itself, and a planted truth."""
     from workbench.care import failures
     from workbench.care import verify as verify_lab
     from workbench.lab import Lab

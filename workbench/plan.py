@@ -43,7 +43,7 @@ BUILDERS: Mapping[str, Builder] = {
     "comparison": Builder("workbench.comparison:build", 1),
     "quality": Builder("workbench.quality_build:build", 2),
     "sweep": Builder("workbench.sweep_build:build", 2),
-    "truth": Builder("workbench.truth_build:build", 1),
+    "truth": Builder("workbench.truth_build:build", 2),
     "superposition": Builder("workbench.superposition:build", 2),
 }
 

@@ -60,6 +60,63 @@ class Truth:
         except (OSError, pl.exceptions.PolarsError) as error:
             raise Failure(f"{path} cannot be read ({type(error).__name__}): evaluate again") from error
 
+    def levels(self) -> pl.DataFrame:
+        """candidates, pool, metric, mean, low, high, n (factors): single units at the latents' numbers of
+        candidates."""
+        import polars as pl
+
+        n = self.figures["factors"]
+        return pl.DataFrame(
+            {"candidates": int(candidates), "pool": pool, "metric": metric, **means[metric], "n": n}
+            for candidates, told in self.figures["levels"].items()
+            if LATENTS in told["pools"]
+            for pool, means in told["pools"].items()
+            for metric in METRICS
+        )
+
+    def structure(self) -> pl.DataFrame:
+        """figure, pool, value, low, high, n: shares absorbed, split and composed, with Wilson intervals."""
+        import polars as pl
+        from scipy.stats import binomtest
+
+        rows = []
+        for pool in self.figures["splitting"]:
+            absorbed, split, composed = (
+                self.figures[about][pool] for about in ("absorption", "splitting", "composition")
+            )
+            counted = {
+                "tokens absorbed": (round((absorbed["share"] or 0.0) * absorbed["tokens"]), absorbed["tokens"]),
+                "factors split": (split["split"], split["factors"]),
+                "latents composed": (composed["composed_at_f1_0.5"], composed["latents"]),
+            }
+            for figure, (hits, n) in counted.items():
+                if n:
+                    low, high = binomtest(hits, n).proportion_ci(0.95, method="wilson")
+                    bounds = {"value": hits / n, "low": low, "high": high, "n": n}
+                    rows.append({"figure": figure, "pool": SAID[pool], **bounds})
+        columns = {"figure": pl.String, "pool": pl.String, "value": pl.Float64}
+        return pl.DataFrame(rows, schema=columns | {"low": pl.Float64, "high": pl.Float64, "n": pl.Int64})
+
+    def clamped(self) -> pl.DataFrame:
+        """group, series, value, low, high, n: p(other answer) as it is, swapped, and at the ceilings."""
+        import polars as pl
+
+        shown = {
+            "as it is": ("swap", "clean"),
+            "best latents swapped": ("swap", "p"),
+            "random latents": ("swap", "p_random"),
+            "all latents": ("code", "p"),
+            "whole stream": ("patch", "p"),
+        }
+        rows = []
+        for group, modes in self.figures["causal"].items():
+            for series, (mode, column) in shown.items():
+                bounds = modes[mode]["intervals"][column]
+                place = {"group": group, "series": series, "value": bounds["mean"]}
+                rows.append(place | {"low": bounds["low"], "high": bounds["high"], "n": modes[mode]["n"]})
+        columns = {"group": pl.String, "series": pl.String, "value": pl.Float64}
+        return pl.DataFrame(rows, schema=columns | {"low": pl.Float64, "high": pl.Float64, "n": pl.Int64})
+
 
 def sentence(figures: Mapping[str, Any]) -> str:
     """What the ground truth says: who is ahead at each number of candidates that the latents have."""
@@ -127,13 +184,18 @@ def describe(name: str, figures: Mapping[str, Any]) -> str:
             lines.append(
                 f"{mode} {group}: p(other answer) {found['clean']:.3f} -> {found['p']:.3f}, random "
                 f"{found['p_random']:.3f}; turned {found['turned']:.2f}, random {found['turned_random']:.2f}; "
-                f"KL aside {found['aside']:.3f}, random {found['aside_random']:.3f}; n {found['n']}"
+                f"KL aside {_bounds(found, 'aside')}, random {_bounds(found, 'aside_random')}; n {found['n']}"
             )
     return "\n".join([*lines, "", sentence(figures)])
 
 
 def _cell(found: Mapping[str, float]) -> str:
     return f"{found['mean']:.3f} {found['low']:.3f}–{found['high']:.3f}".rjust(19)
+
+
+def _bounds(found: Mapping[str, Any], column: str) -> str:
+    interval = found["intervals"][column]
+    return f"{interval['mean']:.3f} {interval['low']:.3f}–{interval['high']:.3f}"
 
 
 def _structure_lines(figures: Mapping[str, Any]) -> list[str]:

@@ -35,6 +35,7 @@ from workbench.grow import Build
 from workbench.lexicon import make_world
 from workbench.neurons import neurons
 from workbench.plan import activations_name
+from workbench.points import Site as Place
 from workbench.recipe import CorpusConfig
 from workbench.site import with_fast_attention
 from workbench.tokens import TokenSet
@@ -73,7 +74,7 @@ def build(build: Build) -> Mapping[str, Any]:
         truth = ground_truth(pools, halves)
         build.progress.advance(5)
         about = _structure(build, truth, halves, decoders, activations)
-    site = Site(models, layer, dictionary, len(models) - 1)
+    site = Site(models, Place(layer, config.point), dictionary, len(models) - 1)
     causal = _causal(build, site, truth, halves)
     causal.write_parquet(build.draft.path / "causal.parquet")
     unit_table(truth, halves.second).write_parquet(build.draft.path / "units.parquet")
@@ -112,16 +113,16 @@ def factor_table(token_set: TokenSet, rows: Int[np.ndarray, "token"]) -> FactorT
 def _pools(
     dictionary: Dictionary, index: FeatureIndex, activations: Part, hidden: np.ndarray
 ) -> tuple[dict[str, Units], dict[str, Dictionary]]:
-    """All pools, and the dictionaries that two of them are the latents of."""
+    """All pools, and the dictionaries that two of them are the latents of. There are as many random directions as
+    neurons, so that both take part at the same numbers of candidates."""
     z = normalised(activations, measure(activations))
-    alive = int((np.diff(index.starts) > 0).sum())
     l0 = len(index.tokens) / index.n_tokens
     control = random_dictionary(dictionary, activations, l0, seed=0)
     pools: dict[str, Units] = {
         LATENTS: SparseUnits(index),
         NEURONS: SignedUnits(hidden),
         PCA: pca_directions(z),
-        RANDOM_DENSE: random_directions(z, alive, l0 / max(alive, 1), seed=0),
+        RANDOM_DENSE: random_directions(z, len(hidden), seed=0),
         RANDOM_SPARSE: SparseUnits(FeatureIndex.build(control, activations)),
     }
     return pools, {LATENTS: dictionary, RANDOM_SPARSE: control}

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from workbench.superposition import Study
     from workbench.sweeps import Sweep
     from workbench.trace import Trace
+    from workbench.truth import Truth
 
 
 @st.cache_data(max_entries=64, show_spinner=False)
@@ -160,6 +161,15 @@ def qualities(lab: Lab) -> dict[str, Quality]:
     done = {a.name: a.id for a in finished_artefacts(lab, "evaluation")}
     names = [d.name for d in Plan.of(lab).recipe.dictionaries if artefact_name(d.name) in done]
     return {name: _quality(str(lab.path), name, done[artefact_name(name)]) for name in names}
+
+
+def truths(lab: Lab) -> dict[str, Truth]:
+    """Every dictionary that was held to the world's factors, in the recipe's order."""
+    from workbench.truth import Truth
+
+    done = {a.name for a in finished_artefacts(lab, "evaluation")}
+    names = [d.name for d in Plan.of(lab).recipe.dictionaries if f"truth-{d.name}" in done]
+    return {name: Truth.of(lab, name) for name in names}
 
 
 @st.cache_resource(max_entries=16, show_spinner=False)

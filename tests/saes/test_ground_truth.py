@@ -19,7 +19,7 @@ from saes.matching import cosines, match, mcc
 from saes.pools import normalised, pca_directions, random_dictionary, random_directions
 from saes.ranking import score_units
 from saes.resampling import Resamples, interval
-from saes.single_units import HalvedPool, best_threshold
+from saes.single_units import HalvedPool, best_threshold, matched_correlation
 from saes.sparse_probes import fit_probe, logistic
 from saes.splitting import compositions, splits
 from tests.saes.planted import planted
@@ -213,7 +213,7 @@ def scored(world):
     pools = {
         "latents": SparseUnits(index),
         "pca": pca_directions(z),
-        "random_dense": random_directions(z, 48, l0 / 48, seed=0),
+        "random_dense": random_directions(z, 24, seed=0),
         "random_sparse": SparseUnits(FeatureIndex.build(control, activations)),
     }
     return halves, pools, ground_truth(pools, halves)
@@ -236,13 +236,39 @@ def test_planted_factors_are_found_and_random_controls_do_not_find_them(scored):
     assert own["unit_f1"]["mean"] > 0.9
     assert own["probe_5_f1"]["mean"] > 0.9
     assert own["mcc"]["mean"] > 0.9
-    for control in ("random_dense", "random_sparse"):
-        assert told["pools"][control]["unit_auroc"]["mean"] < 0.85
+    for control, most in (("random_dense", 0.9), ("random_sparse", 0.85)):  # dense directions rank every token
+        assert told["pools"][control]["unit_auroc"]["mean"] < most
+        assert told["ahead"][control]["unit_auroc"]["low"] > 0.05
         assert told["pools"][control]["unit_f1"]["mean"] < 0.75
         assert told["ahead"][control]["unit_f1"]["low"] > 0.15
         assert told["ahead"][control]["mcc"]["low"] > 0.15
-    densities = [pools[p].index.densities().mean() for p in ("latents", "random_dense", "random_sparse")]
+    densities = [pools[p].index.densities().mean() for p in ("latents", "random_sparse")]
     np.testing.assert_allclose(densities, densities[0], rtol=0.05)
+
+
+def test_random_directions_are_as_dense_as_neurons_and_have_both_signs(scored):
+    dense = scored[1]["random_dense"]
+    assert isinstance(dense, SignedUnits)
+    assert dense.n_units == 48
+    assert (dense.values != 0).all()
+    assert ((dense.values > 0).mean(axis=1) > 0.1).all()
+    np.testing.assert_array_equal(column(dense, 7), -column(dense, 6))
+
+
+def test_a_latent_that_is_off_where_a_factor_is_on_counts_by_its_size():
+    """MCC is mean |r|: a unit that is the factor's negation matches it as well as one that is the factor."""
+    on = np.random.default_rng(0).random((N, 2)) < 0.4
+    halves = halved(table_of(on))
+    code = np.stack([on[:, 0], ~on[:, 1], np.random.default_rng(1).random(N) < 0.4], axis=1)
+    pool = HalvedPool.of("latents", sparse(code.astype(np.float32)), halves)
+    pairs, found = matched_correlation(pool, halves, np.arange(3), Resamples.of(halves.second))
+    assert sorted(pairs) == [(0, 0), (1, 1)]
+    assert found.value == pytest.approx(1)
+    assert found.samples == pytest.approx(np.ones(len(found.samples)))
+    signed = HalvedPool.of("signed", SignedUnits(np.ascontiguousarray(code.T.astype(np.float32))), halves)
+    pairs, found = matched_correlation(signed, halves, np.arange(6), Resamples.of(halves.second))
+    assert sorted(pairs) == [(0, 0), (3, 1)]  # the second unit with its sign turned
+    assert found.value == pytest.approx(1)
 
 
 def test_the_exact_directions_score_one(world):
@@ -301,6 +327,19 @@ def test_absorption_is_found_where_it_was_planted(absorbing):
     away[1] -= 2 * decoder[0]
     turned = absorption(pool, away, directions, halves, resamples)
     assert {pair.share.value for pair in turned.pairs} == {0}
+
+
+def test_nothing_is_absorbed_where_the_code_points_away_from_the_parent():
+    """The child's latent leans to the parent as before, but one that fires everywhere leans away by more."""
+    table, code, decoder, activations = hierarchy(True)
+    halves = halved(table)
+    code = np.column_stack([code, np.ones(len(code), np.float32)])
+    decoder = np.vstack([decoder, -5 * np.eye(1, 8)])
+    pool = HalvedPool.of("latents", sparse(code), halves)
+    directions = probe_directions(activations, halves.first_rows, halves.first)
+    found = absorption(pool, decoder, directions, halves, Resamples.of(halves.second))
+    assert found.pairs
+    assert {pair.share.value for pair in found.pairs} == {0}
 
 
 def test_flat_decoder_lays_models_side_by_side():
