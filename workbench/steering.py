@@ -3,10 +3,11 @@
     add:     x' = x + s d_j                 at every position but BOS
     ablate:  x' = x − f_j(x) d_j = x̂(x) − f_j(x) d_j + (x − x̂(x))      the error term is kept
 
-x is what stands at the dictionary's own site (the residual stream, an MLP's input or its output), d_j the latent's
+x is what stands at the dictionary's own site (the residual stream, an MLP's input or output), d_j the latent's
 decoder in the dictionary's own (unnormalised) units, s a strength in units of the latent's activation. A transcoder
 reads the MLP's input x and writes its output y: y' = y + s d_j, and y' = y − f_j(x) d_j. BOS is left alone: no
-dictionary was trained on it. The control is a random direction of equal norm: s ‖d_j‖ u, and f_j(x) ‖d_j‖ u when ablating.
+dictionary was trained on it. The control is a random direction of equal norm: s ‖d_j‖ u, and f_j(x) ‖d_j‖ u when
+ablating.
 
 Dose and response: for each strength the summed probability of the tokens the latent promotes most, after the
 prompt, and the loss (nats per token) on held-out windows. All strengths of a direction run as one batch.

@@ -46,20 +46,21 @@ def _literal(text: str) -> str:
     return re.sub(r"([\\`*_{}\[\]()#+\-.!|<>~$:])", r"\\\1", text)
 
 
-def dashboard(found: Dashboard, colour: str, key: str, chooser: str = "latent") -> None:
-    """One latent of an SAE, or of a crosscoder as a whole; a neighbour that is clicked goes to `chooser`."""
+def dashboard(found: Dashboard, colour: str, key: str, chooser: str = "latent", narrow: bool = False) -> None:
+    """One latent of an SAE, or of a crosscoder as a whole; a neighbour that is clicked goes to `chooser`. `narrow`
+    where others stand beside it: one thing below the other."""
     headline(found)
     label_editor.editor(found, key)
     if not found.examples:
         frame.caption("It never fired on the held-out tokens: there are no texts to show.")
-    left, right = st.columns([3, 2], gap="large")
+    left, right = (st.container(), st.container()) if narrow else st.columns([3, 2], gap="large")
     with left:
         _examples(found, colour, key)
     with right:
         _pictures(found, colour, key)
     if len(found.logits) > 1:
-        _heads(found, key)
-    latent_parts.pictures(found, colour, key, chooser)
+        _heads(found, key, narrow)
+    latent_parts.pictures(found, colour, key, chooser, 1 if narrow else 2)
 
 
 def _examples(found: Dashboard, colour: str, key: str) -> None:
@@ -135,13 +136,13 @@ def _pictures(found: Dashboard, colour: str, key: str) -> None:
             tokens_moved(logits, checkpoint, f"{key}-logits-{checkpoint}")
 
 
-def _heads(found: Dashboard, key: str) -> None:
+def _heads(found: Dashboard, key: str, narrow: bool) -> None:
     """What a crosscoder's latent promotes through the head of each of its checkpoints."""
     st.markdown("##### What it promotes and suppresses, through the head of each checkpoint")
     colours = theme.colours(list(found.logits))
-    for column, (name, logits) in zip(
-        st.columns(len(found.logits), gap="medium"), found.logits.items(), strict=True
-    ):
+    n = len(found.logits)
+    columns = [st.container() for _ in range(n)] if narrow else st.columns(n, gap="medium")
+    for column, (name, logits) in zip(columns, found.logits.items(), strict=True):
         with column:
             frame.name_tag(name, colours[name], _norm_share(found.row, name))
             tokens_moved(logits, name, f"{key}-logits-{name}")
