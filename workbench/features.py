@@ -53,7 +53,9 @@ SCHEMA: dict[str, Any] = {
     "label_kind": pl.String,
     "label_score": pl.Float64,  # correlation of rule and activation on the half that did not choose it
     "label_null": pl.Float64,  # the best that a few other latents' labels reach on it
-    "label_f1": pl.Float64,
+    "label_detection": pl.Float64,  # how well the rule tells held-out texts apart, as explanations are scored
+    "label_detection_n": pl.Float64,  # on how many texts
+    "label_f1": pl.Float64,  # token by token, as the next
     "label_balanced": pl.Float64,
     "writer": pl.String,  # the component that adds most to it on its strongest tokens, in the last checkpoint
     "writer_share": pl.Float32,
