@@ -49,7 +49,7 @@ DETECT = (
 
 
 def explanations_path(table: FeatureTable) -> Path:
-    return table.annotations.path.with_suffix(".explanations.json")
+    return table.annotations.explanations_path
 
 
 def read_explanations(table: FeatureTable) -> dict[int, dict[str, Any]]:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import polars as pl
 
-from workbench.annotations import Annotations
+from workbench.annotations import Annotations, annotated
 from workbench.dashboard import Dashboard, make_dashboard
 from workbench.errors import Failure, Misuse
 from workbench.lab import Lab
@@ -111,6 +111,17 @@ class FeatureTable:
     def annotations(self) -> Annotations:
         """What people said of the latents; each question reads the disk anew."""
         return Annotations.of(self.lab, self.name)
+
+    @property
+    def rows(self) -> pl.DataFrame:
+        """The table with what people say of its latents now: `star`, `own_label`."""
+        return annotated(self.table, self.annotations.all())
+
+    @property
+    def told_when(self) -> tuple[int, int]:
+        """When people, and language models, last said something of the latents; 0 for never."""
+        files = (self.annotations.path, self.annotations.explanations_path)
+        return tuple(path.stat().st_mtime_ns if path.exists() else 0 for path in files)  # type: ignore[return-value]
 
     @cached_property
     def token_set(self) -> TokenSet:

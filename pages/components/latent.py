@@ -23,22 +23,40 @@ FEW_EACH = 2  # of every strength
 
 def headline(found: Dashboard) -> None:
     """What a latent is called by, and its key figures."""
-    row = said(found.row, found.annotations[found.latent])
-    star = "★ " if found.annotations[found.latent].star else ""
+    ours, told = found.row, found.annotations[found.latent]
+    row = said(ours, told)
+    star = "★ " if told.star else ""
     st.subheader(f"{star}Latent {found.latent}: {_literal(words.label(row))}", anchor=False)
     pairs = [
         ("fires on", f"{words.share(row['density'])} of tokens"),
         ("mean when on", words.number(row["mean_activation"])),
         ("strongest", words.number(row["max_activation"])),
     ]
-    if row["label"] is not None and row["label_kind"] != "person":
-        null = words.number(row["label_null"])
-        pairs.append(("label against activation", f"r = {words.number(row['label_score'])} (others' {null})"))
+    if ours["label"] is not None:
+        if told.label is not None:
+            pairs.append(("our label", ours["label"]))
+        null = words.number(ours["label_null"])
+        pairs.append(("label against activation", f"r = {words.number(ours['label_score'])} (others' {null})"))
+        pairs.append(("label tells texts apart", _apart(ours["label_detection"], ours["label_detection_n"])))
     if row["factor"] is not None:
         pairs.append(("best factor", f"{row['factor']} (F1 {words.number(row['factor_f1'])})"))
     if row["writer"] is not None:
         pairs.append(("mostly written by", f"{row['writer']} ({words.share(row['writer_share'])})"))
     frame.facts(pairs)
+    if found.explanation is not None:
+        _explained(found.explanation)
+
+
+def _apart(balanced: float | None, n: float | None) -> str:
+    """The common score of labels and explanations in words."""
+    return "–" if balanced is None or n is None else f"{balanced:.2f} on {n:.0f} texts (chance 0.50)"
+
+
+def _explained(explanation: Mapping[str, Any]) -> None:
+    """What a language model says of the latent, with its score on the task on which our label is scored."""
+    score = _apart(explanation["balanced"], explanation["n"])
+    pairs = [(f"explained by {explanation['model']}", explanation["text"])]
+    frame.facts([*pairs, ("explanation tells texts apart", score)])
 
 
 def _literal(text: str) -> str:

@@ -82,13 +82,14 @@ def features(lab: Lab, name: str) -> FeatureTable:
 
 
 @st.cache_resource(max_entries=64, show_spinner=False)
-def _dashboard(lab_path: str, name: str, id_: str, latent: int) -> Dashboard:
+def _dashboard(lab_path: str, name: str, id_: str, latent: int, told_when: tuple[int, int]) -> Dashboard:
     return _features(lab_path, name, id_).dashboard(latent)
 
 
 def dashboard(lab: Lab, name: str, latent: int) -> Dashboard:
     """Everything about one latent."""
-    return _dashboard(str(lab.path), name, lab.find("features", name).id, latent)
+    id_ = lab.find("features", name).id
+    return _dashboard(str(lab.path), name, id_, latent, _features(str(lab.path), name, id_).told_when)
 
 
 @st.cache_resource(max_entries=8, show_spinner=False)
