@@ -205,6 +205,11 @@ def test_a_latent_is_saved_as_it_is_shown(table):
     assert saved["dictionary"] == table.name
     assert [e["tokens"] for e in saved["examples"]] == [e.tokens for e in found.examples]
     assert sum(saved["histogram"]["counts"]) == sum(found.histogram.counts)
+    for name, rows in found.parts.items():
+        if name != "intervals":
+            assert len(saved[name]) == rows.height, name
+    assert [len(part["examples"]) for part in saved["intervals"]] == [len(p.examples) for p in found.intervals]
+    assert {"star", "own_label", "explanation"} <= set(saved)
     rows = list(csv.DictReader(io.StringIO(feature_export.latent_csv(table.name, found))))
     assert [row["tokens"].split(" ") for row in rows] == [e.tokens for e in found.examples]
     dead = table.table.filter(pl.col("density") == 0)["latent"]

@@ -148,10 +148,11 @@ def annotated(rows: pl.DataFrame, told: Mapping[int, Annotation]) -> pl.DataFram
     """A table of all latents in their order, with `star` and `own_label` (null where nobody wrote one)."""
     import polars as pl
 
-    stars, labels = [False] * rows.height, [None] * rows.height
+    stars = [False] * rows.height
+    labels: list[str | None] = [None] * rows.height
     for latent, entry in told.items():
         if latent < rows.height:
-            stars[latent], labels[latent] = entry.star, entry.label  # type: ignore[call-overload]
+            stars[latent], labels[latent] = entry.star, entry.label
     return rows.with_columns(
         pl.Series("star", stars, dtype=pl.Boolean), pl.Series("own_label", labels, dtype=pl.String)
     )

@@ -108,7 +108,8 @@ def _write_batch(
     place: Mapping[str, str],
     logits: tuple[np.ndarray, np.ndarray],
 ) -> None:
-    features, activations, explanations = [], [], []
+    features, activations = [], []
+    explanations: list[dict[str, Any]] = []
     told = table.annotations.all()
     for latent in latents:
         found = table.dashboard(latent)
