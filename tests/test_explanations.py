@@ -11,14 +11,19 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import numpy as np
+import polars as pl
 import pytest
 
 import workbench.chat_endpoint as chat_endpoint
+from saes.index import FeatureIndex
+from tests.test_followed_factors import factor_column
 from tests.tiny_lab import shared_lab
+from workbench import detection
 from workbench.errors import Failure, Misuse
 from workbench.explanations import explain, mixture, read_explanations, score, strongest
 from workbench.features import FeatureTable
 from workbench.lab import Lab
+from workbench.label_rules import Facts
 from workbench.labels import label_halves
 from workbench.latent_listing import listed, printed
 
@@ -150,9 +155,9 @@ def test_shown_and_judged_texts_come_from_different_documents(table):
 
 def test_scores_by_hand():
     fires = [True, True, False, False]
-    assert score("[1, 2]", fires) == {"balanced": 1.0, "f1": 1.0, "n": 4}
-    assert score("fits: [1, 3]", fires) == {"balanced": 0.5, "f1": 0.5, "n": 4}
-    assert score("[]", fires)["balanced"] == 0.5
+    assert score("[1, 2]", fires)._asdict() == {"balanced": 1.0, "f1": 1.0, "n": 4}
+    assert score("fits: [1, 3]", fires)._asdict() == {"balanced": 0.5, "f1": 0.5, "n": 4}
+    assert score("[]", fires).balanced == 0.5
 
 
 def test_a_busy_server_is_asked_again(table, server, monkeypatch):
@@ -200,3 +205,46 @@ def test_a_latent_that_is_not_there_is_refused_before_anything_is_asked(table, s
     with pytest.raises(Misuse, match="no latent 96"):
         explain(table, [0, 96], server.url, "m", None)
     assert server.seen == []
+
+
+def test_a_label_and_an_explanation_that_say_the_same_have_the_same_score(table, server):
+    """A model that applies our rule to the texts it is given reaches the label's own score, on as many texts."""
+    labelled = table.table.filter(
+        pl.col("label_kind").is_in(["token", "factor"]), pl.col("label_detection") < 1
+    )
+    rows = labelled.head(3).to_dicts()
+    assert rows
+    facts, second = Facts(table.token_set), label_halves(table.token_set, 0)[1]
+    for row in rows:
+        drawn = detection.mixture(table.index, table.token_set, row["latent"], np.flatnonzero(second))
+        if row["label_kind"] == "factor":
+            on = factor_column(table.token_set, table.token_set.factor_names.index(row["label"])) > 0
+        else:
+            wanted = [table.token_set.vocabulary.index(t) for t in row["label"].split(", ")]
+            on = np.isin(facts.token, wanted)
+        spans = zip(drawn.starts, drawn.stops, strict=True)
+        picked = [i for i, (start, stop) in enumerate(spans, 1) if on[start:stop].any()]
+        server.reply = lambda system, user, picked=picked: str(picked) if "list of" in system else "the rule"
+        explain(table, [row["latent"]], server.url, "rule", None)
+        found = read_explanations(table)[row["latent"]]
+        assert found["balanced"] == pytest.approx(row["label_detection"])
+        assert found["n"] == row["label_detection_n"]
+
+
+def test_a_mixture_says_of_each_text_whether_the_latent_fires_there(table):
+    """Against dense columns, for a frequent latent, a rare one, and one that is hardly ever silent."""
+    second = np.flatnonzero(label_halves(table.token_set, 0)[1])
+    always = FeatureIndex.from_entries(
+        np.arange(len(table.token_set) - 300), np.zeros(len(table.token_set) - 300, int),
+        np.ones(len(table.token_set) - 300, np.float32), n_latents=1, n_tokens=len(table.token_set),
+    )  # fmt: skip
+    for index, latent in ((table.index, dense(table, 1)[0]), (table.index, dense(table, 60)[-1]), (always, 0)):
+        found = detection.mixture(index, table.token_set, latent, second)
+        tokens = index.entries(latent).tokens
+        truth = [
+            bool(((tokens >= a) & (tokens < b)).any()) for a, b in zip(found.starts, found.stops, strict=True)
+        ]
+        assert truth == found.fires.tolist()
+        assert found.fires.any()
+        for start, stop in zip(found.starts.tolist(), found.stops.tolist(), strict=True):
+            assert table.token_set.window_of(start) == table.token_set.window_of(stop - 1)

@@ -7,6 +7,7 @@ import csv
 import dataclasses
 import io
 import json
+import shutil
 
 import numpy as np
 import polars as pl
@@ -16,9 +17,11 @@ from sklearn.decomposition import PCA
 
 from tests.tiny_lab import shared_lab
 from workbench import feature_export, feature_geometry
+from workbench.disk import write_json
 from workbench.errors import Misuse
-from workbench.feature_query import ALIVE, DEAD, EXAMPLES, FACTOR, PROMOTED, Query, Searcher, checkpoints
+from workbench.feature_query import ALIVE, DEAD, EXAMPLES, FACTOR, LABEL, PROMOTED, Query, Searcher, checkpoints
 from workbench.features import FeatureTable
+from workbench.lab import Lab
 
 
 @pytest.fixture(scope="module")
@@ -95,6 +98,52 @@ def test_orders_are_orders(searcher):
     assert searcher.find(Query("e"))["hits"].is_sorted(descending=True)
 
 
+@pytest.fixture
+def told(tmp_path) -> FeatureTable:
+    """A table of which people, and a language model, have said something."""
+    shutil.copytree(shared_lab().path, tmp_path / "tiny")
+    table = FeatureTable.of(Lab(tmp_path / "tiny"), "sae-sft")
+    table.annotations.set_label(9, "Zebras, mostly")
+    table.annotations.set_label(4, "an own label")
+    table.annotations.set_star(4, True)
+    table.annotations.set_star(7, True)
+    write_json(
+        table.annotations.explanations_path,
+        {"latents": {"3": {"text": "stripes of a quagga", "model": "m", "balanced": 0.9, "f1": 0.9, "n": 20}}},
+    )
+    return table
+
+
+def test_what_people_say_is_searched_filtered_and_ordered_by(told):
+    searcher = Searcher(told).warm()
+    assert searcher.find(Query("zebras"))["latent"].to_list() == [9]
+    assert searcher.find(Query("QUAGGA", LABEL))["latent"].to_list() == [3]
+    assert searcher.find(Query("zebras", FACTOR)).height == 0
+    assert searcher.find(Query(starred=True))["latent"].to_list() == [4, 7]
+    assert searcher.find(Query(labelled=True))["own_label"].to_list() == ["an own label", "Zebras, mostly"]
+    assert searcher.find(Query(starred=True, labelled=True))["latent"].to_list() == [4]
+    assert searcher.find(Query(order="starred first"))["latent"].to_list()[:3] == [4, 7, 0]
+    told.annotations.set_label(9, "")  # a searcher that is kept sees what is said now
+    assert searcher.find(Query("zebras")).height == 0
+    best = searcher.find(Query(order="label score"))
+    known = best["label_score"].drop_nulls()
+    assert known.is_sorted(descending=True)
+    assert best["label_score"].to_list()[: len(known)] == known.to_list()
+    assert best.height == told.table.height
+
+
+def test_what_people_say_goes_into_files_and_dashboards(told):
+    rows = Searcher(told).find(Query())
+    saved = json.loads(feature_export.list_json(told.name, rows))["latents"]
+    assert (saved[4]["own_label"], saved[4]["star"], saved[5]["own_label"]) == ("an own label", True, None)
+    read = list(csv.DictReader(io.StringIO(feature_export.list_csv(rows))))
+    assert (read[9]["own_label"], read[9]["star"], read[7]["star"]) == ("Zebras, mostly", "false", "true")
+    near = told.parts["neighbours"].filter(pl.col("other") == 9)["latent"]
+    called = told.dashboard(int(near[0])).parts["neighbours"].filter(pl.col("other") == 9)["called"]
+    assert set(called) == {"Zebras, mostly"}
+    assert told.dashboard(3).explanation["text"] == "stripes of a quagga"
+
+
 def test_what_fires_on_a_text_keeps_its_order_under_filters(table, searcher):
     fires = pl.DataFrame({"latent": [5, 2, 9], "fires_with": [3.0, 2.0, 1.0]}).cast({"latent": pl.Int32})
     assert searcher.find(Query(), fires)["latent"].to_list() == [5, 2, 9]
@@ -156,6 +205,11 @@ def test_a_latent_is_saved_as_it_is_shown(table):
     assert saved["dictionary"] == table.name
     assert [e["tokens"] for e in saved["examples"]] == [e.tokens for e in found.examples]
     assert sum(saved["histogram"]["counts"]) == sum(found.histogram.counts)
+    for name, rows in found.parts.items():
+        if name != "intervals":
+            assert len(saved[name]) == rows.height, name
+    assert [len(part["examples"]) for part in saved["intervals"]] == [len(p.examples) for p in found.intervals]
+    assert {"star", "own_label", "explanation"} <= set(saved)
     rows = list(csv.DictReader(io.StringIO(feature_export.latent_csv(table.name, found))))
     assert [row["tokens"].split(" ") for row in rows] == [e.tokens for e in found.examples]
     dead = table.table.filter(pl.col("density") == 0)["latent"]

@@ -8,9 +8,11 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import polars as pl
 import pytest
 
 from tests.tiny_lab import shared_lab
+from workbench.disk import write_json
 from workbench.errors import Misuse
 from workbench.features import FeatureTable
 from workbench.lab import Lab
@@ -74,6 +76,8 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Lab:
 def exported(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> tuple[FeatureTable, Path]:
     table = FeatureTable.of(lab, "sae-sft")
     table.annotations.set_label(5, "a label by hand")
+    said = {"text": "what a model said", "model": "m", "balanced": 0.75, "f1": 0.7, "n": 20}
+    write_json(table.annotations.explanations_path, {"latents": {"5": said}})
     [folder] = export(table, tmp_path_factory.mktemp("out"))
     return table, folder
 
@@ -123,7 +127,19 @@ def test_rows_say_what_the_dashboards_say(exported):
 
 def test_labels_are_explanations_and_a_persons_comes_first(exported):
     table, folder = exported
-    told = {int(row["index"]): row for row in lines(folder / "explanations")}
+    rows = lines(folder / "explanations")
+    assert len({row["id"] for row in rows}) == len(rows)
+    [explained] = [row for row in rows if row["typeName"] == "marble-explained"]
+    assert (explained["index"], explained["description"]) == ("5", "what a model said")
+    assert (explained["explanationModelName"], explained["notes"]) == (
+        "m",
+        "detection: balanced 0.750 on 20 texts",
+    )
+    told = {int(row["index"]): row for row in rows if row is not explained}
+    assert told[5]["notes"] is None  # the figures of our label are not those of the person's
+    scored = table.table.filter(pl.col("label").is_not_null(), pl.col("label_detection").is_not_null())
+    first = next(row for row in scored.iter_rows(named=True) if row["latent"] != 5)
+    assert f"balanced {first['label_detection']:.3f}" in told[first["latent"]]["notes"]
     assert told[5]["description"] == "a label by hand"
     assert told[5]["typeName"] == "person"
     own = table.table.filter(table.table["label"].is_not_null())["latent"].to_list()

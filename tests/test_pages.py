@@ -10,6 +10,8 @@ from streamlit.testing.v1 import AppTest
 
 from pages.components import charts, ternary, words
 from workbench.comparison import BOUNDS, kinds
+from workbench.feature_match import matches
+from workbench.features import FeatureTable
 from workbench.lab import Lab
 from workbench.recipe import load_preset, write_recipe
 
@@ -144,9 +146,26 @@ def test_every_view_of_a_latent_draws(tiny_lab: Lab, dictionary: str, view: str)
     assert errors(app) == []
     headings = [block.value for block in app.subheader]
     assert headings[0].startswith("Latent 5:")
-    assert len(headings) == (2 if view == "Side by side" else 1)
+    beside = (
+        3 if dictionary == "sae-sft" else 2
+    )  # the twins of the other two checkpoints; a crosscoder has none
+    assert len(headings) == (beside if view == "Side by side" else 1)
     if view == "Side by side":
         assert any("cosine of the two decoders" in text for text in sentences(app))
+
+
+def test_three_latents_stand_beside_each_other_with_their_match_in_the_address(tiny_lab: Lab) -> None:
+    """Left empty the best match; a number in the address is that latent, and the best one is still named."""
+    first, second = (FeatureTable.of(tiny_lab, name) for name in ("sae-sft", "sae-grpo"))
+    latent = int(first.table.sort("density", descending=True)["latent"][0])
+    best = matches(first, latent, second).best()
+    asked = {"dictionary": "sae-sft", "view": "Side by side", "latent": str(latent), "third": "sae-grpo"}
+    app = opened("features", **asked, beside="crosscoder", beside_latent="3")
+    headings = [block.value for block in app.subheader]
+    assert [h.split(":")[0] for h in headings] == [f"Latent {latent}", "Latent 3", f"Latent {best.latent}"]
+    said = " ".join(sentences(app))
+    assert f"match {words.number(best.score)}: cosine {words.number(best.cosine)}" in said
+    assert "the best match is latent" in said
 
 
 def test_nothing_to_steer_is_one_sentence(tiny_lab: Lab) -> None:

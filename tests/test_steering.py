@@ -110,7 +110,7 @@ def test_an_ablated_latent_is_silent_and_the_others_keep_their_part(model, site,
     without = f.clone()
     without[:, site.latent] = 0
     expected = table.dictionary.decode(without)[:, 0] + (x - table.dictionary.decode(f)[:, 0])
-    torch.testing.assert_close(steering.ablated(site)(x[None])[0], expected, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(steering.ablated(site)(x[None], x[None])[0], expected, rtol=1e-4, atol=1e-4)
 
 
 def test_ablating_a_latent_that_does_not_fire_changes_nothing(model, site, table, prompt):

@@ -12,11 +12,12 @@ import numpy as np
 import pytest
 import torch
 
+from pages.components import steered
 from saes import folder
 from saes.arrays import ActivationArrays
 from saes.transcoder import Transcoder
 from tests.tiny_lab import build, shared_lab
-from workbench import cli, dictionary_requests
+from workbench import cli, dictionary_requests, steering
 from workbench.dictionary_requests import request_sae, request_transcoder
 from workbench.errors import Misuse
 from workbench.features import FeatureTable
@@ -29,6 +30,7 @@ from workbench.status import status
 from workbench.tokens import token_set
 
 NAME = "transcoder-sft-layer1-96-k6"
+ON_OUTPUT = "sae-sft-layer1-mlp_out-96-k6"
 SHORT = functools.partial(DictionaryConfig, steps=250, batch_size=256)
 
 
@@ -42,6 +44,7 @@ def lab(tmp_path_factory):
             assert request_transcoder(lab, "sft", 1, 96, 6, "batchtopk", None, skip=False) == NAME
         request_transcoder(lab, "sft", 1, 96, 6, "topk", "skipping", skip=True)
         on_output = request_sae(lab, "sft", 1, 96, 6, "batchtopk", None, MLP_OUT)
+    assert on_output == ON_OUTPUT
     return build(lab, f"features/{NAME}", "dictionary/skipping", f"features/{on_output}")
 
 
@@ -164,3 +167,33 @@ def test_the_command_prints_one_document(lab, monkeypatch, capsys):
 def test_names_of_sites_that_cannot_be_asked_for(lab):
     with pytest.raises(Misuse, match="there is no site '7'"):
         request_transcoder(lab, "sft", 7, 96, 6, "batchtopk", None, skip=False)
+
+
+@pytest.mark.parametrize("name", [ON_OUTPUT, NAME])
+@pytest.mark.parametrize("edit", ["ablate", "add"])
+def test_a_latent_of_an_mlp_is_steered_where_it_writes(lab, name, edit):
+    """Logits are those of a hook on the MLP by hand: f_j of what the dictionary reads, taken off what it writes."""
+    table, model = FeatureTable.of(lab, name), lab.checkpoint("sft").model()
+    latent = int(table.table.sort("density", descending=True)["latent"][0])
+    site = steered._site(lab, name, latent, "sft")
+    made, d_j = table.dictionary, table.dictionary.W_dec[latent, 0]
+    ids = torch.tensor([[table.token_set.settings["bos"], *table.token_set.tokens[:40].tolist()]])
+    taken = []
+
+    def by_hand(module, inputs, output):
+        x = inputs[0] if name == NAME else output
+        f = made.encode(x[0, 1:, None])[:, latent]
+        taken.append(f)
+        change = 2.0 * d_j if edit == "add" else -f[:, None] * d_j
+        return torch.cat([output[:, :1], output[:, 1:] + change], dim=1)
+
+    handle = model.model.layers[1].mlp.register_forward_hook(by_hand)
+    with torch.inference_mode():
+        theirs = model(input_ids=ids, use_cache=False).logits
+        handle.remove()
+        plain = model(input_ids=ids, use_cache=False).logits
+    assert (taken[0] > 0).any()
+    change = steering.added(2.0 * d_j[None]) if edit == "add" else steering.ablated(site)
+    ours = steering.next_logits(model, site, change, ids, bos=True)
+    torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-4)
+    assert not torch.allclose(ours, plain, atol=1e-3)

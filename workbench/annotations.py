@@ -14,11 +14,14 @@ import re
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from workbench.disk import plain_disk_errors, write_json
 from workbench.errors import Failure, Misuse
 from workbench.lab import Lab
+
+if TYPE_CHECKING:
+    import polars as pl
 
 FOLDER = "annotations"
 MAX_LENGTH = 120  # characters
@@ -66,6 +69,11 @@ class Annotations:
         artefact = lab.find("dictionary", dictionary)
         path = lab.path / FOLDER / f"{dictionary}-{artefact.id}.json"
         return cls(path, int(artefact.figures["d_sae"]))
+
+    @property
+    def explanations_path(self) -> Path:
+        """What language models say of the same latents (`workbench.explanations`)."""
+        return self.path.with_suffix(".explanations.json")
 
     def all(self) -> dict[int, Annotation]:
         """By latent, only those that say something."""
@@ -129,5 +137,22 @@ def held(path: Path) -> Iterator[None]:
 
 
 def said(row: Mapping[str, Any], annotation: Annotation) -> dict[str, Any]:
-    """A table's row with the person's label in place of ours, where there is one."""
-    return dict(row) if annotation.label is None else {**row, "label": annotation.label, "label_kind": "person"}
+    """A table's row with the person's label in place of ours, where there is one, without the figures of ours."""
+    if annotation.label is None:
+        return dict(row)
+    ours = {name: None for name in row if name.startswith("label_")}
+    return {**row, **ours, "label": annotation.label, "label_kind": "person"}
+
+
+def annotated(rows: pl.DataFrame, told: Mapping[int, Annotation]) -> pl.DataFrame:
+    """A table of all latents in their order, with `star` and `own_label` (null where nobody wrote one)."""
+    import polars as pl
+
+    stars = [False] * rows.height
+    labels: list[str | None] = [None] * rows.height
+    for latent, entry in told.items():
+        if latent < rows.height:
+            stars[latent], labels[latent] = entry.star, entry.label
+    return rows.with_columns(
+        pl.Series("star", stars, dtype=pl.Boolean), pl.Series("own_label", labels, dtype=pl.String)
+    )

@@ -62,7 +62,8 @@ class Interval:
 @dataclasses.dataclass(frozen=True)
 class Dashboard:
     """One latent. `row` is its row of the feature table, `densities` its share of tokens by checkpoint, `parts`
-    its rows of the tables of `workbench.feature_parts`; `annotations` what people say."""
+    its rows of the tables of `workbench.feature_parts`; `annotations` what people say, `explanation` what a
+    language model does."""
 
     latent: int
     row: dict[str, Any]
@@ -70,6 +71,7 @@ class Dashboard:
     intervals: list[Interval]
     parts: Mapping[str, pl.DataFrame]
     annotations: Annotations
+    explanation: Mapping[str, Any] | None  # a language model's: text, model, balanced, f1, n
     histogram: Histogram
     logits: Mapping[str, Logits]
     densities: Mapping[str, float]
@@ -77,6 +79,7 @@ class Dashboard:
 
 def make_dashboard(table: FeatureTable, latent: int) -> Dashboard:
     """Read everything about `latent`."""
+    from workbench.explanations import read_explanations
     from workbench.features import DENSITY
 
     row = table.row(latent)
@@ -91,6 +94,7 @@ def make_dashboard(table: FeatureTable, latent: int) -> Dashboard:
         intervals=_intervals(table, latent, parts["intervals"]),
         parts=parts | {"neighbours": _called(table, parts["neighbours"])},
         annotations=table.annotations,
+        explanation=read_explanations(table).get(latent),
         histogram=Histogram(counted.edges.tolist(), counted.counts.tolist()),
         logits={name: _logits(table, name, latent) for name in table.checkpoints},
         densities={key.removeprefix(DENSITY): value for key, value in row.items() if key.startswith(DENSITY)},
@@ -130,8 +134,8 @@ def _called(table: FeatureTable, neighbours: pl.DataFrame) -> pl.DataFrame:
     """Neighbours with what each is called by and how often it fires."""
     import polars as pl
 
-    names = table.table.select(
-        other="latent", called=pl.coalesce("label", "top_token"), other_density="density"
+    names = table.rows.select(
+        other="latent", called=pl.coalesce("own_label", "label", "top_token"), other_density="density"
     )
     return neighbours.join(names, on="other", how="left", maintain_order="left")
 

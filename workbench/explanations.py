@@ -1,10 +1,9 @@
 """Explanations of latents by a language model, scored by how well they tell held-out texts apart.
 
 The model reads a latent's strongest texts from one half of the documents and says in a few words what it fires on.
-Then it reads a mixture from the other half, texts on which the latent fires (drawn over its whole range, the token
-unmarked) and texts on which it is silent, and names those that fit the explanation [detection, Paulo 2024]:
-
-    balanced = (recall + specificity) / 2        1/2 is chance
+Then it reads a mixture from the other half, texts on which the latent fires (the token unmarked) and texts on which
+it is silent, and names those that fit the explanation: `workbench.detection`, the task and the very texts on which
+our own labels are scored.
 
 Kept in the lab beside people's labels, by dictionary id; each is written as soon as it is scored, so an interrupted
 run goes on where it was.
@@ -24,9 +23,11 @@ import numpy as np
 
 from workbench.annotations import held
 from workbench.chat_endpoint import Endpoint
+from workbench.detection import Detection, around, detection
+from workbench.detection import mixture as drawn
 from workbench.disk import plain_disk_errors, write_json
 from workbench.errors import Failure
-from workbench.examples import AFTER, BEFORE, values_between
+from workbench.examples import values_between
 from workbench.labels import label_halves
 from workbench.vocabulary import read
 
@@ -34,7 +35,6 @@ if TYPE_CHECKING:
     from workbench.features import FeatureTable
 
 N_SHOWN = 10  # texts the model reads before it explains
-N_JUDGED = 10  # texts on which it fires, and as many on which it does not
 MAX_TEXT = 300  # characters of an explanation
 MARK = 0.3  # share of a text's largest activation above which a token is marked
 EXPLAIN = (
@@ -49,7 +49,7 @@ DETECT = (
 
 
 def explanations_path(table: FeatureTable) -> Path:
-    return table.annotations.path.with_suffix(".explanations.json")
+    return table.annotations.explanations_path
 
 
 def read_explanations(table: FeatureTable) -> dict[int, dict[str, Any]]:
@@ -87,7 +87,7 @@ def explain(table: FeatureTable, latents: Sequence[int], url: str, model: str, k
         said = _asked(endpoint, EXPLAIN, _numbered(shown))
         text = " ".join(said.split())[:MAX_TEXT]
         reply = _asked(endpoint, DETECT, f"Description: {text}\n\n{_numbered([t for t, _ in judged])}")
-        entry = {"text": text, "model": model, **score(reply, [fires for _, fires in judged])}
+        entry = {"text": text, "model": model, **score(reply, [fires for _, fires in judged])._asdict()}
         _keep(table, latent, entry | {"changed": time.time()})
         done.append(latent)
     return done
@@ -118,32 +118,25 @@ def strongest(table: FeatureTable, latent: int, inside: np.ndarray) -> list[str]
         window = table.token_set.window_of(int(token))
         if window not in windows:
             windows.add(window)
-            texts.append(_text(table, latent, int(token), marked=True))
+            start, stop = (int(part[0]) for part in around(table.token_set, np.array([token])))
+            texts.append(_text(table, latent, start, stop, marked=True))
         if len(texts) == N_SHOWN:
             break
     return texts
 
 
 def mixture(table: FeatureTable, latent: int, inside: np.ndarray) -> list[tuple[str, bool]]:
-    """Texts among the tokens `inside` on which it fires, and as many on which it is silent, in random order."""
-    rng = np.random.default_rng([0, latent])
-    tokens = table.index.entries(latent).tokens
-    on = rng.permutation(tokens[inside[tokens]])[:N_JUDGED]
-    off: list[int] = []
-    for row in rng.permutation(np.flatnonzero(inside)):
-        start, stop = _around(table, int(row))
-        first, last = np.searchsorted(tokens, (start, stop))
-        if first == last:
-            off.append(int(row))
-        if len(off) == len(on):
-            break
-    judged = [(_text(table, latent, int(row), marked=False), True) for row in on]
-    judged += [(_text(table, latent, row, marked=False), False) for row in off]
-    return [judged[i] for i in rng.permutation(len(judged))]
+    """The texts on which descriptions of the latent are scored, and whether it fires on each."""
+    found = drawn(table.index, table.token_set, latent, np.flatnonzero(inside))
+    texts = [
+        _text(table, latent, start, stop, marked=False)
+        for start, stop in zip(found.starts.tolist(), found.stops.tolist(), strict=True)
+    ]
+    return list(zip(texts, found.fires.tolist(), strict=True))
 
 
-def score(reply: str, fires: Sequence[bool]) -> dict[str, Any]:
-    """Balanced accuracy and F1 of the numbers (from 1) in a reply's first list; `Failure` if it has none."""
+def score(reply: str, fires: Sequence[bool]) -> Detection:
+    """How well the numbers (from 1) in a reply's first list tell the texts apart; `Failure` if it has none."""
     found = re.search(r"\[[\d,\s]*\]", reply)
     if found is None:
         raise Failure(
@@ -151,23 +144,12 @@ def score(reply: str, fires: Sequence[bool]) -> dict[str, Any]:
             "try another --model; what was explained before is kept"
         )
     named = {int(number) for number in re.findall(r"\d+", found.group())}
-    told = np.array([number in named for number in range(1, len(fires) + 1)])
-    truth = np.asarray(fires)
-    recall = told[truth].mean() if truth.any() else 0.0
-    specificity = (~told[~truth]).mean() if (~truth).any() else 0.0
-    hits = int((told & truth).sum())
-    f1 = 2 * hits / max(int(told.sum() + truth.sum()), 1)
-    return {"balanced": float((recall + specificity) / 2), "f1": float(f1), "n": len(truth)}
+    picked = np.array([number in named for number in range(1, len(fires) + 1)], bool)
+    return detection(picked, np.asarray(fires, bool))
 
 
-def _around(table: FeatureTable, row: int) -> tuple[int, int]:
-    tokens, window = table.token_set, table.token_set.window_of(row)
-    return max(int(tokens.starts[window]), row - BEFORE), min(int(tokens.stops[window]), row + AFTER + 1)
-
-
-def _text(table: FeatureTable, latent: int, row: int, marked: bool) -> str:
-    """The text around a row in one line; with `marked`, the tokens on which the latent fires in brackets."""
-    start, stop = _around(table, row)
+def _text(table: FeatureTable, latent: int, start: int, stop: int, marked: bool) -> str:
+    """The text of some rows in one line; with `marked`, the tokens on which the latent fires in brackets."""
     values = np.abs(values_between(table.index, latent, start, stop))
     on = values > MARK * values.max() if marked and values.max() > 0 else np.zeros(stop - start, bool)
     pieces: list[bytes] = []

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 def latent_json(dictionary: str, found: Dashboard) -> str:
     """Everything a dashboard shows, and which dictionary it is of."""
     logits = {name: logits._asdict() for name, logits in found.logits.items()}
+    told = found.annotations[found.latent]
     parts = {
         "dictionary": dictionary,
         "latent": found.latent,
@@ -27,7 +28,13 @@ def latent_json(dictionary: str, found: Dashboard) -> str:
         "densities": dict(found.densities),
         "histogram": found.histogram._asdict(),
         "logits": logits,
+        "star": told.star,
+        "own_label": told.label,
+        "explanation": found.explanation,
         "examples": [dataclasses.asdict(example) for example in found.examples],
+        # intervals by their texts; factors, writers, sources, neurons, neighbours by their rows
+        **{name: rows.drop("latent").to_dicts() for name, rows in found.parts.items()},
+        "intervals": [dataclasses.asdict(interval) for interval in found.intervals],
     }
     return json.dumps(_finite(parts), ensure_ascii=False, indent=1)
 

@@ -53,9 +53,9 @@ def shared_checkpoints(first: Dictionary, second: Dictionary) -> tuple[str, str]
 
 def cosines(first: Dictionary, latent: int, second: Dictionary) -> Float[np.ndarray, "latent"]:
     """Cosine of a latent's decoder with every decoder of `second`."""
-    if first.d != second.d:
+    if first.d_out != second.d_out:
         raise Misuse(
-            f"their decoders lie in spaces of {first.d} and {second.d} dimensions: no cosine can be taken"
+            f"their decoders lie in spaces of {first.d_out} and {second.d_out} dimensions: no cosine can be taken"
         )
     own, other = shared_checkpoints(first, second)
     return (unit_directions(second, other) @ unit_directions(first, own)[latent]).numpy()

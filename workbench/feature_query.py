@@ -1,8 +1,9 @@
 """Which latents of a feature table a person asks for: filters, full-text search, order.
 
 A `Searcher` holds what a search reads, lower-cased once for each table: every excerpt, and for each latent its
-factor, its tokens, its label. All texts are compared with capitals ignored; ␣ is a space. A latent's `hits` are
-the excerpts that contain the text, and one for each of its other fields that does.
+factor, its tokens, its label. What people and language models say is read anew each time. All texts are compared
+with capitals ignored; ␣ is a space. A latent's `hits` are the excerpts that contain the text, and one for each of
+its other fields that does.
 
     change from a to b = (density_b + h) / (density_a + h),   h = half a token's share
 
@@ -18,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 import polars as pl
 
 from workbench.errors import Misuse, unknown
+from workbench.explanations import read_explanations
 from workbench.features import DENSITY
 
 if TYPE_CHECKING:
@@ -29,10 +31,18 @@ ALIVE, DEAD = "alive", "dead"
 BEST_MATCH = "best match"
 ORDERS: dict[str, tuple[str, bool]] = {  # the column and whether its largest values come first
     "number": ("latent", False),
+    "highest number": ("latent", True),
     "most frequent": ("density", True),
     "rarest": ("density", False),
     "strongest": ("max_activation", True),
+    "weakest": ("max_activation", False),
     "closest to its factor": ("factor_auroc", True),
+    "factor, A to Z": ("factor", False),
+    "label score": ("label_score", True),
+    "label that tells texts apart best": ("label_detection", True),
+    "label, A to Z": ("label", False),
+    "starred first": ("star", True),
+    "own label, A to Z": ("own_label", False),
     "largest change": ("change", True),
 }
 
@@ -49,6 +59,8 @@ class Query:
     alive: str | None = None  # ALIVE, DEAD, or None for both
     change: tuple[str, str] | None = None  # from one checkpoint to another
     at_least: float = 1.0  # bound on that change
+    starred: bool = False
+    labelled: bool = False  # by a person
     order: str = BEST_MATCH
 
     def __post_init__(self) -> None:
@@ -106,7 +118,9 @@ class Searcher:
         found = pl.Series("hits", [0], dtype=pl.UInt32).new_from_index(0, self.table.table.height)
         for name in (FACTOR, PROMOTED, LABEL):
             if place in (EVERYWHERE, name):
-                found = found + self.fields[name].str.contains(wanted, literal=True).cast(pl.UInt32)
+                inside = self.fields[name].str.contains(wanted, literal=True)
+                inside = inside | self._told(wanted) if name == LABEL else inside
+                found = found + inside.cast(pl.UInt32)
         if place in (EVERYWHERE, EXAMPLES):
             inside = self.excerpts["text"].str.contains(wanted, literal=True)
             counted = self.excerpts.filter(inside).group_by("latent").agg(pl.len().alias("n"))
@@ -114,10 +128,21 @@ class Searcher:
             found = found + latents["n"].fill_null(0).cast(pl.UInt32)
         return found.alias("hits")
 
+    def _told(self, wanted: str) -> pl.Series:
+        """Whether a person's label or a language model's explanation contains `wanted`, as they are now."""
+        labels = {j: entry.label for j, entry in self.table.annotations.all().items()}
+        explained = {j: entry["text"] for j, entry in read_explanations(self.table).items()}
+        found = [False] * self.table.table.height
+        for said in (labels, explained):
+            for latent, text in said.items():
+                if text and latent < len(found) and wanted in text.lower():
+                    found[latent] = True
+        return pl.Series(found, dtype=pl.Boolean)
+
     def find(self, query: Query, within: pl.DataFrame | None = None) -> pl.DataFrame:
-        """Rows of the table that `query` asks for, with `hits` where it searches and `change` where it
-        compares. `within`: other rows of the same latents to filter, in their own order."""
-        rows = self.table.table
+        """Rows of the table that `query` asks for, with `star` and `own_label`, with `hits` where it searches and
+        `change` where it compares. `within`: other rows of the same latents to filter, in their own order."""
+        rows = self.table.rows
         if query.change is not None:
             rows = rows.with_columns(self.change(query.change))
         if query.text:
@@ -134,6 +159,11 @@ def checkpoints(rows: pl.DataFrame) -> list[str]:
     return [c.removeprefix(DENSITY) for c in rows.columns if c.startswith(DENSITY)]
 
 
+def orders_of(column: str) -> list[str]:
+    """The orders by a column of the table."""
+    return [name for name, (by, _) in ORDERS.items() if by == column]
+
+
 def _filters(query: Query) -> list[Any]:
     """One polars condition for each bound that is set."""
     low, high = query.density
@@ -142,6 +172,10 @@ def _filters(query: Query) -> list[Any]:
         found.append(pl.col("factor").str.to_lowercase().str.contains(query.factor.lower(), literal=True))
     if query.auroc > 0:
         found.append(pl.col("factor_auroc") >= query.auroc)
+    if query.starred:
+        found.append(pl.col("star"))
+    if query.labelled:
+        found.append(pl.col("own_label").is_not_null())
     if query.alive is not None:
         found.append(pl.col("density") > 0 if query.alive == ALIVE else pl.col("density") == 0)
     if query.change is not None:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import polars as pl
 
-from workbench.annotations import Annotations
+from workbench.annotations import Annotations, annotated
 from workbench.dashboard import Dashboard, make_dashboard
 from workbench.errors import Failure, Misuse
 from workbench.lab import Lab
@@ -53,7 +53,9 @@ SCHEMA: dict[str, Any] = {
     "label_kind": pl.String,
     "label_score": pl.Float64,  # correlation of rule and activation on the half that did not choose it
     "label_null": pl.Float64,  # the best that a few other latents' labels reach on it
-    "label_f1": pl.Float64,
+    "label_detection": pl.Float64,  # how well the rule tells held-out texts apart, as explanations are scored
+    "label_detection_n": pl.Float64,  # on how many texts
+    "label_f1": pl.Float64,  # token by token, as the next
     "label_balanced": pl.Float64,
     "writer": pl.String,  # the component that adds most to it on its strongest tokens, in the last checkpoint
     "writer_share": pl.Float32,
@@ -107,6 +109,17 @@ class FeatureTable:
     def annotations(self) -> Annotations:
         """What people said of the latents; each question reads the disk anew."""
         return Annotations.of(self.lab, self.name)
+
+    @property
+    def rows(self) -> pl.DataFrame:
+        """The table with what people say of its latents now: `star`, `own_label`."""
+        return annotated(self.table, self.annotations.all())
+
+    @property
+    def told_when(self) -> tuple[int, int]:
+        """When people, and language models, last said something of the latents; 0 for never."""
+        files = (self.annotations.path, self.annotations.explanations_path)
+        return tuple(path.stat().st_mtime_ns if path.exists() else 0 for path in files)  # type: ignore[return-value]
 
     @cached_property
     def token_set(self) -> TokenSet:

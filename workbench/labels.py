@@ -8,6 +8,7 @@ other half the rule r (0 or 1) is held against the activation f:
     label_score = corr(r, f) over all tokens         [the correlation score of Bills 2023, of a rule]
     label_f1    = F1 of r against "fires"            label_balanced = (recall + specificity) / 2
     label_null  = the largest corr(r', f) of the labels r' of `N_NULL` other latents
+    label_detection            how well it tells texts apart (`workbench.detection`), as explanations are scored
 
 A latent whose own label does no better than `label_null`, or below `MIN_SCORE`, gets none. What checkpoints
 wrote themselves is left out: nobody labelled its factors.
@@ -22,12 +23,14 @@ import polars as pl
 from jaxtyping import Bool, Float, Int
 
 from saes.index import FeatureIndex
+from workbench.detection import detection, mixture
 from workbench.label_rules import KINDS, MAX_ITEMS, Candidates, Facts, Rule, holds, rule_sizes
 from workbench.tokens import TokenSet
 
 MARGIN = 0.05  # of F1
 MIN_SCORE = 0.1
 N_NULL = 8  # other latents whose labels are tried on each
+AT_ONCE = 256  # latents whose texts are held together
 
 
 class Agreement(NamedTuple):
@@ -55,7 +58,10 @@ def label_columns(
     told = has & (np.nan_to_num(own.score, nan=-1.0) > np.maximum(null, MIN_SCORE))
     words = [r.words(token_set, facts.domains) if r and t else None for r, t in zip(rules, told, strict=True)]
     kept = [r.kind if r and t else None for r, t in zip(rules, told, strict=True)]
+    detected = _detected(index, facts, scored_on, kinds, items, np.flatnonzero(has))
     figures = {
+        "label_detection": detected[0],
+        "label_detection_n": detected[1],
         "label_score": own.score,
         "label_null": null,
         "label_f1": own.f1,
@@ -151,3 +157,30 @@ def _null(measure: _Scorer, has: np.ndarray, seed: int) -> Float[np.ndarray, " l
         other[clash] = labelled[(np.searchsorted(labelled, other[clash]) + 1) % len(labelled)]
         scores.append(np.nan_to_num(measure.against(other).score, nan=0.0))
     return np.stack(scores).max(axis=0)
+
+
+def _detected(
+    index: FeatureIndex,
+    facts: Facts,
+    inside: Bool[np.ndarray, " token"],
+    kinds: np.ndarray,
+    items: np.ndarray,
+    latents: Int[np.ndarray, " labelled"],
+) -> tuple[Float[np.ndarray, " latent"], Float[np.ndarray, " latent"]]:
+    """Balanced accuracy with which each rule tells its latent's texts apart, and on how many; a rule picks a text
+    in which it holds somewhere. NaN where there is no rule or the latent does not fire `inside`."""
+    balanced, n = np.full((2, index.n_latents), np.nan)
+    rows = np.flatnonzero(inside)
+    for at in range(0, len(latents), AT_ONCE):
+        chosen = latents[at : at + AT_ONCE]
+        drawn = [mixture(index, facts.token_set, int(j), rows) for j in chosen]
+        starts, stops = (np.concatenate([part[i] for part in drawn]) for i in (0, 1))
+        lengths, counts = stops - starts, [len(part.fires) for part in drawn]
+        text = np.repeat(np.arange(len(starts)), lengths)
+        inner = np.arange(len(text)) - np.repeat(np.cumsum(lengths) - lengths, lengths)
+        on = holds(facts, kinds, items, np.repeat(chosen, counts)[text], starts[text] + inner)
+        picked = np.bincount(text, on, minlength=len(starts)) > 0
+        for j, part, own in zip(chosen, drawn, np.split(picked, np.cumsum(counts)[:-1]), strict=True):
+            if len(own):
+                balanced[j], _, n[j] = detection(own, part.fires)
+    return balanced, n

@@ -11,8 +11,8 @@ if TYPE_CHECKING:
     from workbench.features import FeatureTable
 
 SHOWN = (
-    "latent", "density", "max_activation", "label", "label_kind", "label_score", "factor", "factor_f1",
-    "writer", "top_tokens", "promoted",
+    "latent", "density", "max_activation", "label", "label_kind", "label_score", "label_detection", "factor",
+    "factor_f1", "writer", "top_tokens", "promoted",
 )  # fmt: skip
 
 

@@ -3,7 +3,7 @@
     {out}/{model}/{source}/release.jsonl  model.jsonl  sourceset.jsonl  source.jsonl     a line each
                            features/batch-N.jsonl.gz      a line a latent
                            activations/batch-N.jsonl.gz   a line an example text
-                           explanations/batch-N.jsonl.gz  a line a label, a person's where there is one
+                           explanations/batch-N.jsonl.gz  a line a label (a person's if there is one) or explanation
 
 A field whose quantity Marble does not measure is left empty, as the format allows (correlated neurons and
 features by Pearson's r). Bins of example texts: the strongest have `binMin` and `binContains` -1, the random
@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from workbench.annotations import said
+from workbench.annotations import Annotation, said
 from workbench.errors import Misuse
 from workbench.vocabulary import read
 
@@ -108,7 +108,8 @@ def _write_batch(
     place: Mapping[str, str],
     logits: tuple[np.ndarray, np.ndarray],
 ) -> None:
-    features, activations, explanations = [], [], []
+    features, activations = [], []
+    explanations: list[dict[str, Any]] = []
     told = table.annotations.all()
     for latent in latents:
         found = table.dashboard(latent)
@@ -117,18 +118,34 @@ def _write_batch(
         for number, (example, low, high, share) in enumerate(_texts(found)):
             id_ = f"{place['modelId']}-{place['layer']}-{latent}-{number}"
             activations.append({"id": id_, **own, **_activation(example, low, high, share)})
-        row = said(found.row, told[latent]) if latent in told else found.row
-        if row["label"] is not None:
-            who = "person" if row["label_kind"] == "person" else f"marble-{row['label_kind']}"
-            explanations.append(
-                {"id": f"{place['modelId']}-{place['layer']}-{latent}", **place, "index": str(latent)}
-                | {"description": row["label"], "typeName": who, "explanationModelName": CREATOR}
-                | {"authorId": CREATOR}
-            )
+        explanations += _explanations(found, told.get(latent, Annotation()), place)
     for part, rows in (("features", features), ("activations", activations), ("explanations", explanations)):
         lines = "".join(json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n" for row in rows)
         with gzip.open(folder / part / f"{name}.jsonl.gz", "wt", compresslevel=5, encoding="utf-8") as handle:
             handle.write(lines)
+
+
+def _explanations(
+    found: Dashboard, annotation: Annotation, place: Mapping[str, str]
+) -> Iterator[dict[str, Any]]:
+    """The person's label, else ours; then what a language model says, each with its score where it has one."""
+    row, id_ = said(found.row, annotation), f"{place['modelId']}-{place['layer']}-{found.latent}"
+    common = {**place, "index": str(found.latent), "authorId": CREATOR}
+    if row["label"] is not None:
+        who = "person" if row["label_kind"] == "person" else f"marble-{row['label_kind']}"
+        yield {"id": id_, **common, "description": row["label"], "typeName": who} | {
+            "explanationModelName": CREATOR, "notes": _told_apart(row["label_detection"], row["label_detection_n"]),
+        }  # fmt: skip
+    if (explained := found.explanation) is not None:
+        yield {"id": f"{id_}-explained", **common, "description": explained["text"]} | {
+            "typeName": "marble-explained", "explanationModelName": explained["model"],
+            "notes": _told_apart(explained["balanced"], explained["n"]),
+        }  # fmt: skip
+
+
+def _told_apart(balanced: float | None, n: float | int | None) -> str | None:
+    """The score that labels and explanations share (`workbench.detection`)."""
+    return None if balanced is None or n is None else f"detection: balanced {balanced:.3f} on {n:.0f} texts"
 
 
 def _feature(table: FeatureTable, found: Dashboard, m: int) -> dict[str, Any]:

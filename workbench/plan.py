@@ -39,7 +39,7 @@ BUILDERS: Mapping[str, Builder] = {
     "activations": Builder("workbench.activations:build", 1),
     "dictionary": Builder("workbench.dictionaries:build", 2),
     "imported": Builder("workbench.imported:build", 2),
-    "features": Builder("workbench.feature_build:build", 3),
+    "features": Builder("workbench.feature_build:build", 4),
     "comparison": Builder("workbench.comparison:build", 1),
     "quality": Builder("workbench.quality_build:build", 2),
     "sweep": Builder("workbench.sweep_build:build", 2),

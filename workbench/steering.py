@@ -3,9 +3,11 @@
     add:     x' = x + s d_j                 at every position but BOS
     ablate:  x' = x − f_j(x) d_j = x̂(x) − f_j(x) d_j + (x − x̂(x))      the error term is kept
 
-x is the residual stream at the dictionary's site, d_j the latent's decoder in the dictionary's own
-(unnormalised) units, s a strength in units of the latent's activation. BOS is left alone: no dictionary was
-trained on it. The control is a random direction of equal norm: s ‖d_j‖ u, and f_j(x) ‖d_j‖ u when ablating.
+x is what stands at the dictionary's own site (the residual stream, an MLP's input or output), d_j the latent's
+decoder in the dictionary's own (unnormalised) units, s a strength in units of the latent's activation. A transcoder
+reads the MLP's input x and writes its output y: y' = y + s d_j, and y' = y − f_j(x) d_j. BOS is left alone: no
+dictionary was trained on it. The control is a random direction of equal norm: s ‖d_j‖ u, and f_j(x) ‖d_j‖ u when
+ablating.
 
 Dose and response: for each strength the summed probability of the tokens the latent promotes most, after the
 prompt, and the loss (nats per token) on held-out windows. All strengths of a direction run as one batch.
@@ -24,10 +26,13 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from saes.dictionary import Dictionary
+from saes.transcoder import Transcoder
+from workbench import points
 from workbench.errors import Misuse
+from workbench.points import MLP_OUT, RESID_POST
 from workbench.prompt import Prompt, begins_with_bos, read_prompt
 from workbench.sampling import Continuation, Sampling, continuations
-from workbench.site import decoder_layers, replaced_resid_post
+from workbench.site import decoder_layers, replaced
 from workbench.splice import log_probabilities, next_token_nats, tokens_per_batch
 
 if TYPE_CHECKING:
@@ -41,23 +46,30 @@ DOSES = (-4.0, -2.0, -1.0, -0.5, 0.0, 0.5, 1.0, 2.0, 4.0)  # times the latent's 
 LOSS_TOKENS = 384  # held-out tokens of each dose
 OWN, RANDOM = "latent", "random"
 
-# From the stream `[row position d]`, BOS left out, to what takes its place.
-Edit = Callable[[Tensor], Tensor]
+# From what the latent reads and what stands where it writes, both `[row position d]` without BOS, to what takes the
+# latter's place. But for a transcoder's the two are the same.
+Edit = Callable[[Tensor, Tensor], Tensor]
 
 
 @dataclasses.dataclass(frozen=True)
 class Site:
-    """One latent at the place in a model where its dictionary reads: `reads` is which of the dictionary's
-    checkpoints' decoder is used."""
+    """One latent at the place in a model where its dictionary reads, `point` of `layer`; `reads` is which of the
+    dictionary's checkpoints' decoder is used."""
 
     dictionary: Dictionary
     latent: int
     layer: int
     reads: str
+    point: str = RESID_POST
 
     def __post_init__(self) -> None:
         if not 0 <= self.latent < self.dictionary.n_latents:
             raise Misuse(f"there is no latent {self.latent}: they are 0 to {self.dictionary.n_latents - 1}")
+
+    @property
+    def writes_at(self) -> points.Site:
+        """Where its decoder points: of a transcoder the MLP's output, else where it reads."""
+        return points.Site(self.layer, MLP_OUT if isinstance(self.dictionary, Transcoder) else self.point)
 
     @property
     def d_j(self) -> Float[Tensor, "d"]:
@@ -80,9 +92,9 @@ class Site:
     def check(self, model: PreTrainedModel) -> None:
         """The model has the layer and the width that the dictionary reads."""
         d, layers = model.config.get_text_config().hidden_size, len(decoder_layers(model))
-        if d != self.dictionary.d or not 0 <= self.layer < layers:
+        if not d == self.dictionary.d == self.dictionary.d_out or not 0 <= self.layer < layers:
             raise Misuse(
-                f"the dictionary reads {self.dictionary.d} dimensions after layer {self.layer}; this "
+                f"the dictionary reads {self.dictionary.d} dimensions of {self.point} in layer {self.layer}; this "
                 f"checkpoint has {d} dimensions and layers 0 to {layers - 1}: choose one that it was made for"
             )
 
@@ -103,18 +115,18 @@ def random_directions(like: Float[Tensor, "d"], n: int, seed: int = 0) -> Float[
 
 def added(vectors: Float[Tensor, "row d"]) -> Edit:
     """Adds a vector to every row of the batch: one for all, or one each."""
-    return lambda x: x + vectors.to(x)[:, None]
+    return lambda read, written: written + vectors.to(written)[:, None]
 
 
 def ablated(site: Site, direction: Float[Tensor, "d"] | None = None) -> Edit:
     """Takes f_j(x) times a direction away: the latent's own, unless another is given."""
     along = site.d_j if direction is None else direction
-    return lambda x: x - site.activation(x)[..., None].to(x) * along.to(x)
+    return lambda read, written: written - site.activation(read)[..., None].to(written) * along.to(written)
 
 
 @contextlib.contextmanager
 def edited(model: PreTrainedModel, site: Site, edit: Edit | None, bos: bool) -> Iterator[None]:
-    """Inside, the stream at the site is edited, the first position of the first pass left alone if it is BOS.
+    """Inside, what stands at the site is edited, the first position of the first pass left alone if it is BOS.
 
     The passes after the first are one more token each, as when writing with a cache. With None nothing is
     hooked.
@@ -123,14 +135,15 @@ def edited(model: PreTrainedModel, site: Site, edit: Edit | None, bos: bool) -> 
         yield
         return
     site.check(model)
-    skip = 1 if bos else 0
+    skip, where = 1 if bos else 0, site.writes_at
 
-    def replace(residual: Tensor) -> Tensor:
+    def replace(read: Tensor, written: Tensor) -> Tensor:
         nonlocal skip
         kept, skip = skip, 0
-        return torch.cat([residual[:, :kept], edit(residual[:, kept:])], dim=1)
+        own = written if where.point == site.point else read
+        return torch.cat([written[:, :kept], edit(own[:, kept:], written[:, kept:])], dim=1)
 
-    with replaced_resid_post(model, site.layer, replace):
+    with replaced(model, where, replace):
         yield
 
 

@@ -12,11 +12,11 @@ from workbench import feature_export
 if TYPE_CHECKING:
     from workbench.dashboard import Dashboard
 
-JSON, CSV = "application/json", "text/csv"
+JSON, CSV, PNG = "application/json", "text/csv", "image/png"
 
 
 def latent(dictionary: str, found: Dashboard) -> None:
-    """One latent with all its dashboard shows; as CSV its examples."""
+    """One latent with all its dashboard shows; as CSV its examples; as PNG what a slide has room for."""
     stem = f"{dictionary}-{found.latent}"
     with st.container(horizontal=True):
         st.download_button(
@@ -27,6 +27,16 @@ def latent(dictionary: str, found: Dashboard) -> None:
             "Its texts as CSV", lambda: feature_export.latent_csv(dictionary, found), f"{stem}.csv", CSV,
             key="latent-csv", on_click="ignore", type="tertiary",
         )  # fmt: skip
+        st.download_button(
+            "Its picture as PNG", lambda: _picture(dictionary, found), f"{stem}.png", PNG,
+            key="latent-png", on_click="ignore", type="tertiary",
+        )  # fmt: skip
+
+
+def _picture(dictionary: str, found: Dashboard) -> bytes:
+    from workbench.latent_picture import latent_png
+
+    return latent_png(dictionary, found)
 
 
 def listed(dictionary: str, rows: pl.DataFrame) -> None:

@@ -35,10 +35,8 @@ def editor(found: Dashboard, key: str) -> None:
         except MarbleError as error:
             st.session_state[refused] = str(error)
 
-    left, right = st.columns([1, 6], vertical_alignment="bottom")
-    with left:
-        st.toggle("Star", present.star, key=f"{place}-star", on_change=star)
-    with right:
+    with st.container(horizontal=True, vertical_alignment="bottom"):
+        st.toggle("Star", present.star, key=f"{place}-star", on_change=star, width="content")
         st.text_input(
             "Your label",
             present.label or "",

@@ -23,22 +23,40 @@ FEW_EACH = 2  # of every strength
 
 def headline(found: Dashboard) -> None:
     """What a latent is called by, and its key figures."""
-    row = said(found.row, found.annotations[found.latent])
-    star = "★ " if found.annotations[found.latent].star else ""
+    ours, told = found.row, found.annotations[found.latent]
+    row = said(ours, told)
+    star = "★ " if told.star else ""
     st.subheader(f"{star}Latent {found.latent}: {_literal(words.label(row))}", anchor=False)
     pairs = [
         ("fires on", f"{words.share(row['density'])} of tokens"),
         ("mean when on", words.number(row["mean_activation"])),
         ("strongest", words.number(row["max_activation"])),
     ]
-    if row["label"] is not None and row["label_kind"] != "person":
-        null = words.number(row["label_null"])
-        pairs.append(("label against activation", f"r = {words.number(row['label_score'])} (others' {null})"))
+    if ours["label"] is not None:
+        if told.label is not None:
+            pairs.append(("our label", ours["label"]))
+        null = words.number(ours["label_null"])
+        pairs.append(("label against activation", f"r = {words.number(ours['label_score'])} (others' {null})"))
+        pairs.append(("label tells texts apart", _apart(ours["label_detection"], ours["label_detection_n"])))
     if row["factor"] is not None:
         pairs.append(("best factor", f"{row['factor']} (F1 {words.number(row['factor_f1'])})"))
     if row["writer"] is not None:
         pairs.append(("mostly written by", f"{row['writer']} ({words.share(row['writer_share'])})"))
     frame.facts(pairs)
+    if found.explanation is not None:
+        _explained(found.explanation)
+
+
+def _apart(balanced: float | None, n: float | None) -> str:
+    """The common score of labels and explanations in words."""
+    return "–" if balanced is None or n is None else f"{balanced:.2f} on {n:.0f} texts (chance 0.50)"
+
+
+def _explained(explanation: Mapping[str, Any]) -> None:
+    """What a language model says of the latent, with its score on the task on which our label is scored."""
+    score = _apart(explanation["balanced"], explanation["n"])
+    pairs = [(f"explained by {explanation['model']}", explanation["text"])]
+    frame.facts([*pairs, ("explanation tells texts apart", score)])
 
 
 def _literal(text: str) -> str:
@@ -46,20 +64,21 @@ def _literal(text: str) -> str:
     return re.sub(r"([\\`*_{}\[\]()#+\-.!|<>~$:])", r"\\\1", text)
 
 
-def dashboard(found: Dashboard, colour: str, key: str, chooser: str = "latent") -> None:
-    """One latent of an SAE, or of a crosscoder as a whole; a neighbour that is clicked goes to `chooser`."""
+def dashboard(found: Dashboard, colour: str, key: str, chooser: str = "latent", narrow: bool = False) -> None:
+    """One latent of an SAE, or of a crosscoder as a whole; a neighbour that is clicked goes to `chooser`. `narrow`
+    where others stand beside it: one thing below the other."""
     headline(found)
     label_editor.editor(found, key)
     if not found.examples:
         frame.caption("It never fired on the held-out tokens: there are no texts to show.")
-    left, right = st.columns([3, 2], gap="large")
+    left, right = (st.container(), st.container()) if narrow else st.columns([3, 2], gap="large")
     with left:
         _examples(found, colour, key)
     with right:
         _pictures(found, colour, key)
     if len(found.logits) > 1:
-        _heads(found, key)
-    latent_parts.pictures(found, colour, key, chooser)
+        _heads(found, key, narrow)
+    latent_parts.pictures(found, colour, key, chooser, 1 if narrow else 2)
 
 
 def _examples(found: Dashboard, colour: str, key: str) -> None:
@@ -144,13 +163,13 @@ def _pictures(found: Dashboard, colour: str, key: str) -> None:
             tokens_moved(logits, checkpoint, f"{key}-logits-{checkpoint}")
 
 
-def _heads(found: Dashboard, key: str) -> None:
+def _heads(found: Dashboard, key: str, narrow: bool) -> None:
     """What a crosscoder's latent promotes through the head of each of its checkpoints."""
     st.markdown("##### What it promotes and suppresses, through the head of each checkpoint")
     colours = theme.colours(list(found.logits))
-    for column, (name, logits) in zip(
-        st.columns(len(found.logits), gap="medium"), found.logits.items(), strict=True
-    ):
+    n = len(found.logits)
+    columns = [st.container() for _ in range(n)] if narrow else st.columns(n, gap="medium")
+    for column, (name, logits) in zip(columns, found.logits.items(), strict=True):
         with column:
             frame.name_tag(name, colours[name], _norm_share(found.row, name))
             tokens_moved(logits, name, f"{key}-logits-{name}")

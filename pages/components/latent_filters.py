@@ -29,6 +29,7 @@ SHARES = {
 }  # fmt: skip
 ANY, CHANGE = "any", "largest change"
 BOTH = "alive and dead"
+STARRED, LABELLED = "starred", "labelled by a person"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,8 +64,21 @@ def view(table: FeatureTable) -> Asked:
         label_visibility="collapsed",
         wrap=True,
     )
-    narrowed = st.toggle("Filters and order", key="filters", bind="query-params")
+    left, right = st.columns([3, 2], gap="medium", vertical_alignment="center")
+    with left:
+        narrowed = st.toggle("Filters", key="filters", bind="query-params")
+    with right:
+        order = st.selectbox(
+            "Order of all latents", [fq.BEST_MATCH, *fq.ORDERS], key="order", bind="query-params",
+            help="A click on a column's heading orders by it, too; a second click turns the order round.",
+        )  # fmt: skip
     filters = _filters(table) if narrowed else fq.Query()
+    if order == CHANGE and filters.change is None:
+        frame.caption(
+            "To order by change, choose a change of density among the filters: from which checkpoint to which."
+        )
+        order = fq.BEST_MATCH
+    filters = dataclasses.replace(filters, order=str(order))
     reads = text if place == FIRES_ON else ""
     query = dataclasses.replace(filters, text="" if reads else text, place=PLACES.get(place, fq.EVERYWHERE))
     return Asked(query, text, reads)
@@ -97,10 +111,9 @@ def _filters(table: FeatureTable) -> fq.Query:
             at_least = st.number_input(
                 "At least times", 0.0, None, at_least, 0.5, key="by", bind="query-params"
             )
-        order = st.selectbox("Order", [fq.BEST_MATCH, *fq.ORDERS], key="order", bind="query-params")
-    if order == CHANGE and change not in pairs:
-        frame.caption("To order by change, choose a change of density: from which checkpoint to which.")
-        order = fq.BEST_MATCH
+    told = st.pills(
+        "Said by people", [STARRED, LABELLED], selection_mode="multi", key="told", bind="query-params"
+    )
     return fq.Query(
         density=(SHARES[low], SHARES[high]),
         factor=factor.strip(),
@@ -108,5 +121,6 @@ def _filters(table: FeatureTable) -> fq.Query:
         alive=None if alive == BOTH else alive,
         change=pairs.get(change),
         at_least=float(at_least) if change in pairs else 1.0,
-        order=order,
+        starred=STARRED in told,
+        labelled=LABELLED in told,
     )

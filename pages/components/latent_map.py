@@ -34,7 +34,10 @@ def view(lab: Lab, table: FeatureTable, chosen: int) -> None:
         f"They hold {words.share(plane.shares[0] + plane.shares[1])} of that variance, so latents far apart "
         "here are apart, but neighbours here need not be. Click one to see it below; the ring marks it."
     )
-    placed = table.table.select("latent", "density", "top_token", "factor", "factor_auroc").with_columns(
+    named = table.rows.with_columns(pl.coalesce("own_label", "label", "top_token").alias("called"))
+    placed = named.select(
+        "latent", "star", "called", "density", "top_token", "factor", "factor_auroc"
+    ).with_columns(
         pl.Series("x", plane.places[:, 0]), pl.Series("y", plane.places[:, 1]), _family().alias("family")
     )
     made = charts.figure(560)
@@ -86,8 +89,8 @@ def _points(part: pl.DataFrame, name: str, hue: str | None, symbol: str, opacity
         customdata=part["latent"].to_numpy()[:, None],
         hovertext=np.array(
             [
-                f"{charts.plain(token)}<br>{charts.plain(factor)}"
-                for token, factor in part.select("top_token", "factor").iter_rows()
+                f"{'★ ' if star else ''}{charts.plain(called)}<br>{charts.plain(factor)}"
+                for star, called, factor in part.select("star", "called", "factor").iter_rows()
             ],
             dtype=object,
         ),

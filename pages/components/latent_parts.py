@@ -18,9 +18,9 @@ ROW = 24  # pixels
 N_WRITERS, N_SOURCES, N_NEIGHBOURS = 8, 6, 6
 
 
-def pictures(found: Dashboard, colour: str, key: str, chooser: str) -> None:
-    """All of them, two a row; what has nothing to show is left out. A neighbour that is clicked goes to widget
-    `chooser`."""
+def pictures(found: Dashboard, colour: str, key: str, chooser: str, a_row: int = 2) -> None:
+    """All of them, `a_row` beside each other; what has nothing to show is left out. A neighbour that is clicked
+    goes to widget `chooser`."""
     drawn = [
         (_factors, "Factors it follows"),
         (_writers, "What writes it"),
@@ -30,8 +30,8 @@ def pictures(found: Dashboard, colour: str, key: str, chooser: str) -> None:
         (_neurons, "Neurons along it"),
     ]
     shown = [(draw, title) for draw, title in drawn if not _rows(found, draw).is_empty()]
-    for at in range(0, len(shown), 2):
-        for column, (draw, title) in zip(st.columns(2, gap="large"), shown[at : at + 2], strict=False):
+    for at in range(0, len(shown), a_row):
+        for column, (draw, title) in zip(st.columns(a_row, gap="large"), shown[at : at + a_row], strict=False):
             with column:
                 st.markdown(f"##### {title}")
                 draw(_rows(found, draw), colour, f"{key}-{draw.__name__}", chooser)

@@ -8,6 +8,7 @@ import polars as pl
 import streamlit as st
 
 from pages.components import export, frame, latent_filters, store, theme
+from workbench import feature_query as fq
 from workbench.lab import Lab
 
 if TYPE_CHECKING:
@@ -15,9 +16,11 @@ if TYPE_CHECKING:
 
 CLOSELY = 0.98  # AUROC
 DENSE = 0.05  # share of tokens above which a latent says little about any of them
-SHOWN = 200  # rows that the browser is sent; the order says which
-COLUMNS = ("top_tokens", "density", "max_activation", "factor", "factor_auroc", "promoted")
-SELDOM = ("label", "fires_with", "on", "hits", "change")  # where there are any, they come first
+PAGE = 200  # rows that the browser is sent at a time: all of sixteen thousand take it seconds
+COLUMNS = (
+    "label", "label_score", "top_tokens", "density", "max_activation", "factor", "factor_auroc", "promoted",
+)  # fmt: skip
+SELDOM = ("fires_with", "on", "hits", "change")  # where there are any, they come first
 
 
 def view(lab: Lab, table: FeatureTable) -> int:
@@ -26,7 +29,8 @@ def view(lab: Lab, table: FeatureTable) -> int:
     found = store.searcher(lab, table.name).find(asked.query, asked.fires_on(lab, table))
     _said(len(found), table.table.height, asked)
     if len(found):
-        _table(_columns(found, asked), table.name)
+        start = _start(len(found))
+        _table(_columns(found, asked, start), table.name, asked.query.order)
     left, right = st.columns([3, 2], vertical_alignment="bottom")
     with left:
         chosen = st.number_input(
@@ -75,24 +79,48 @@ def _said(n: int, of: int, asked: latent_filters.Asked) -> None:
         return
     what = f"{n:,} of {of:,} latents" if asked.narrows else f"All {of:,} latents"
     why = f" for “{asked.text}”" if asked.text else ""
-    cut = f", the first {SHOWN:,} of them here; the filters and the order reach the rest" if n > SHOWN else ""
-    frame.caption(f"{what}{why}{cut}.")
+    frame.caption(f"{what}{why}; filters, order and search act on all.")
 
 
-def _columns(found: pl.DataFrame, asked: latent_filters.Asked) -> pl.DataFrame:
-    """What the table shows of the first rows."""
+def _start(n: int) -> int:
+    """The first row of the page that is asked for; the choice of it where there is more than one."""
+    pages = -(-n // PAGE)
+    if pages == 1:
+        return 0
+    if int(st.session_state.get("table_page") or 1) > pages:  # fewer are left than when it was chosen
+        st.session_state["table_page"] = pages
+    page = st.number_input(
+        f"Page of {pages:,}, {PAGE} latents each", 1, pages, key="table_page", bind="query-params", width=220
+    )
+    return (int(page) - 1) * PAGE
+
+
+def _columns(found: pl.DataFrame, asked: latent_filters.Asked, start: int) -> pl.DataFrame:
+    """What the table shows of a page of rows."""
     compared = [f"density_{name}" for name in asked.query.change or ()]
     first = [c for c in SELDOM if c in found.columns]
-    return found.head(SHOWN).select("latent", *first, *compared, *COLUMNS)
+    own = ["own_label"] if found["own_label"].null_count() < len(found) else []
+    star = pl.when("star").then(pl.lit("★")).otherwise(pl.lit("")).alias("star")
+    return found.slice(start, PAGE).select("latent", star, *own, *first, *compared, *COLUMNS)
 
 
-def _table(shown: pl.DataFrame, name: str) -> None:
-    key = f"table-{name}"
+def next_order(column: str, present: str) -> str:
+    """The order that a click on a column's heading asks for: by it, or the next one by it; else as it is."""
+    known = fq.orders_of(column)
+    if not known:
+        return present
+    return known[(known.index(present) + 1) % len(known)] if present in known else known[0]
+
+
+def _table(shown: pl.DataFrame, name: str, order: str) -> None:
+    key = f"table-{name}-{order}"  # another order is another table: no row stays chosen by its place
 
     def choose() -> None:
-        rows = st.session_state[key]["selection"]["rows"]
-        if rows:
-            st.session_state["latent"] = int(shown["latent"][rows[0]])
+        chosen = st.session_state[key]["selection"]
+        if chosen["columns"]:
+            st.session_state["order"] = next_order(chosen["columns"][0], order)
+        elif chosen["rows"]:
+            st.session_state["latent"] = int(shown["latent"][chosen["rows"][0]])
 
     compared = {
         c: st.column_config.NumberColumn(c.replace("density_", "in "), format="percent", width=72)
@@ -105,11 +133,14 @@ def _table(shown: pl.DataFrame, name: str) -> None:
         hide_index=True,
         height=430,
         on_select=choose,
-        selection_mode="single-row",
+        selection_mode=["single-row", "single-column"],
         alt=f"latents of {name}: strongest tokens, density, largest activation, best factor, promoted tokens",
         column_config={
             "latent": st.column_config.NumberColumn("latent", width=64, pinned=True),
+            "star": st.column_config.TextColumn("★", width=36),
+            "own_label": st.column_config.TextColumn("your label", width=150),
             "label": st.column_config.TextColumn("label", width=170),
+            "label_score": st.column_config.NumberColumn("label r", format="%.2f", width=62),
             "fires_with": st.column_config.NumberColumn("fires with", format="%.3g", width="small"),
             "on": st.column_config.TextColumn("on", width="small"),
             "hits": st.column_config.NumberColumn("hits", width=56),

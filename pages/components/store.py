@@ -15,13 +15,13 @@ from workbench.lab import Artefact, Lab
 from workbench.plan import STUDY, Plan, resolve
 
 if TYPE_CHECKING:
-    import numpy as np
     import polars as pl
     from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
     from workbench.comparison import Comparison
     from workbench.dashboard import Dashboard
-    from workbench.feature_geometry import Match, Plane
+    from workbench.feature_geometry import Plane
+    from workbench.feature_match import Matches
     from workbench.feature_query import Searcher
     from workbench.features import FeatureTable
     from workbench.quality import Quality
@@ -83,13 +83,14 @@ def features(lab: Lab, name: str) -> FeatureTable:
 
 
 @st.cache_resource(max_entries=64, show_spinner=False)
-def _dashboard(lab_path: str, name: str, id_: str, latent: int) -> Dashboard:
+def _dashboard(lab_path: str, name: str, id_: str, latent: int, told_when: tuple[int, int]) -> Dashboard:
     return _features(lab_path, name, id_).dashboard(latent)
 
 
 def dashboard(lab: Lab, name: str, latent: int) -> Dashboard:
     """Everything about one latent."""
-    return _dashboard(str(lab.path), name, lab.find("features", name).id, latent)
+    id_ = lab.find("features", name).id
+    return _dashboard(str(lab.path), name, id_, latent, _features(str(lab.path), name, id_).told_when)
 
 
 @st.cache_resource(max_entries=8, show_spinner=False)
@@ -127,12 +128,17 @@ def plane(lab: Lab, name: str) -> Plane:
     return _plane(str(lab.path), name, lab.find("features", name).id)
 
 
-def nearest(lab: Lab, name: str, latent: int, other: str) -> tuple[Match, np.ndarray]:
-    """The latent of `other` nearest to one of `name`, and the cosine with every one."""
-    from workbench.feature_geometry import best_match, cosines
+@st.cache_resource(max_entries=64, show_spinner=False)
+def _matches(lab_path: str, first: tuple[str, str], latent: int, second: tuple[str, str]) -> Matches:
+    from workbench.feature_match import matches
 
-    first, second = features(lab, name).dictionary, features(lab, other).dictionary
-    return best_match(first, latent, second), cosines(first, latent, second)
+    return matches(_features(lab_path, *first), latent, _features(lab_path, *second))
+
+
+def matches(lab: Lab, name: str, latent: int, other: str) -> Matches:
+    """How well every latent of `other` matches one of `name`."""
+    first, second = ((n, lab.find("features", n).id) for n in (name, other))
+    return _matches(str(lab.path), first, latent, second)
 
 
 @st.cache_resource(max_entries=8, show_spinner=False)

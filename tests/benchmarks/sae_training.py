@@ -269,9 +269,9 @@ def compare(problem: Problem) -> report.Row:
 
 def problems(quick: bool) -> list[Problem]:
     """The sizes that are compared: a demo lab's, a small real model's, and on a GPU a large one."""
-    sizes = [(128, 2_048, 16, 40 if quick else 400)]
+    sizes = [(128, 2_048, 16, 40 if quick else 300)]
     if not quick:
-        sizes.append((576, 9_216, 32, 60))
+        sizes.append((576, 9_216, 32, 48))
     if torch.cuda.is_available():
         sizes.append((2_304, 36_864, 64, 40 if quick else 400))
     return [Problem(arch, *size) for size, arch in itertools.product(sizes, (TOPK, BATCHTOPK))]
