@@ -15,7 +15,7 @@ t̂ = Σ_j f_j d_j + b_dec (+ W_skip z) in place of ẑ: an SAE is the one whose
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -97,19 +97,20 @@ class SparseRun:
     def _nested(
         self, latents: Float[Tensor, " entry"], pattern: Pattern, z: Float[Tensor, "token d"]
     ) -> list[Float[Tensor, "token d_out"]]:
-        """Reconstructions from the first `level` latents, for each level: each entry is decoded once."""
-        levels: Sequence[int] = self.config.levels
+        """Reconstructions from the first `level` latents, for each level: each entry is decoded once.
+
+        Entries ascend within a token, so those of one level lie together: with a row for every token and level,
+        one decode gives what each level adds, and nothing has to wait for the device to say how much that is.
+        """
+        levels = self.config.levels
         start = self.b_dec + z @ self.weights["W_skip"].T if self.config.skip else self.b_dec
         if len(levels) == 1:
             return [sparse_decode(latents, self.W_dec, pattern) + start]
-        found, z_hat, first = [], start, 0
-        for level in levels:
-            own = ((pattern.latents >= first) & (pattern.latents < level)).nonzero().squeeze(1)
-            part = Pattern(pattern.rows[own], pattern.latents[own], pattern.n_tokens, pattern.n_latents)
-            z_hat = z_hat + sparse_decode(latents[own], self.W_dec, part)
-            found.append(z_hat)
-            first = level
-        return found
+        n = len(levels)
+        level = torch.bucketize(pattern.latents, torch.tensor(levels, device=z.device), right=True)
+        split = Pattern(pattern.rows * n + level, pattern.latents, pattern.n_tokens * n, pattern.n_latents)
+        added = sparse_decode(latents, self.W_dec, split).view(pattern.n_tokens, n, -1)
+        return list((added.cumsum(dim=1) + start.unsqueeze(-2)).unbind(dim=1))
 
     def dead_share(self) -> float:
         """Share of latents silent for as many steps as count as dead."""

@@ -176,17 +176,17 @@ def test_bad_requests_are_sentences_and_leave_the_recipe_alone(lab, tmp_path):
     recipe = read_recipe(lab.path / "recipe.toml")
     good = str(save_sae(tmp_path / "good", "standard"))
     wide = str(save_sae(tmp_path / "wide", "standard", d=64))
-    mlp = str(save_sae(tmp_path / "mlp", "standard", hook="blocks.1.hook_mlp_out"))
+    inner = str(save_sae(tmp_path / "inner", "standard", hook="blocks.1.attn.hook_z"))
     first = str(save_sae(tmp_path / "first", "standard", hook="blocks.0.hook_resid_pre"))
     for arguments, words in [
         (("mine", wide, "sft"), "width 64 but 'sft' has d_model 32"),
-        (("mine", mlp, "sft"), "give its layer with --site"),
+        (("mine", inner, "sft"), "no site 'blocks.1.attn.hook_z': the model's sites are"),
         (("mine", first, "sft"), "the embeddings"),
         (("mine", good, "sfft"), "did you mean 'sft'"),
         (("sae-sft", good, "sft"), "already"),
         (("../mine", good, "sft"), "cannot be a dictionary name"),
         (("mine", str(tmp_path / "nowhere"), "sft"), "there is nothing at"),
-        (("mine", good, "sft", 9), "no layer 9"),
+        (("mine", good, "sft", "9"), "no site '9'"),
         (("mine", "no-such-release:x", "sft"), "no release"),
         (("mine", "gpt2-small-res-jb:x", "sft"), "no SAE in release"),
     ]:
@@ -206,3 +206,10 @@ def test_the_stream_before_a_layer_is_that_after_the_one_below(lab, tmp_path):
     request(lab, "mine", str(source), "sft")
     assert read_recipe(lab.path / "recipe.toml").dictionary("mine").layer == 2
     assert len(digest(load_foreign(source)[0])) == 64
+
+
+def test_an_mlps_output_is_a_site_too(lab, tmp_path):
+    source = save_sae(tmp_path / "sae", "standard", hook="blocks.2.hook_mlp_out")
+    request(lab, "mine", str(source), "sft")
+    grow(lab, ["dictionary/mine"], quiet=True)
+    assert status(lab)["dictionaries"]["mine"]["site"] == "blocks.2.hook_mlp_out"

@@ -18,18 +18,19 @@ from workbench.errors import Failure, Misuse, unknown
 from workbench.grow import Build
 from workbench.lab import Lab, checked_name
 from workbench.plan import plan
+from workbench.points import Site, parse_site
 from workbench.recipe import DictionaryConfig, read_recipe, write_recipe
 
 if TYPE_CHECKING:
     from saes.dictionary import Dictionary
 
-_RESID = re.compile(r"^blocks\.(\d+)\.hook_resid_(post|pre)$")
+_RESID_PRE = re.compile(r"blocks\.(\d+)\.hook_resid_pre")
 
 
-def request(lab: Lab, name: str, source: str, checkpoint: str, layer: int | None = None) -> str:
+def request(lab: Lab, name: str, source: str, checkpoint: str, written: str | None = None) -> str:
     """Enter the dictionary at `source` in the recipe as `name`, to read `checkpoint`; `grow` imports it then.
 
-    The layer is the one the source names, unless another is given.
+    The site is the one the source names, unless another is `written` (as `workbench.points.parse_site` reads it).
     """
     from saes.foreign import digest
 
@@ -47,14 +48,12 @@ def request(lab: Lab, name: str, source: str, checkpoint: str, layer: int | None
                 f"{source} reads activations of width {opened.d} but {checkpoint!r} has d_model "
                 f"{shape.d_model}: it was made for another model"
             )
-        place = layer if layer is not None else _layer(opened.site, source)
-        if not 0 <= place < shape.n_layers:
-            raise Misuse(f"{checkpoint!r} has layers 0 to {shape.n_layers - 1}; there is no layer {place}")
-        kept = None if place == shape.default_layer else place
+        site = _site(opened.site, source, shape.n_layers, written)
+        kept = None if site.layer == shape.default_layer else site.layer
         where = source if _is_release(source) else str(Path(source).expanduser().resolve())
         config = DictionaryConfig(
             name, (checkpoint,), opened.n_latents, opened.k, arch, kept, steps=0,  # k of thresholds: see `build`
-            source=where, source_sha256=digest(opened),
+            point=site.point, source=where, source_sha256=digest(opened),
         )  # fmt: skip
         recipe = dataclasses.replace(recipe, dictionaries=(*recipe.dictionaries, config))
         plan(recipe)
@@ -62,16 +61,18 @@ def request(lab: Lab, name: str, source: str, checkpoint: str, layer: int | None
     return name
 
 
-def _layer(site: str, source: str) -> int:
-    """The layer whose resid_post the source reads; the stream before layer L is that after L - 1."""
-    found = _RESID.match(site)
-    if found is None:
-        said = f"reads {site!r}" if site else "does not say what it reads"
-        raise Misuse(f"{source} {said}, and a lab's dictionaries read resid_post: give its layer with --site")
-    layer = int(found.group(1)) - (found.group(2) == "pre")
-    if layer < 0:
-        raise Misuse(f"{source} reads {site}, the embeddings: a lab's dictionaries read resid_post of a layer")
-    return layer
+def _site(named: str, source: str, n_layers: int, written: str | None) -> Site:
+    """The site that the source reads, or another that a person wrote; the stream before layer L is that after
+    L - 1."""
+    if written is not None:
+        return parse_site(written, n_layers)
+    if not named:
+        raise Misuse(f"{source} does not say what it reads: give its site with --site")
+    if (before := _RESID_PRE.fullmatch(named)) is None:
+        return parse_site(named, n_layers)
+    if before[1] == "0":
+        raise Misuse(f"{source} reads {named}, the embeddings: a lab's dictionaries read a layer's resid_post")
+    return parse_site(str(int(before[1]) - 1), n_layers)
 
 
 def _is_release(source: str) -> bool:

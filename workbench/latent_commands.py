@@ -87,10 +87,10 @@ def import_sae(
     lab: LabName,
     name: Annotated[str, typer.Argument(help="Name the dictionary gets in the lab.")],
     source: Annotated[str, typer.Argument(help="A SAELens folder, or release:sae_id of SAELens' registry.")],
-    checkpoint: Annotated[str, typer.Option(help="The checkpoint whose residual stream it reads.")],
-    layer: Annotated[
-        int | None,
-        typer.Option("--site", help="Block whose resid_post it reads; the source says, if left out."),
+    checkpoint: Annotated[str, typer.Option(help="The checkpoint whose activations it reads.")],
+    site: Annotated[
+        str | None,
+        typer.Option(help="What it reads: 2, or blocks.2.hook_mlp_out; the source says, if left out."),
     ] = None,
     as_json: Json = False,
 ) -> None:
@@ -100,7 +100,7 @@ def import_sae(
     from workbench.lab import Lab
 
     opened = Lab.open(lab)
-    chosen = request(opened, name, source, checkpoint, layer)
+    chosen = request(opened, name, source, checkpoint, site)
     grow_lab(opened, [f"features/{chosen}"])
     figures = dict(opened.find("dictionary", chosen).figures)
     text = f"dictionary {chosen!r}: L0 {figures['l0']:.1f}, FVU {figures['fvu']:.3f}"
