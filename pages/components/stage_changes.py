@@ -21,7 +21,7 @@ TITLES = {
     "fvu": "variance unexplained (FVU)",
     "alive_per_dimension": "alive latents per dimension",
 }
-ROW, HEAD = 30, 54  # pixels of a difference, and of a figure's title and axis
+ROW, HEAD = 30, 62  # pixels of a difference, and of a figure's title and axis
 FLOOR_WIDTH = 14
 
 
