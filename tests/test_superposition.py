@@ -111,6 +111,29 @@ def test_the_study_counts_what_is_there(lab, study):
     assert set(study.shares["kind"]) == {NEURON, LATENT}
 
 
+def test_changes_are_between_the_figures_of_neighbouring_stages(study):
+    rows = study.changes
+    assert rows["figure"].value_counts()["count"].to_list() == [2] * 5
+    levels = {
+        "polysemantic_neurons": lambda f: f["neurons"]["polysemantic"],
+        "polysemantic_latents": lambda f: f["latents"]["polysemantic"],
+        "nearest_cosine": lambda f: f["dictionary_cosine"],
+        "fvu": lambda f: f["fvu"],
+        "alive_per_dimension": lambda f: f["alive_per_dimension"],
+    }
+    for row in rows.iter_rows(named=True):
+        assert (row["earlier"], row["later"]) in (("base", "sft"), ("sft", "grpo"))
+        level = levels[row["figure"]]
+        for side, checkpoint in (("before", row["earlier"]), ("after", row["later"])):
+            assert row[side] == pytest.approx(level(study.figures[checkpoint]), abs=1e-7)
+        assert (row["floor"] is None) == (row["figure"] == "polysemantic_neurons" or row["change"] is None)
+    trained = rows.filter(pl.col("figure").is_in(["fvu", "nearest_cosine"]))
+    assert (trained["floor"] > 0).all()  # another seed is another SAE
+    assert (trained["floor"] < 0.1).all()  # of the same checkpoint, equally good
+    assert (trained["low"] <= trained["change"]).all()
+    assert (trained["change"] <= trained["high"]).all()
+
+
 def test_shown_units_follow_what_they_are_said_to(study):
     assert study.examples["factors"].min() >= 1
     assert (study.examples["names"].list.len() == study.examples["factors"]).all()
@@ -120,6 +143,7 @@ def test_shown_units_follow_what_they_are_said_to(study):
 def test_no_scratch_is_left_and_nothing_is_built_twice(lab, study):
     assert {p.name for p in study.path.iterdir()} == {
         "manifest.json", "cosines.parquet", "units.parquet", "shares.parquet", "examples.parquet",
+        "changes.parquet",
     }  # fmt: skip
     request(lab)
     assert grow(lab, [f"evaluation/{STUDY}"], quiet=True) == []

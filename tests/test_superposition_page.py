@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import polars as pl
 import pytest
 import streamlit as st
 import torch
@@ -124,3 +125,30 @@ def test_a_finished_study_is_drawn(monkeypatch: pytest.MonkeyPatch, studied: Lab
     assert list(table["FVU"])[::2] == [found["fvu"] for found in figures.values()]
     following = next(t.value for t in app.dataframe if "follow a factor" in t.value.columns)
     assert list(following["how many"]) == [64, 96] * 3
+    changed = next(t.value for t in app.dataframe if "noise floor" in t.value.columns)
+    assert list(changed["difference"]) == ["sft − base", "grpo − sft"] * 5
+    assert list(changed["change"].dropna()) == Study.of(studied).changes["change"].drop_nulls().to_list()
+
+
+def test_a_change_is_filled_only_beyond_zero_and_floor(monkeypatch: pytest.MonkeyPatch) -> None:
+    from pages.components import stage_changes, theme
+    from workbench.stage_changes import SCHEMA
+
+    monkeypatch.setattr(theme, "palette", lambda: theme.LIGHT)
+    rows = [
+        ("fvu", "base", "sft", 0.1, 0.3, 0.2, 0.1, 0.3, 0.05, True, "documents", 9),
+        ("fvu", "sft", "grpo", 0.3, 0.2, -0.1, -0.2, 0.1, 0.15, False, "documents", 9),
+        ("nearest_cosine", "base", "sft", 0.3, None, None, None, None, None, False, "latents", 0),
+    ]
+    table = pl.DataFrame(rows, schema=SCHEMA, orient="row")
+    made = stage_changes.drawn(table.with_columns(difference=pl.format("{} − {}", "later", "earlier")))
+    floor, marks, no_floor, _ = made.data
+    assert list(floor.error_x.array) == [0.05, 0.15]
+    assert list(floor.x) == [0.0, 0.0]
+    assert list(marks.x) == [0.2, -0.1]
+    assert list(marks.error_x.array) == pytest.approx([0.1, 0.2])
+    assert list(marks.error_x.arrayminus) == pytest.approx([0.1, 0.1])
+    assert [symbol.endswith("-open") for symbol in marks.marker.symbol] == [False, True]
+    assert list(no_floor.error_x.array) == [0.0]
+    assert made.layout.annotations[-1].text == "no figure: too few latents"
+    assert all(made.layout[axis].zeroline for axis in ("xaxis", "xaxis2"))

@@ -44,7 +44,7 @@ BUILDERS: Mapping[str, Builder] = {
     "quality": Builder("workbench.quality_build:build", 2),
     "sweep": Builder("workbench.sweep_build:build", 2),
     "truth": Builder("workbench.truth_build:build", 2),
-    "superposition": Builder("workbench.superposition:build", 2),
+    "superposition": Builder("workbench.superposition:build", 3),
 }
 
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import polars as pl
 from jaxtyping import Int
+from scipy.sparse import csr_matrix
 
 from saes.index import FeatureIndex
 from saes.ranking import aurocs
@@ -31,16 +32,24 @@ STRONGEST = 400  # of a neuron's tokens, from which its texts are taken
 EXAMPLES = {"unit": pl.Int32, "rank": pl.Int32, "value": pl.Float32, "text": pl.String}
 
 
-def measure(build: Build, config: DictionaryConfig) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """Units (kind, unit, factors, names) and examples (kind, unit, rank, value, text) of one checkpoint."""
+class Measured(NamedTuple):
+    """Of one checkpoint: units (kind, unit, factors, names), examples (kind, unit, rank, value, text), and how
+    many factors the latents of an SAE of another seed follow."""
+
+    units: pl.DataFrame
+    examples: pl.DataFrame
+    reseeded: Int[np.ndarray, "latent"]
+
+
+def measure(build: Build, config: DictionaryConfig, reseeded: FeatureIndex) -> Measured:
+    """Neurons and latents of a checkpoint; `reseeded` is the index of an SAE of another seed."""
     (checkpoint,) = config.checkpoints
     tokens = next(a for key, a in build.parents.items() if key.startswith("activations/tokens-"))
     token_set = TokenSet(tokens.path, "heldout")
     labels = label_matrix(token_set, len(token_set.factor_names))
     half = np.where(np.asarray(token_set.special), -1, halves(token_set, seed=0))  # no chat markers
     index = open_index(build.parents[f"features/{config.name}"].path, config.name)
-    latents = followed(*(aurocs(index, labels, half == h) for h in (0, 1)))
-    latents[np.diff(index.starts) == 0] = 0  # a silent latent's AUROC is 1/2 by ties alone
+    latents = _latents(index, labels, half)
     layer = build.parents[f"activations/{activations_name(checkpoint, config.layer, config.point)}"].figures[
         "layer"
     ]
@@ -61,7 +70,16 @@ def measure(build: Build, config: DictionaryConfig) -> tuple[pl.DataFrame, pl.Da
     ]
     del values
     path.unlink()
-    return pl.concat(units), pl.concat(examples)
+    again = (_latents(reseeded, labels, half) != 0).sum(axis=1)
+    return Measured(pl.concat(units), pl.concat(examples), again)
+
+
+def _latents(
+    index: FeatureIndex, labels: csr_matrix, half: Int[np.ndarray, "token"]
+) -> Int[np.ndarray, "latent factor"]:
+    found = followed(*(aurocs(index, labels, half == h) for h in (0, 1)))
+    found[np.diff(index.starts) == 0] = 0  # a silent latent's AUROC is 1/2 by ties alone
+    return found
 
 
 def _units(kind: str, found: Int[np.ndarray, "unit factor"], names: Sequence[str]) -> pl.DataFrame:

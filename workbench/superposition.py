@@ -8,7 +8,7 @@ For each checkpoint with an SAE, three readings, each beside its control:
     factors a unit follows                 of neurons of the layer's MLP beside latents: polysemanticity
 
 A unit follows a factor if its AUROC is at least `BOUND` (or at most 1 − `BOUND`: neurons carry in either sign)
-on one half of the documents and, in the same direction, on the other.
+on one half of the documents and, in the same direction, on the other. What a stage changes is `stage_changes`.
 """
 
 from __future__ import annotations
@@ -31,6 +31,9 @@ from workbench.recipe import STAGES, read_recipe, write_recipe
 if TYPE_CHECKING:
     import polars as pl
 
+    from workbench.stage_changes import Stage
+    from workbench.widths import Crowded
+
 BOUND = 0.9  # AUROC
 SHOWN = 8  # units of each kind whose texts are kept, those that follow most factors
 TEXTS = 4  # of each
@@ -40,6 +43,9 @@ TABLES = {
     "units": ("checkpoint", "kind", "unit", "factors", "names"),
     "shares": ("checkpoint", "kind", "factors", "units", "share"),
     "examples": ("checkpoint", "kind", "unit", "rank", "value", "text"),
+}
+COLUMNS = TABLES | {
+    "changes": ("figure", "earlier", "later", "change", "low", "high", "floor", "clear", "over", "n")
 }
 
 
@@ -72,6 +78,11 @@ class Study:
         on = ["checkpoint", "kind", "unit"]
         return self._table("examples").join(self._table("units"), on=on, how="left", maintain_order="left")
 
+    @cached_property
+    def changes(self) -> pl.DataFrame:
+        """What each stage changes, beside a noise floor: see `stage_changes.changes`."""
+        return self._table("changes")
+
     def _table(self, name: str) -> pl.DataFrame:
         import polars as pl
 
@@ -82,7 +93,7 @@ class Study:
             raise Failure(
                 f"{path} cannot be read ({type(error).__name__}): remove it and study again"
             ) from error
-        if missing := set(TABLES[name]) - set(table.columns):
+        if missing := set(COLUMNS[name]) - set(table.columns):
             raise Failure(f"{path} lacks the column {min(missing)!r}: remove it and study again")
         return table
 
@@ -111,20 +122,25 @@ def build(build: Build) -> Mapping[str, Any]:
     import polars as pl
 
     from workbench.polysemy import measure
+    from workbench.stage_changes import changes
     from workbench.widths import widths
 
     tables: dict[str, list[pl.DataFrame]] = {name: [] for name in TABLES}
-    figures = {}
+    figures, stages, reseeded = {}, {}, {}
     for name in build.config["dictionaries"]:
         config = build.plan.recipe.dictionary(name)
         (checkpoint,) = config.checkpoints
         width = widths(build, config)
         build.progress.start(1, "checkpoints", label=f"neurons of {checkpoint}")
-        units, examples = measure(build, config)
+        units, examples, latents = measure(build, config, width.reseeded_index)
         build.progress.advance()
         counts = units.group_by("kind", "factors").agg(pl.len().alias("units")).sort("kind", "factors")
         shares = counts.with_columns(share=pl.col("units") / pl.col("units").sum().over("kind"))
         figures[checkpoint] = {"dictionary": name, **width.figures, **_unit_figures(units)}
+        neurons, own = (units.filter(units["kind"] == k)["factors"].to_numpy() for k in (NEURON, LATENT))
+        d_model = width.figures["d_model"]
+        stages[checkpoint] = _stage(neurons, own, width.own, d_model)
+        reseeded[checkpoint] = _stage(neurons, latents, width.reseeded, d_model)
         for table, rows in (
             ("cosines", width.cosines),
             ("units", units),
@@ -134,7 +150,17 @@ def build(build: Build) -> Mapping[str, Any]:
             tables[table].append(rows.select(pl.lit(checkpoint).alias("checkpoint"), pl.all()))
     for table, parts in tables.items():
         pl.concat(parts).write_parquet(build.draft.path / f"{table}.parquet")
+    changes(stages, reseeded).write_parquet(build.draft.path / "changes.parquet")
     return {"checkpoints": figures, "bound": BOUND}
+
+
+def _stage(
+    neurons: Int[np.ndarray, "neuron"], latents: Int[np.ndarray, "latent"], crowded: Crowded, d_model: int
+) -> Stage:
+    from workbench.stage_changes import Stage
+
+    sums = crowded.sums
+    return Stage(neurons, latents, crowded.nearest.astype(float), sums.alive, sums.fvu(0), d_model)
 
 
 def _unit_figures(units: pl.DataFrame) -> dict[str, Any]:

@@ -1,4 +1,5 @@
-"""Alive latents and how near they lie, of an SAE and of one trained equally on Gaussian activations.
+"""Alive latents and how near they lie, of an SAE, of one trained equally on Gaussian activations, and of one
+trained equally from another seed.
 
 The ratio of alive latents to dimensions alone mostly measures the width that was chosen, so the control stands
 beside it. Counted are held-out tokens without chat markers and the control's rows are drawn as `evaluate` draws
@@ -7,6 +8,7 @@ them: the Dictionaries and the Superposition page say the same of one SAE.
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -17,6 +19,7 @@ from saes.arrays import ActivationArrays, Activations
 from saes.controls import GaussianLike, random_directions
 from saes.dictionary import Dictionary
 from saes.heldout import HeldoutSums, heldout_sums
+from saes.index import FeatureIndex
 from saes.metrics import nearest_cosine, nearest_row_cosine
 from saes.trainer import Step, fit
 from workbench.dictionaries import dictionary_sentences, open_dictionary, train_settings, trainable
@@ -40,22 +43,33 @@ class Crowded(NamedTuple):
 
 
 class Widths(NamedTuple):
-    """An SAE beside its Gaussian control: the manifest's figures, `cosines` (of, cosine), and the SAE itself."""
+    """An SAE beside its Gaussian control: the manifest's figures, `cosines` (of, cosine), the SAE itself and
+    one of another seed, with that one's index of all held-out tokens."""
 
     figures: dict[str, Any]
     cosines: pl.DataFrame
     own: Crowded
+    reseeded: Crowded
+    reseeded_index: FeatureIndex
 
 
 def widths(build: Build, config: DictionaryConfig) -> Widths:
     """Alive latents, FVU, L0 and neighbours' cosines of an SAE and of its Gaussian control."""
     sets, real = _stored(build, config)
     k = open_dictionary(build.parents[f"dictionary/{config.name}"].path, config.name).k
+    alike = trainable(config, build.plan.recipe, k)
     gaussian = GaussianLike(real.training, len(real.training), GAUSSIAN_SEEDS[0])
-    with dictionary_sentences(f"Gaussian control of {config.name}"):
-        alike = trainable(config, build.plan.recipe, k)
-        control = _trained(build, alike, gaussian, gaussian.another(len(real.calibration), GAUSSIAN_SEEDS[1]))
+    label = f"Gaussian control of {config.name}"
+    with dictionary_sentences(label):
+        calibration = gaussian.another(len(real.calibration), GAUSSIAN_SEEDS[1])
+        control = _trained(build, label, alike, gaussian, calibration)
         like = _crowded(control, gaussian.another(len(real.heldout), GAUSSIAN_SEEDS[2]), sets["heldout"])
+    label = f"another seed of {config.name}"
+    with dictionary_sentences(label):
+        again = dataclasses.replace(alike, seed=alike.seed + 1)
+        other = _trained(build, label, again, real.training, real.calibration)
+        reseeded = _crowded(other, real.heldout, sets["heldout"])
+        index = FeatureIndex.build(other, real.heldout)
     own, d_model = crowded(build, config), real.d_model
     random = random_directions(own.n_alive, d_model, 0)
     near = {
@@ -73,7 +87,7 @@ def widths(build: Build, config: DictionaryConfig) -> Widths:
         }
     figures |= {f"{of}_cosine": float(np.median(values)) for of, values in near.items() if len(values)}
     rows = [pl.DataFrame({"cosine": v}).select(pl.lit(of).alias("of"), "cosine") for of, v in near.items()]
-    return Widths(figures, pl.concat(rows), own)
+    return Widths(figures, pl.concat(rows), own, reseeded, index)
 
 
 def crowded(build: Build, config: DictionaryConfig) -> Crowded:
@@ -102,10 +116,10 @@ def _stored(build: Build, config: DictionaryConfig) -> tuple[dict[str, TokenSet]
 
 
 def _trained(
-    build: Build, config: DictionaryConfig, training: Activations, calibration: Activations
+    build: Build, label: str, config: DictionaryConfig, training: Activations, calibration: Activations
 ) -> Dictionary:
     """An SAE of the same settings as `config`'s."""
-    build.progress.start(config.steps, "steps", label=f"Gaussian control of {config.name}")
+    build.progress.start(config.steps, "steps", label=label)
     done = 0
 
     def on_step(step: Step) -> None:

@@ -9,7 +9,7 @@ import polars as pl
 import streamlit as st
 from plotly.subplots import make_subplots
 
-from pages.components import charts, frame, show, store, theme, words
+from pages.components import charts, frame, show, stage_changes, store, theme, words
 from workbench.lab import Lab
 from workbench.plan import STUDY
 
@@ -39,6 +39,7 @@ def view(lab: Lab) -> None:
     with right:
         _cosines(study)
     _factors(study)
+    stage_changes.view(study)
     _examples(study)
 
 
