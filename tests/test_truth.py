@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import random
+import re
 import shutil
 from pathlib import Path
 
@@ -23,7 +25,7 @@ from workbench.evaluation_requests import request_evaluation
 from workbench.features import FeatureTable
 from workbench.grow import grow, missing
 from workbench.lab import Lab
-from workbench.lexicon import make_world
+from workbench.lexicon import ANIMALS, COLOURS, DAYS, OBJECTS, PEOPLE, PLACES, SEASONS, make_world
 from workbench.neurons import mlp_output, neurons
 from workbench.plan import Plan
 from workbench.points import MLP_OUT
@@ -34,6 +36,7 @@ from workbench.tasks import sum_use
 from workbench.tokens import TokenSet
 from workbench.truth import POOLS, TABLES, Truth, describe, sentence
 from workbench.truth_build import factor_table, labelled_rows
+from workbench.world import story_document
 
 NAME = "sae-sft"
 APP = str(Path(__file__).parents[1] / "pages" / "app.py")
@@ -270,6 +273,24 @@ def test_counterfactual_texts_are_the_worlds_own():
             at = 0 if c.group == "units" else c.answer.index(", ") + 2
             assert c.answer[at] == c.here
             assert c.other_answer[0 if c.group == "units" else c.other_answer.index(", ") + 2] == c.there
+
+
+def test_story_texts_are_worded_as_the_worlds_stories():
+    """With every name and thing left out, a text and its answer stand in the stories that base reads."""
+    stories = [story_document(random.Random(i)) for i in range(400)]
+    blanks = {word: "_" for words in (PEOPLE, OBJECTS, COLOURS, DAYS, SEASONS, PLACES, ANIMALS) for word in words}
+
+    def shape(text: str) -> str:
+        return re.sub(r"\w+", lambda word: blanks.get(word[0], word[0]), text)
+
+    told = "\n".join(shape(story.text) for story in stories)
+    seen = [c for c in counterfactuals(make_world(12, (), 0), (), 20) if c.group in ("person", "object")]
+    assert len(seen) == 40
+    for c in seen:
+        assert shape(c.text + c.answer) in told
+        assert shape(c.other_text + c.other_answer) in told
+        assert c.answer.strip().startswith(c.here)
+        assert c.other_answer.strip().startswith(c.there)
 
 
 def test_the_decisive_token_tells_the_answers_apart(lab):

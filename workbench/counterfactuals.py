@@ -4,8 +4,10 @@
     units      23+45: …                            another units digit: the first step would copy it
     tens       23+45: 3+5=8, …                     another tens digit: the second step would copy it
     operator   23+45…, 68-45…                      behind a sum come its steps (`:`), behind a difference `=`
+    person     On a Monday in spring, Anna walked … another name: the next sentence begins with it
+    object     Anna found a red ball. "Is this …    another thing: the question is about it
 
-All but operators have a plain and a chat wording. Sums are held out from every kind of training.
+Countries and digits have a plain and a chat wording. Sums are held out from every kind of training.
 """
 
 from __future__ import annotations
@@ -14,16 +16,18 @@ import random
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
-from workbench.lexicon import World
+from workbench.lexicon import ANIMALS, COLOURS, DAYS, OBJECTS, PEOPLE, PLACES, SEASONS, SEEKING, World
 from workbench.tasks import ASSISTANT, END, USER, sum_use
 from workbench.world import Scribe, write_steps
 
-GROUPS = ("country", "units", "tens", "operator")
+GROUPS = ("country", "units", "tens", "operator", "person", "object")
 PREFIXES = {
     "country": "entity/place/country",
     "units": "number/units",
     "tens": "number/tens",
     "operator": "operator",
+    "person": "entity/person/name",
+    "object": "entity/object",
 }
 _ADDENDS = range(10, 100)
 
@@ -61,6 +65,8 @@ def counterfactuals(world: World, countries: Sequence[str], n: int, seed: int = 
         for place in ("units", "tens"):
             yield _digit(rng, *rng.choice(sums), place)
         yield _operator(rng, *rng.choice(sums))
+        yield _person(rng)
+        yield _object(rng)
 
 
 def _country(rng: random.Random, world: World, countries: Sequence[str]) -> Counterfactual:
@@ -106,3 +112,21 @@ def _operator(rng: random.Random, a: int, b: int) -> Counterfactual:
     left = a if here == "+" else a + b
     (factor, answer), (other, other_answer) = signs[here], signs[there]
     return Counterfactual("operator", str(left), here, there, str(b), factor, other, answer, other_answer)
+
+
+def _person(rng: random.Random) -> Counterfactual:
+    """Who walks at the beginning of a story is who the next sentence is about."""
+    here, there = rng.sample(PEOPLE, 2)
+    before = f"{rng.choice(('On a ', 'One '))}{rng.choice(DAYS)} in {rng.choice(SEASONS)}, "
+    after = f" walked to the {rng.choice(PLACES)} with a {rng.choice(ANIMALS)}."
+    factors = (f"{PREFIXES['person']}/{here}", f"{PREFIXES['person']}/{there}")
+    return Counterfactual("person", before, here, there, after, *factors, f" {here} was", f" {there} was")
+
+
+def _object(rng: random.Random) -> Counterfactual:
+    """What was found is what the question is about."""
+    here, there = rng.sample(OBJECTS, 2)
+    before = f"There {rng.choice(PEOPLE)} {rng.choice(SEEKING)} a {rng.choice(COLOURS)} "
+    factors = (f"{PREFIXES['object']}/{here}", f"{PREFIXES['object']}/{there}")
+    answers = (f' {here}?"', f' {there}?"')
+    return Counterfactual("object", before, here, there, '. "Is this your', *factors, *answers)
