@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, fields, replace
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int
@@ -88,8 +89,9 @@ class Dictionary:
         return self.W_enc.device
 
     def to(self, device: str | torch.device) -> Dictionary:
-        moved = {f.name: getattr(self, f.name) for f in fields(self)}
-        return replace(self, **{k: v.to(device) for k, v in moved.items() if isinstance(v, Tensor)})
+        here = {f.name: getattr(self, f.name) for f in fields(self)}
+        moved: dict[str, Any] = {k: v.to(device) for k, v in here.items() if isinstance(v, Tensor)}
+        return replace(self, **moved)
 
     def model_index(self, name: str) -> int:
         if name not in self.names:

@@ -24,10 +24,8 @@ class Scatter:
 
     def __init__(self) -> None:
         self.n = 0
-        self.residual: Tensor | float = 0.0
-        self.total: Tensor | float = 0.0
+        self.residual = self.total = self.sum = torch.zeros((), dtype=torch.float64)
         self.shift: Tensor | None = None
-        self.sum: Tensor | float = 0.0
 
     def add(self, x: Float[Tensor, "token model d"], x_hat: Float[Tensor, "token model d"]) -> None:
         if self.shift is None:  # centred near the mean, so that Σx² − (Σx)²/n loses nothing
@@ -132,7 +130,7 @@ def evaluate(
 ) -> Scores:
     """FVU, L0, dead share and shrinkage of the inference dictionary on (held-out) activations; of a transcoder
     on the `targets` that it is to write."""
-    scatter, firing, ratio = Scatter(), Firing(dictionary.n_latents), 0.0
+    scatter, firing, ratio = Scatter(), Firing(dictionary.n_latents), torch.zeros(())
     for x, rows in in_order(activations, chunk, limit):
         x = x.to(dictionary.device)
         code = dictionary.encode_sparse(x)

@@ -37,7 +37,8 @@ class PCA:
 
 def fit_pca(activations: Activations, k: int, limit: int | None = None) -> PCA:
     """Exact PCA from one pass: first and second moments in float64."""
-    n, first, second, shift = 0, 0.0, 0.0, None
+    n, shift = 0, None
+    first = second = torch.zeros((), dtype=torch.float64)
     for x, _ in in_order(activations, limit=limit):
         if shift is None:
             shift = x.double().mean(dim=0)

@@ -151,7 +151,7 @@ def _trainer(config: TrainConfig, d: int) -> Any:
         from sae_lens.training.sae_trainer import SAETrainer
 
         made, configured = get_sae_training_class(config.arch)
-        own: dict[str, Any] = {
+        by_arch: dict[str, dict[str, Any]] = {
             JUMPRELU: {"jumprelu_sparsity_loss_mode": "tanh", "pre_act_loss_coefficient": 3e-6},
             ABSTOPK: {"k": config.k},
             MATCHING_PURSUIT: {
@@ -159,7 +159,8 @@ def _trainer(config: TrainConfig, d: int) -> Any:
                 "residual_threshold": 0.0,
                 "decoder_init_norm": 1.0,
             },
-        }.get(config.arch, {})
+        }
+        own = by_arch.get(config.arch, {})
         with torch.random.fork_rng():
             torch.manual_seed(config.seed)
             sae = made(configured(d_in=d, d_sae=config.n_latents, device=config.device, **own))

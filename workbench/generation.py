@@ -76,7 +76,7 @@ def complete(
         for first in range(0, len(order), batch_size):
             rows = order[first : first + batch_size]
             ids, mask = left_padded([prompts[i] for i in rows], tokenizer.pad_token_id)
-            out = model.generate(
+            out = model.generate(  # type: ignore[operator]
                 ids.to(model.device), attention_mask=mask.to(model.device), generation_config=config
             )
             for i, new in zip(rows, out[:, ids.shape[1] :].tolist(), strict=True):
@@ -90,4 +90,4 @@ def _trimmed(tokenizer: PreTrainedTokenizerFast, prompt: Sequence[int], new: lis
     end = tokenizer.eos_token_id
     ended = end in new
     kept = new[: new.index(end)] if ended else new
-    return Completion(list(prompt), [*kept, end] if ended else kept, tokenizer.decode(kept), ended)
+    return Completion(list(prompt), [*kept, end] if ended else kept, str(tokenizer.decode(kept)), ended)

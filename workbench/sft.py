@@ -49,7 +49,7 @@ def tokenised_chats(tokenizer: PreTrainedTokenizerFast, chats: pl.DataFrame) -> 
 
 def balanced(chats: pl.DataFrame, seed: int) -> pl.DataFrame:
     """Every task as often as the most frequent one: the rarer tasks' chats are repeated, then all shuffled."""
-    most = int(chats.group_by("task").len()["len"].max() or 0)
+    most = max(chats.group_by("task").len()["len"].to_list(), default=0)
     groups = [
         pl.concat([group] * math.ceil(most / group.height)).head(most)
         for _, group in chats.group_by("task", maintain_order=True)

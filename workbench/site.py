@@ -177,7 +177,7 @@ def direct_logits(
     d is centred for LayerNorm; Gemma stores γ - 1.
     """
     norm = final_norm(model)
-    gain = norm.get_parameter("weight")
+    gain: Tensor = norm.get_parameter("weight")
     gain = gain + 1 if "Gemma" in type(norm).__name__ else gain
     if "LayerNorm" in type(norm).__name__:
         directions = directions - directions.mean(dim=-1, keepdim=True)
