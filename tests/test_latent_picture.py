@@ -9,7 +9,7 @@ from PIL import Image
 
 from tests.tiny_lab import shared_lab
 from workbench.features import FeatureTable
-from workbench.latent_picture import LEFT, MARGIN, PAPER, TINT, WIDTH, _token, latent_png, legible
+from workbench.latent_picture import LEFT, MARGIN, PAPER, TINT, WIDTH, _token, latent_png, latents_png, legible
 
 
 def picture(name: str, latent: int) -> np.ndarray:
@@ -34,6 +34,15 @@ def test_a_crosscoder_has_the_tokens_of_every_checkpoint_and_nothing_is_clipped(
     pixels = picture("crosscoder", 5)
     assert (pixels[-10:] == PAPER).all()
     assert len(pixels) > len(picture("sae-sft", 5))
+
+
+def test_a_list_is_its_latents_one_below_the_other():
+    table = FeatureTable.of(shared_lab(), "sae-sft")
+    sheet = np.asarray(Image.open(io.BytesIO(latents_png("sae-sft", [table.dashboard(n) for n in (5, 7)]))))
+    one, other = picture("sae-sft", 5), picture("sae-sft", 7)
+    assert len(sheet) == len(one) + len(other)
+    assert (sheet[: len(one)] == one).all()
+    assert (sheet[len(one) + 1 :] == other[1:]).all()
 
 
 def test_what_the_font_lacks_is_written_by_its_code():

@@ -278,7 +278,9 @@ def test_counterfactual_texts_are_the_worlds_own():
 def test_story_texts_are_worded_as_the_worlds_stories():
     """With every name and thing left out, a text and its answer stand in the stories that base reads."""
     stories = [story_document(random.Random(i)) for i in range(400)]
-    blanks = {word: "_" for words in (PEOPLE, OBJECTS, COLOURS, DAYS, SEASONS, PLACES, ANIMALS) for word in words}
+    blanks = {
+        word: "_" for words in (PEOPLE, OBJECTS, COLOURS, DAYS, SEASONS, PLACES, ANIMALS) for word in words
+    }
 
     def shape(text: str) -> str:
         return re.sub(r"\w+", lambda word: blanks.get(word[0], word[0]), text)

@@ -59,6 +59,23 @@ def _token(shown: str) -> str:
 
 def latent_png(dictionary: str, found: Dashboard) -> bytes:
     """The picture of one latent."""
+    return _written(_drawn(dictionary, found))
+
+
+def latents_png(dictionary: str, found: Sequence[Dashboard]) -> bytes:
+    """The pictures of some latents, at least one, one below the other."""
+    parts = [_drawn(dictionary, each) for each in found]
+    sheet = Image.new("RGB", (WIDTH, sum(part.height for part in parts)), PAPER)
+    y = 0
+    for part in parts:
+        sheet.paste(part, (0, y))
+        if y:
+            ImageDraw.Draw(sheet).line((MARGIN, y, WIDTH - MARGIN, y), MUTED)
+        y += part.height
+    return _written(sheet)
+
+
+def _drawn(dictionary: str, found: Dashboard) -> Image.Image:
     texts = found.examples[:N_TEXTS]
     n_heads = len(found.logits)
     height = max(230 + 110 * max(len(texts), 1), 420 + n_heads * (44 + 2 * N_TOKENS * 22))
@@ -69,7 +86,10 @@ def latent_png(dictionary: str, found: Dashboard) -> bytes:
     right = _histogram(draw, found, y)
     for name, logits in found.logits.items():
         right = _moved(draw, name, [*logits.promoted[:N_TOKENS], *logits.suppressed[:N_TOKENS]], right)
-    image = image.crop((0, 0, WIDTH, min(height, max(bottom, right) + MARGIN)))
+    return image.crop((0, 0, WIDTH, min(height, max(bottom, right) + MARGIN)))
+
+
+def _written(image: Image.Image) -> bytes:
     out = io.BytesIO()
     image.save(out, "PNG", optimize=True)
     return out.getvalue()

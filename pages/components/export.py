@@ -1,4 +1,4 @@
-"""Buttons that save a latent, or the list a table is left with, as JSON or CSV. Files are made on a click."""
+"""Buttons that save a latent, or the list a table is left with, as JSON, CSV or PNG. Files are made on a click."""
 
 from __future__ import annotations
 
@@ -11,7 +11,9 @@ from workbench import feature_export
 
 if TYPE_CHECKING:
     from workbench.dashboard import Dashboard
+    from workbench.features import FeatureTable
 
+DRAWN = 12  # latents of a list that its picture holds
 JSON, CSV, PNG = "application/json", "text/csv", "image/png"
 
 
@@ -39,16 +41,27 @@ def _picture(dictionary: str, found: Dashboard) -> bytes:
     return latent_png(dictionary, found)
 
 
-def listed(dictionary: str, rows: pl.DataFrame) -> None:
+def listed(table: FeatureTable, rows: pl.DataFrame) -> None:
     """All latents that the search and the filters leave, not only those shown."""
     if not len(rows):
         return
     with st.container(horizontal=True, horizontal_alignment="right"):
         st.download_button(
-            "List as JSON", lambda: feature_export.list_json(dictionary, rows), f"{dictionary}.json", JSON,
+            "List as JSON", lambda: feature_export.list_json(table.name, rows), f"{table.name}.json", JSON,
             key="list-json", on_click="ignore", type="tertiary",
         )  # fmt: skip
         st.download_button(
-            "List as CSV", lambda: feature_export.list_csv(rows), f"{dictionary}.csv", CSV,
+            "List as CSV", lambda: feature_export.list_csv(rows), f"{table.name}.csv", CSV,
             key="list-csv", on_click="ignore", type="tertiary",
         )  # fmt: skip
+        n = min(DRAWN, len(rows))
+        st.download_button(
+            f"The first {n} as PNG" if n > 1 else "It as PNG", lambda: _sheet(table, rows),
+            f"{table.name}.png", PNG, key="list-png", on_click="ignore", type="tertiary",
+        )  # fmt: skip
+
+
+def _sheet(table: FeatureTable, rows: pl.DataFrame) -> bytes:
+    from workbench.latent_picture import latents_png
+
+    return latents_png(table.name, [table.dashboard(n) for n in rows["latent"].head(DRAWN)])

@@ -43,7 +43,7 @@ def view(lab: Lab, table: FeatureTable) -> int:
             width=300,
         )
     with right:
-        export.listed(table.name, found)
+        export.listed(table, found)
     return int(chosen)
 
 
