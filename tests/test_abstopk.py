@@ -12,6 +12,7 @@ import pytest
 from tests.tiny_lab import shared_lab
 from workbench.dictionary_requests import request_sae
 from workbench.examples import values_between
+from workbench.detection import around
 from workbench.explanations import N_SHOWN, _text, strongest
 from workbench.features import FeatureTable
 from workbench.followed_factors import followed
@@ -97,7 +98,8 @@ def test_texts_for_a_language_model_begin_with_the_strongest(table, latent):
     peak = int(tokens[np.abs(values).argmax()])
     row = values_between(table.index, latent, peak, peak + 1)
     assert row[0] < 0
-    assert texts[0] == _text(table, latent, peak, marked=True)
+    start, stop = (int(edge[0]) for edge in around(table.token_set, np.array([peak])))
+    assert texts[0] == _text(table, latent, start, stop, marked=True)
 
 
 def test_a_text_is_read_in_both_signs(table):

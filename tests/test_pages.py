@@ -56,7 +56,16 @@ def errors(app: AppTest) -> list[str]:
             ["Tokens", "What each layer would say next", "What attention looks back at", "The next token"],
         ),
         ("features", []),
-        ("dictionaries", ["Beside their controls", "Crowding", "Stability between seeds", "Sweeps"]),
+        (
+            "dictionaries",
+            [
+                "Beside their controls",
+                "Against the world's factors",
+                "Crowding",
+                "Stability between seeds",
+                "Sweeps",
+            ],
+        ),  # fmt: skip
         ("compare", ["Shared and exclusive latents", "How predictions part", "Loss by domain"]),
     ],
 )
