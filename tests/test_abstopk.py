@@ -10,9 +10,9 @@ import polars as pl
 import pytest
 
 from tests.tiny_lab import shared_lab
+from workbench.detection import around
 from workbench.dictionary_requests import request_sae
 from workbench.examples import values_between
-from workbench.detection import around
 from workbench.explanations import N_SHOWN, _text, strongest
 from workbench.features import FeatureTable
 from workbench.followed_factors import followed

@@ -65,7 +65,7 @@ def errors(app: AppTest) -> list[str]:
                 "Stability between seeds",
                 "Sweeps",
             ],
-        ),  # fmt: skip
+        ),
         ("compare", ["Shared and exclusive latents", "How predictions part", "Loss by domain"]),
     ],
 )
