@@ -5,8 +5,8 @@
 All train on the same tokens in the same run: superposed sparse features with Zipf frequencies and noise, so
 that nobody's cache of a model matters. Each trains through its own trainer's step (sparsify through the body
 of its loop), AuxK on and decoders starting short (SAELens' default, asked for in ours), at each learning rate
-of `RATES`; the one that served it best counts, ours as well. Our k falls from 32 and our rate over the second
-half, which is what so short a run wants; peers keep k, and their rate falls over the last third.
+of `RATES`; the one that served it best counts, ours as well. All keep k from the first step. Our rate falls over
+the second half, which is what so short a run wants; theirs over the last third.
 Tokens per second are counted between the end of a warm-up and the last step. FVU and L0 are of the
 dictionaries as they were trained (exact top-k of a token or batch; ours as the inference dictionary), on
 tokens none of them saw.
@@ -117,7 +117,7 @@ def ours(problem: Problem, data: Data, lr: float) -> dict[str, float]:
     """`saes.train`, reporting after every step so that the clock sees them."""
     config = saes.TrainConfig(
         arch=problem.arch, n_latents=problem.n_latents, k=problem.k, n_steps=problem.n_steps,
-        batch_size=problem.batch_size, lr=lr, decoder_norm=0.1, k_start=32, decay_share=0.5,
+        batch_size=problem.batch_size, lr=lr, decoder_norm=0.1, k_start=problem.k, decay_share=0.5,
         log_every=1, device=best_device(),
     )  # fmt: skip
     clock = Clock(problem)
