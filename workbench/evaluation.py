@@ -8,7 +8,6 @@ from typing import Any, NamedTuple
 import numpy as np
 import polars as pl
 import torch
-from scipy.stats import binomtest
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from workbench import ngrams
@@ -16,6 +15,7 @@ from workbench import tokenizer as tokenizers
 from workbench.bits_per_byte import model_nats
 from workbench.corpus import Corpus, documents_of
 from workbench.generation import Completion, chat_prompt, complete, left_padded
+from workbench.intervals import wilson
 from workbench.progress import Progress
 from workbench.tasks import judge
 
@@ -35,8 +35,7 @@ class Proportion(NamedTuple):
 
 def proportion(hits: int, n: int) -> Proportion:
     """Wilson interval of `hits` out of `n`."""
-    interval = binomtest(hits, n).proportion_ci(0.95, method="wilson")
-    return Proportion(hits / n, float(interval.low), float(interval.high), n)
+    return Proportion(hits / n, *wilson(hits, n), n)
 
 
 class HeldoutProse(NamedTuple):

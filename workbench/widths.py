@@ -56,8 +56,7 @@ class Widths(NamedTuple):
 def widths(build: Build, config: DictionaryConfig) -> Widths:
     """Alive latents, FVU, L0 and neighbours' cosines of an SAE and of its Gaussian control."""
     sets, real = _stored(build, config)
-    k = open_dictionary(build.parents[f"dictionary/{config.name}"].path, config.name).k
-    alike = trainable(config, build.plan.recipe, k)
+    alike = trainable(config, build.plan.recipe, build.parents[f"dictionary/{config.name}"].figures["k"])
     gaussian = GaussianLike(real.training, len(real.training), GAUSSIAN_SEEDS[0])
     label = f"Gaussian control of {config.name}"
     with dictionary_sentences(label):
