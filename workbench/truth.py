@@ -77,7 +77,8 @@ class Truth:
     def structure(self) -> pl.DataFrame:
         """figure, pool, value, low, high, n: shares absorbed, split and composed, with Wilson intervals."""
         import polars as pl
-        from scipy.stats import binomtest
+
+        from workbench.intervals import wilson
 
         rows = []
         for pool in self.figures["splitting"]:
@@ -91,7 +92,7 @@ class Truth:
             }
             for figure, (hits, n) in counted.items():
                 if n:
-                    low, high = binomtest(hits, n).proportion_ci(0.95, method="wilson")
+                    low, high = wilson(hits, n)
                     bounds = {"value": hits / n, "low": low, "high": high, "n": n}
                     rows.append({"figure": figure, "pool": SAID[pool], **bounds})
         columns = {"figure": pl.String, "pool": pl.String, "value": pl.Float64}
