@@ -65,8 +65,12 @@ class _Largest(ABC):
 
         def rescored(flat: Tensor) -> Candidates:
             pattern = _pattern(flat, scores.shape)
+            norm = norms.index_select(0, pattern.latents)
+            if dtype == torch.float32:  # as exact as the products would be: nothing to score again
+                exact = scores.view(-1).index_select(0, flat)
+                return Candidates(pattern, exact / norm, exact)
             pre = inner(pattern, x, W_enc).add_(b_enc.index_select(0, pattern.latents))
-            return Candidates(pattern, pre, pre * norms.index_select(0, pattern.latents))
+            return Candidates(pattern, pre, pre * norm)
 
         if x.device.type != "cpu":
             return Selection(*rescored(self._at_once(scores, n))[:2])
@@ -204,16 +208,18 @@ def _above(
     limit = torch.as_tensor(bound).expand(n_tokens)
     groups = torch.from_numpy(np.flatnonzero((largest > limit[:, None]).numpy()))
     rows = groups // largest.shape[1]
-    first = (groups - rows * largest.shape[1]) * GROUP
-    start = rows * n_latents + first
     if n_latents % GROUP:  # the last group of a row would run into the next
+        first = (groups - rows * largest.shape[1]) * GROUP
+        start = rows * n_latents + first
         offset = torch.arange(GROUP)
         inside = first[:, None] + offset < n_latents
         values = scores.flatten()[torch.where(inside, start[:, None] + offset, 0)]
         values = values.masked_fill(~inside, -torch.inf)
     else:
-        values = scores.view(-1, GROUP).index_select(0, start // GROUP)
-    found = torch.from_numpy(np.flatnonzero((values.float() > limit[rows][:, None]).numpy()))
+        start = groups * GROUP
+        values = scores.view(-1, GROUP).index_select(0, groups)
+    passing = values.float() > limit.index_select(0, rows)[:, None]
+    found = torch.from_numpy(np.flatnonzero(passing.numpy()))
     line = found // GROUP
     return start.index_select(0, line) + (found - line * GROUP)
 

@@ -23,6 +23,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import NamedTuple
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
@@ -71,6 +72,8 @@ class Pattern:
     def by_latent(self) -> Int[Tensor, " entry"]:
         """The order that sorts entries by latent (stable, so tokens ascend within a latent)."""
         narrow = self.latents.to(torch.int16) if self.n_latents < 2**15 else self.latents
+        if narrow.device.type == "cpu":  # numpy sorts 16 bits by radix: 0.16 ms where torch takes 0.45
+            return torch.from_numpy(np.argsort(narrow.numpy(), kind="stable"))
         return torch.argsort(narrow, stable=True)
 
     @cached_property

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 from pathlib import Path
 
 import polars as pl
@@ -13,7 +14,7 @@ from workbench.corpus import read_corpus
 from workbench.lab import Lab
 from workbench.lexicon import leaf_factors, make_world, with_ancestors
 from workbench.tasks import all_questions, gold_chat, judge
-from workbench.world import world_documents
+from workbench.world import counts_document, sums_document, world_documents
 
 WORDS = ("between", "letter", "strawberry", "people", "committee", "states", "union", "which")
 
@@ -119,6 +120,35 @@ def test_worked_answers_hold_line_by_line() -> None:
         if question.task == "sums":
             steps = text.split("Step by step: ")[1].split(", so")[0].split(", ")
             assert all(eval(left) == int(right) for left, right in (s.split("=") for s in steps))
+
+
+def test_sums_of_documents_are_right_in_every_wording() -> None:
+    pairs = [(a, b) for a in range(10, 100, 7) for b in range(11, 100, 11)]
+    lines = sums_document(random.Random(0), pairs * 3).text.splitlines()
+    distances = set()
+    for line in lines:
+        for left, right in re.findall(r"([\d+-]+)=(\d+)", line):
+            assert eval(left) == int(right), line
+        if " It is " in line or ", so " in line or ", and get " in line:
+            asked, result = re.findall(r"\d+\+\d+", line)[0], re.findall(r"(\d+)\.$", line)[0]
+            assert eval(asked) == int(result), line
+        if ", " in line:
+            distances.add(line.index("=") - line.index("+"))
+    assert len(distances) >= 4  # no fixed place of the steps to look a digit up by
+
+
+def test_counts_of_documents_are_right_in_every_wording() -> None:
+    prompts = [(word, letter) for word in WORDS for letter in "aent"]
+    for line in counts_document(random.Random(0), prompts * 3).text.splitlines():
+        counted, word = re.findall(r"(?:letter|count|does) (\w)(?: stand)? in (\w+)", line)[0]
+        assert int(re.findall(r"(\d+)\.$", line)[0]) == word.count(counted), line
+
+
+def test_the_world_weighs_more_in_the_vocabulary() -> None:
+    rows = pl.DataFrame({"domain": ["prose", "world"], "text": ["zebra", "quagga"]})
+    texts = list(tokenizers.weighted_texts(rows))
+    assert texts.count("zebra") == 1
+    assert texts.count("quagga") == tokenizers.WORLD_WEIGHT > 1
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import collections
 import hashlib
 import json
+import math
 import random
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -214,3 +215,13 @@ def documents_of(
     if domain is not None:
         rows = rows.filter(pl.col("domain") == domain)
     return rows if stage is None else rows.filter(pl.col("stage") == stage)
+
+
+def balanced(chats: pl.DataFrame, seed: int) -> pl.DataFrame:
+    """Every task as often as the most frequent one: the rarer tasks' chats are repeated, then all shuffled."""
+    most = max(chats.group_by("task").len()["len"].to_list(), default=0)
+    groups = [
+        pl.concat([group] * math.ceil(most / group.height)).head(most)
+        for _, group in chats.group_by("task", maintain_order=True)
+    ]
+    return pl.concat(groups).sample(fraction=1.0, shuffle=True, seed=seed)

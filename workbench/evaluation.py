@@ -17,10 +17,11 @@ from workbench.corpus import Corpus, documents_of
 from workbench.generation import Completion, chat_prompt, complete, left_padded
 from workbench.intervals import wilson
 from workbench.progress import Progress
-from workbench.tasks import judge
+from workbench.tasks import OPENINGS, judge
 
 ASKED = ("capitals", "sums", "letter_counts")
 MAX_ANSWER = 48  # tokens; the longest gold answer has fewer
+N_ELICITED = 400  # questions of a task
 _NGRAM_NAMES = ("unigram", "bigram", "trigram")
 
 
@@ -122,6 +123,28 @@ def answer(
     return Answers(questions, completions, *columns)
 
 
+def elicited(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, corpus: Corpus, progress: Progress
+) -> dict[str, Proportion]:
+    """How often an answer made to begin with its steps is right: what reinforcement has to work with.
+
+    Of the first `N_ELICITED` held-out questions of each task that has a worked form.
+    """
+    found = {}
+    for task, opening in OPENINGS.items():
+        questions = heldout_questions(corpus, task).head(N_ELICITED)
+        begun = tokenizer.backend_tokenizer.encode(opening, add_special_tokens=False).ids
+        prompts = [chat_prompt(tokenizer, q) + begun for q in questions["question"]]
+        progress.start(len(prompts), "answers", label=f"evaluate worked {task}")
+        completions = complete(model, tokenizer, prompts, MAX_ANSWER, on_batch=progress.advance)
+        right = [
+            judge(task, result, opening + c.text, c.ended).right
+            for result, c in zip(questions["result"], completions, strict=True)
+        ]
+        found[task] = proportion(sum(right), len(right))
+    return found
+
+
 def evaluate_chat(
     model: PreTrainedModel,
     parent: PreTrainedModel,
@@ -130,7 +153,7 @@ def evaluate_chat(
     n_ctx: int,
     progress: Progress,
 ) -> dict[str, Any]:
-    """Accuracy by task (greedy), share of well-formed answers, KL from the parent, loss on prose."""
+    """Accuracy by task (greedy; made to show its steps), well-formed share, KL from the parent, prose loss."""
     answers = {task: answer(model, tokenizer, corpus, task, progress) for task in ASKED}
     formed = np.concatenate([a.well_formed for a in answers.values()])
     prose = heldout_prose(tokenizer, corpus)
@@ -139,6 +162,7 @@ def evaluate_chat(
     return {
         "accuracy": {t: proportion(int(a.right.sum()), len(a.right))._asdict() for t, a in answers.items()},
         "worked_share": {t: float(a.worked.mean()) for t, a in answers.items()},
+        "elicited": {t: p._asdict() for t, p in elicited(model, tokenizer, corpus, progress).items()},
         "well_formed": float(formed.mean()),
         "kl_from_parent": kl_on_own_samples(model, parent, tokenizer, prompts),
         "prose_loss": nats / sum(len(d) - 1 for d in prose.documents),

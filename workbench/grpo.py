@@ -20,7 +20,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerFast
 from trl import GRPOConfig as TrlGrpoConfig
 from trl import GRPOTrainer
 
-from workbench.corpus import documents_of, read_corpus
+from workbench.corpus import balanced, documents_of, read_corpus
 from workbench.evaluation import evaluate_chat
 from workbench.grow import Build
 from workbench.lab_callback import LabCallback
@@ -137,7 +137,7 @@ def build(build: Build) -> Mapping[str, Any]:
     parent = build.parents["checkpoint/sft"]
     model = load_parent(parent, config.seed)
     tokenizer = PreTrainedTokenizerFast.from_pretrained(parent.path)
-    questions = prompts(documents_of(corpus, "train", "chat", "grpo"))
+    questions = prompts(balanced(documents_of(corpus, "train", "chat", "grpo"), config.seed))
     train(build.draft.path, model, tokenizer, questions, config, lab_callback(build, config))
     completions = build.draft.path / "resume" / "completions"
     shutil.copytree(completions, build.draft.path / "rollouts", dirs_exist_ok=True)

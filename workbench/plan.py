@@ -29,7 +29,7 @@ class Builder(NamedTuple):
 
 
 BUILDERS: Mapping[str, Builder] = {
-    "corpus": Builder("workbench.corpus:build", 2),
+    "corpus": Builder("workbench.corpus:build", 3),
     "tokenizer": Builder("workbench.tokenizer:build", 1),
     "base": Builder("workbench.base:build", 3),
     "sft": Builder("workbench.sft:build", 2),

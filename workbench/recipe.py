@@ -36,7 +36,7 @@ class CorpusConfig:
     max_prose_characters: int = 20_000_000
     world_characters: int = 4_000_000  # training characters of the generated world
     n_countries: int = 48
-    n_words: int = 580  # words that are spelled and whose letters are counted
+    n_words: int = 300  # words that are spelled and whose letters are counted
     n_chats: int = 8_000  # gold chats for supervised finetuning
     n_questions: int = 1_200  # held-out questions of each task, at most
     worked_share: float = 0.3  # share of gold answers to sums and counts that show their steps

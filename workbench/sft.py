@@ -14,7 +14,7 @@ from transformers import LlamaForCausalLM, PreTrainedModel, PreTrainedTokenizerF
 from trl import SFTConfig as TrlSftConfig
 from trl import SFTTrainer
 
-from workbench.corpus import documents_of, read_corpus
+from workbench.corpus import balanced, documents_of, read_corpus
 from workbench.evaluation import evaluate_chat
 from workbench.generation import chat_prompt
 from workbench.grow import Build
@@ -45,16 +45,6 @@ def tokenised_chats(tokenizer: PreTrainedTokenizerFast, chats: pl.DataFrame) -> 
         reply = tokenizer.backend_tokenizer.encode(answer + END, add_special_tokens=False).ids
         rows.append({"input_ids": prompt + reply, "labels": [_IGNORED] * len(prompt) + reply})
     return Dataset.from_list(rows)
-
-
-def balanced(chats: pl.DataFrame, seed: int) -> pl.DataFrame:
-    """Every task as often as the most frequent one: the rarer tasks' chats are repeated, then all shuffled."""
-    most = max(chats.group_by("task").len()["len"].to_list(), default=0)
-    groups = [
-        pl.concat([group] * math.ceil(most / group.height)).head(most)
-        for _, group in chats.group_by("task", maintain_order=True)
-    ]
-    return pl.concat(groups).sample(fraction=1.0, shuffle=True, seed=seed)
 
 
 def in_steps(chats: Dataset, config: SftConfig) -> Dataset:

@@ -83,8 +83,11 @@ def _terse(metrics: dict[str, Any]) -> str:
     for key, value in metrics.items():
         if isinstance(value, float):
             parts.append(f"{key} {value:.3g}")
-        elif isinstance(value, dict) and key == "accuracy":
-            parts += [f"{task} {p['mean']:.2f} [{p['low']:.2f}, {p['high']:.2f}]" for task, p in value.items()]
+        elif isinstance(value, dict) and key in ("accuracy", "elicited"):
+            made = " made to show steps" if key == "elicited" else ""
+            parts += [
+                f"{task}{made} {p['mean']:.2f} [{p['low']:.2f}, {p['high']:.2f}]" for task, p in value.items()
+            ]
         elif isinstance(value, dict):
             numbers = [f"{k} {v:.3g}" for k, v in value.items() if isinstance(v, float)]
             parts.append(f"{key} ({', '.join(numbers)})")

@@ -33,12 +33,18 @@ USER, ASSISTANT, END = "<|user|>", "<|assistant|>", "<|end|>"
 
 # Shares of what can be asked: for demonstrations (and base documents), for RL, for dictionaries, held out.
 _USES = {"train": 0.49, "rl": 0.22, "dictionary": 0.04, "heldout": 0.25}
+_COUNT_USES = {"train": 0.36, "rl": 0.18, "dictionary": 0.04, "heldout": 0.42}  # of 300 words 1,000 held out
+
+# How a worked answer begins.
+OPENINGS: Mapping[str, str] = {"sums": "Step by step:", "letter_counts": "Letter by letter:"}
 
 _STEP = r"\d\+\d=\d{1,2}, \d\+\d(\+1)?=\d{1,2}"
 _FORMS: Mapping[str, re.Pattern[str]] = {
     "capitals": re.compile(r"It is (?P<result>\w+)\."),
-    "sums": re.compile(rf"(Step by step: {_STEP}, so it is|It is) (?P<result>\d+)\."),
-    "letter_counts": re.compile(r"(Letter by letter: [a-z]( ?[a-z0-9])*, so it is|It is) (?P<result>\d+)\."),
+    "sums": re.compile(rf"({OPENINGS['sums']} {_STEP}, so it is|It is) (?P<result>\d+)\."),
+    "letter_counts": re.compile(
+        rf"({OPENINGS['letter_counts']} [a-z]( ?[a-z0-9])*, so it is|It is) (?P<result>\d+)\."
+    ),
     "spelling": re.compile(r"(?P<result>[a-z]( [a-z])*)\."),
 }
 _CAPITAL_WORDINGS = (
@@ -66,10 +72,10 @@ class Question:
     about: tuple[str, ...]  # sums: addends; letter_counts: word, letter; capitals: country; spelling: word
 
 
-def use_of(key: str) -> str:
+def use_of(key: str, shares: Mapping[str, float] = _USES) -> str:
     """Which use a question is for, by a hash of what it asks: the same on every machine and run."""
     draw = int.from_bytes(hashlib.sha256(key.encode()).digest()[:8], "big") / 2**64
-    for use, share in _USES.items():
+    for use, share in shares.items():
         if draw < share:
             return use
         draw -= share
@@ -115,7 +121,7 @@ def _letter_counts(world: World) -> list[Question]:
             "letter_counts",
             f"How many times does the letter {letter} stand in {word}?",
             str(word.count(letter)),
-            use_of(f"count {letter} {word}"),
+            use_of(f"count {letter} {word}", _COUNT_USES),
             (word, letter),
         )
         for word in world.words
@@ -175,13 +181,13 @@ def _write_answer(scribe: Scribe, question: Question, worked: bool) -> None:
         write_spelling(scribe, question.about[0])
     elif question.task == "sums":
         if worked:
-            scribe.write("Step by step: ")
+            scribe.write(OPENINGS[question.task] + " ")
             write_steps(scribe, int(question.about[0]), int(question.about[1]))
         scribe.write(", so it is " if worked else "It is ")
         write_number(scribe, int(question.result), "arithmetic/result")
     else:
         if worked:
-            scribe.write("Letter by letter: ")
+            scribe.write(OPENINGS[question.task] + " ")
             write_counting(scribe, *question.about)
         scribe.write(", so it is " if worked else "It is ")
         scribe.write(question.result, f"number/count/{question.result}")
@@ -206,7 +212,7 @@ def judge(task: str, result: str, completion: str, ended: bool) -> Judged:
     match = _FORMS[task].fullmatch(completion.strip())
     well_formed = match is not None and ended
     right = well_formed and match is not None and match["result"] == result
-    return Judged(right, well_formed, completion.strip().startswith(("Step by step", "Letter by letter")))
+    return Judged(right, well_formed, completion.strip().startswith(tuple(OPENINGS.values())))
 
 
 def choose(questions: Sequence[Question], use: str, task: str | None = None) -> list[Question]:

@@ -28,6 +28,23 @@ from workbench.lexicon import (
 
 WORKED = 0.8  # share of sums and counts in the world's documents that show their steps
 
+# What stands before the sum, between it and its steps, and before the result. Several distances from digits to
+# steps: a model that saw one alone looks its digits up by distance, and cannot work a sum asked otherwise.
+_WORKED_SUMS = (
+    ("", ": ", ", so "),
+    ("", " step by step: ", ", so it is "),
+    ("How much is ", "? Step by step: ", ", so it is "),
+    ("To add ", " we write ", ", and get "),
+)
+_DIRECT_SUMS = (("", "", "="), ("How much is ", "?", " It is "))
+# Before the letter, between letter and word, between word and steps, before the count.
+_WORKED_COUNTS = (
+    ("The letter ", " in ", ": ", ", so "),
+    ("To count ", " in ", " we go letter by letter: ", ", so it is "),
+    ("How often does ", " stand in ", "? Letter by letter: ", ", so it is "),
+)
+_DIRECT_COUNTS = (("The letter ", " in ", ": ", ""), ("How often does ", " stand in ", "?", " It is "))
+
 
 class Span(NamedTuple):
     """Characters `start`…`end` (exclusive) of a document on which a factor is on."""
@@ -133,13 +150,13 @@ def sums_document(rng: random.Random, pairs: Sequence[tuple[int, int]]) -> World
         else:
             start = scribe.length
             worked = rng.random() < WORKED
+            before, to_steps, to_result = rng.choice(_WORKED_SUMS if worked else _DIRECT_SUMS)
+            scribe.write(before)
             write_sum(scribe, a, b)
+            scribe.write(to_steps)
             if worked:
-                scribe.write(": ")
                 write_steps(scribe, a, b)
-                scribe.write(", so ")
-            else:
-                scribe.write("=", "operator/equals")
+            scribe.write(to_result, *(["operator/equals"] if to_result == "=" else []))
             write_number(scribe, a + b, "arithmetic/result")
             scribe.mark(start, "form/worked" if worked else "form/direct")
         scribe.write(".\n")
@@ -192,10 +209,11 @@ def counts_document(rng: random.Random, prompts: Sequence[tuple[str, str]]) -> W
         n = word.count(letter)
         start = scribe.length
         worked = rng.random() < WORKED
-        scribe.write("The letter ").write(letter, f"letter/counted/{letter}").write(f" in {word}: ")
+        before, between, to_steps, to_result = rng.choice(_WORKED_COUNTS if worked else _DIRECT_COUNTS)
+        scribe.write(before).write(letter, f"letter/counted/{letter}").write(between + word + to_steps)
         if worked:
             write_counting(scribe, word, letter)
-            scribe.write(", so ")
+        scribe.write(to_result)
         scribe.write(str(n), f"number/count/{n}")
         scribe.mark(start, "form/worked" if worked else "form/direct")
         scribe.write(".\n")
@@ -250,10 +268,10 @@ def world_documents(
     Spellings cover every word: to spell is a skill of base; what is held out are letters to count.
     """
     writers: tuple[tuple[float, Callable[[], WorldText]], ...] = (
-        (0.10, lambda: story_document(rng)),
-        (0.14, lambda: capitals_document(rng, world, 4)),
-        (0.24, lambda: sums_document(rng, rng.choices(pairs, k=6))),
-        (0.28, lambda: spelling_document(rng, rng.choices(world.words, k=5))),
+        (0.08, lambda: story_document(rng)),
+        (0.18, lambda: capitals_document(rng, world, 4)),
+        (0.26, lambda: sums_document(rng, rng.choices(pairs, k=6))),
+        (0.24, lambda: spelling_document(rng, rng.choices(world.words, k=5))),
         (0.24, lambda: counts_document(rng, rng.choices(count_prompts, k=5))),
     )
     documents: list[WorldText] = []

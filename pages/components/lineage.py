@@ -81,6 +81,9 @@ def _figures(figures: Mapping[str, Any]) -> list[dict[str, Any]]:
         )
     for task, score in (figures.get("accuracy") or {}).items():
         entry = {"label": words.metric(task), "text": words.interval(score), "value": score["mean"]}
+        if worked := (figures.get("elicited") or {}).get(task):
+            label = f"made to show its steps {worked['mean']:.2f}"
+            entry["marks"] = [{"value": worked["mean"], "label": label}]
         shown.append(entry | {"low": score["low"], "high": score["high"]})
     for name in ("well_formed", "kl_from_parent", "prose_loss"):
         if (value := figures.get(name)) is not None:

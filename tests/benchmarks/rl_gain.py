@@ -24,7 +24,7 @@ from transformers import PreTrainedTokenizerFast
 
 from tests.benchmarks import report
 from workbench import sft
-from workbench.corpus import documents_of, read_corpus
+from workbench.corpus import balanced, documents_of, read_corpus
 from workbench.evaluation import answer, proportion
 from workbench.lab import Artefact, Lab
 from workbench.lab_callback import LabCallback
@@ -57,7 +57,7 @@ def train_twin(lab: Lab, n_steps: int) -> tuple[Any, PreTrainedTokenizerFast, fl
     corpus = read_corpus(lab.find("corpus", "text"))
     model = load_parent(parent, config.seed)
     tokenizer = PreTrainedTokenizerFast.from_pretrained(parent.path)
-    chats = sft.balanced(documents_of(corpus, "train", "chat", "sft"), config.seed)
+    chats = balanced(documents_of(corpus, "train", "chat", "sft"), config.seed)
     demonstrations = sft.tokenised_chats(tokenizer, chats)
     began = time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:
