@@ -152,6 +152,8 @@ def test_the_chosen_view_can_be_read_in_the_dark(address: str, page: Any) -> Non
 
 def test_an_opened_address_is_the_view_that_was_left(address: str, page: Any) -> None:
     """Search, filters, order, view and latent are in the address; the keyboard alone gets there."""
+    from playwright.sync_api import expect
+
     page.goto(f"{address}/features?dictionary=sae-sft")
     search = page.get_by_label("Search", exact=True)
     search.focus()
@@ -169,4 +171,4 @@ def test_an_opened_address_is_the_view_that_was_left(address: str, page: Any) ->
     heading = page.get_by_role("heading", name="Latent").first.inner_text()
     page.goto(page.url)
     page.get_by_role("heading", name=heading).wait_for()
-    assert page.get_by_label("Search", exact=True).input_value() == "the"
+    expect(page.get_by_label("Search", exact=True)).to_have_value("the")
