@@ -2,7 +2,7 @@
 
 import streamlit as st
 
-from pages.components import frame, ground_truth, quality, store, sweeps
+from pages.components import frame, glossary, ground_truth, quality, store, sweeps
 
 lab = frame.begin(
     "Dictionaries", "How much of a model each dictionary keeps, and how much of that a control keeps too."
@@ -10,10 +10,12 @@ lab = frame.begin(
 
 with frame.sentences():
     judged = store.qualities(lab)
+    glossary.about(glossary.DICTIONARIES)
 
     st.header("Beside their controls", anchor=False)
     if judged:
         quality.overview(judged)
+        frame.doubted("dictionary", "judged dictionary", list(judged))
         name = st.selectbox("Dictionary", list(judged), key="dictionary", bind="query-params", width=360)
         chosen = judged[name]
         quality.figures(chosen)

@@ -6,6 +6,7 @@ from pages.components import (
     beside,
     export,
     frame,
+    glossary,
     latent,
     latent_densities,
     latent_map,
@@ -28,12 +29,15 @@ with frame.sentences():
             f"`python -m workbench grow {lab.name}` makes what is missing."
         )
         st.stop()
+    frame.doubted("dictionary", "feature table", names)
     name = st.selectbox("Dictionary", names, key="dictionary", bind="query-params", width=360)
     table = store.features(lab, name)
     colour = latent_table.colour_of(table)
-    left, right = st.columns([3, 2], gap="large")
+    with st.container(key="overview"):
+        left, right = st.columns([2, 1], gap="large")
     with left:
-        chosen = latent_table.view(lab, table)
+        chosen, text = latent_table.view(lab, table)
+    glossary.about(glossary.FEATURES)
     view = st.segmented_control(
         "View",
         [DASHBOARD, BESIDE, MAP, STEER],
@@ -52,6 +56,8 @@ with frame.sentences():
             if view == MAP:
                 latent_map.view(lab, table, chosen)
             found = store.dashboard(lab, name, chosen)
+            if text:
+                latent.on_text(*store.on_text(lab, name, chosen, text), found, colour)
             latent.dashboard(found, colour, "latent")
             export.latent(name, found)
     with right:  # last: nothing waits for the picture of all latents

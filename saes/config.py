@@ -9,6 +9,7 @@ SAELens' own trainer makes `standard`, `gated`, `jumprelu`, `abstopk` and `match
 from __future__ import annotations
 
 import itertools
+import math
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -72,8 +73,8 @@ class TrainConfig:
                 f"inner widths {list(self.widths)} have to rise from above 0 to below {self.n_latents}"
             )
         for name in ("lr", "decoder_norm"):
-            if getattr(self, name) <= 0:
-                raise DictionaryError(f"{name} is {getattr(self, name)}; it has to be above 0")
+            if not 0 < getattr(self, name) < math.inf:  # NaN is not above anything
+                raise DictionaryError(f"{name} is {getattr(self, name)}; it has to be a number above 0")
         for name in ("warmup_share", "decay_share", "k_anneal_share", "dead_after_share"):
             if not 0 <= getattr(self, name) <= 1:
                 raise DictionaryError(f"{name} is {getattr(self, name)}; a share lies between 0 and 1")

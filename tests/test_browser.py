@@ -112,3 +112,63 @@ def test_a_head_is_chosen_by_keyboard(address: str, page: Any) -> None:
     page.keyboard.press("Enter")
     page.wait_for_url("**head=1.1**")
     page.get_by_role("heading", name="layer 1, head 1").wait_for()
+
+
+POINT = """name => {
+  const plot = [...document.querySelectorAll('.js-plotly-plot')]
+    .find(p => p._fullLayout.xaxis.title.text.startsWith(name))
+  plot.scrollIntoView({block: 'center'})
+  const trace = plot._fullData[0], layout = plot._fullLayout, box = plot.getBoundingClientRect()
+  const at = trace.x.indexOf(Math.max(...trace.x))  // at the rim, where no other point lies on it
+  return [box.left + layout.xaxis._offset + layout.xaxis.d2p(trace.x[at]),
+          box.top + layout.yaxis._offset + layout.yaxis.d2p(trace.y[at]), trace.customdata[at][0]]
+}"""
+
+
+@pytest.mark.parametrize("axis", ["latents, commonest first", "first axis"])
+def test_a_click_on_a_point_shows_its_latent(address: str, page: Any, axis: str) -> None:
+    """Both pictures of all latents are drawn from arrays, whose numbers come back in another form than lists'."""
+    page.goto(f"{address}/features?dictionary=sae-sft&view=Map&latent=5")
+    page.get_by_role("heading", name="Latent 5:").wait_for()
+    page.wait_for_function("document.querySelectorAll('.js-plotly-plot').length > 3")
+    page.evaluate(POINT, axis)
+    page.wait_for_timeout(1500)  # pictures above it may still take their height
+    x, y, latent = page.evaluate(POINT, axis)
+    page.mouse.move(x, y)
+    page.wait_for_timeout(300)
+    page.mouse.click(x, y)
+    page.get_by_role("heading", name=f"Latent {latent}:").wait_for()
+    page.wait_for_url(f"**latent={latent}**")
+
+
+def test_the_chosen_view_can_be_read_in_the_dark(address: str, page: Any) -> None:
+    """Text in the colour of buttons has a contrast below 4.5 on the dark page."""
+    page.emulate_media(color_scheme="dark")
+    page.goto(f"{address}/features?dictionary=sae-sft")
+    chosen = page.get_by_role("radio", name="Dashboard")
+    chosen.wait_for()
+    assert chosen.evaluate("e => getComputedStyle(e).color") == "rgb(159, 192, 211)"
+
+
+def test_an_opened_address_is_the_view_that_was_left(address: str, page: Any) -> None:
+    """Search, filters, order, view and latent are in the address; the keyboard alone gets there."""
+    from playwright.sync_api import expect
+
+    page.goto(f"{address}/features?dictionary=sae-sft")
+    search = page.get_by_label("Search", exact=True)
+    search.focus()
+    page.keyboard.type("the")
+    page.keyboard.press("Enter")
+    page.wait_for_url("**find=the**")
+    page.get_by_role("radio", name="Steer").focus()
+    page.keyboard.press("Space")
+    page.wait_for_url("**view=Steer**")
+    page.get_by_text("Strength, in times its strongest activation").wait_for()
+    strength = page.get_by_role("slider").last
+    strength.focus()
+    page.keyboard.press("ArrowRight")
+    page.wait_for_url("**strength=2.25**")
+    heading = page.get_by_role("heading", name="Latent").first.inner_text()
+    page.goto(page.url)
+    page.get_by_role("heading", name=heading).wait_for()
+    expect(page.get_by_label("Search", exact=True)).to_have_value("the")

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
 import pytest
 from streamlit.testing.v1 import AppTest
 
-from pages.components import charts, ternary, words
+from pages.components import charts, show, store, ternary, words
 from workbench.comparison import BOUNDS, kinds
 from workbench.feature_match import matches
 from workbench.features import FeatureTable
@@ -237,3 +238,98 @@ def test_numbers_as_people_read_them(value: float | None, said: str) -> None:
 def test_labels_of_charts_show_markup_as_text() -> None:
     made = charts.bars(["<b>bold</b>"], [1.0], "#000000", "", None)
     assert made.layout.yaxis.ticktext == ("&lt;b&gt;bold&lt;/b&gt;",)
+
+
+@pytest.mark.parametrize(
+    ("value", "said"), [(0.0000971, "0.0097%"), (0, "0%"), (0.031, "3.1%"), (0.5, "50%"), (None, "–")]
+)
+def test_a_rare_share_is_not_nothing(value: float | None, said: str) -> None:
+    assert words.share(value) == said
+
+
+def test_counts_below_ten_stand_on_an_axis_that_can_be_read() -> None:
+    """A logarithmic axis from 1 to 8 has one tick."""
+    few, many = (charts.histogram([0, 1, 2], [3, top], "#000000", "x") for top in (8, 4000))
+    assert few.layout.yaxis.type != "log"
+    assert many.layout.yaxis.type == "log"
+
+
+@pytest.mark.parametrize(
+    ("asked", "said"),
+    [({"dictionary": "sae-sfd"}, "did you mean 'sae-sft'"), ({"latent": "99999"}, "latents 0 to 127")],
+)
+def test_an_address_that_names_what_is_not_here_says_so(
+    tiny_lab: Lab, asked: dict[str, str], said: str
+) -> None:
+    """A shared link must not show another latent than it names without a word."""
+    app = opened("features", **asked)
+    assert not app.exception
+    [sentence] = errors(app)
+    assert said in sentence
+    assert app.subheader[0].value.startswith("Latent ")
+
+
+def test_a_latent_that_the_next_dictionary_lacks_is_let_go(tiny_lab: Lab) -> None:
+    app = opened("features", dictionary="sae-sft")
+    app.session_state["latent"] = 5000
+    app.run()
+    assert not app.exception
+
+
+def test_the_chosen_latent_is_shown_on_the_text_that_is_asked_about(tiny_lab: Lab) -> None:
+    table = FeatureTable.of(tiny_lab, "sae-sft")
+    text = "The capital is there."
+    latent = int(table.fires_on(text)["latent"][0])
+    app = opened(
+        "features", dictionary="sae-sft", find=text, where="what fires on this text", latent=str(latent)
+    )
+    assert not app.exception
+    assert any("on your text" in said for said in sentences(app))
+    tokens, values = store.on_text(tiny_lab, "sae-sft", latent, text)
+    assert len(tokens) == len(values)
+    assert max(values) > 0
+    silent = next(j for j in range(128) if j not in set(table.fires_on(text)["latent"]))
+    assert set(store.on_text(tiny_lab, "sae-sft", silent, text)[1]) == {0.0}
+
+
+def test_steering_calls_a_latent_as_its_dashboard_does(
+    tiny_lab: Lab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A person's label, as it was typed: markdown in it is text."""
+    import shutil
+
+    from workbench.annotations import Annotations
+
+    shutil.copytree(tiny_lab.path, tmp_path / "tiny")
+    monkeypatch.setenv("MARBLE_HOME", str(tmp_path))
+    Annotations.of(Lab.open("tiny"), "sae-sft").set_label(5, "my *own* label")
+    app = opened("features", dictionary="sae-sft", view="Steer", latent="5")
+    assert app.subheader[0].value == r"Latent 5: my \*own\* label"
+
+
+def test_an_ablation_is_a_picture_too(tiny_lab: Lab) -> None:
+    app = opened("features", dictionary="sae-sft", view="Steer", steer_by="take it away")
+    drawn = [json.loads(chart.proto.spec) for chart in app.get("plotly_chart")]
+    titles = [
+        axis.get("title", {}).get("text")
+        for d in drawn
+        for axis in d["layout"].values()
+        if isinstance(axis, dict)
+    ]
+    assert "held-out loss, nats per token" in titles
+
+
+def test_an_unknown_lab_is_not_a_dead_end(tiny_lab: Lab) -> None:
+    app = opened("lab", lab="tinny")
+    assert any('href="?lab=tiny"' in text for text in sentences(app))
+
+
+@pytest.mark.parametrize("page", ["features", "dictionaries"])
+def test_the_words_of_the_field_are_explained(tiny_lab: Lab, page: str) -> None:
+    assert any("FVU" in text or "AUROC" in text for text in sentences(opened(page)) if "marble-words" in text)
+
+
+@pytest.mark.parametrize("sent", [[17], {"0": 17}])
+def test_a_clicked_points_number_is_read_however_the_browser_sends_it(sent: object) -> None:
+    """An array given to a figure comes back as an object."""
+    assert show.number_of({"customdata": sent}) == 17

@@ -194,17 +194,25 @@ class FeatureTable:
         import torch
 
         from workbench.site import read_sites
-        from workbench.tokenizer import encode
 
+        ids = self._ids(text, chat)
         with self._lock:
-            models, tokenizer, site = self._readers
-            settings = self.token_set.settings
-            ids = encode(tokenizer, [text], chat)[0].ids[1 : settings["n_ctx"]]
-            if not ids:
-                raise Misuse("the text is empty: type at least one character")
-            batch = torch.tensor([[settings["bos"], *ids]])
+            models, _, site = self._readers
+            batch = torch.tensor([[self.token_set.settings["bos"], *ids]])
             x = torch.stack([read_sites(model, [site], batch)[site][0, 1:] for model in models], dim=1)
         return self._strongest(self.dictionary.encode(x).numpy(), ids)
+
+    def tokens_of(self, text: str, chat: bool = False) -> list[str]:
+        """The tokens of `text` as `fires_on` reads them, cut at the context's length."""
+        return [self.token_set.vocabulary[i] for i in self._ids(text, chat)]
+
+    def _ids(self, text: str, chat: bool) -> list[int]:
+        from workbench.tokenizer import encode
+
+        ids = encode(self._readers[1], [text], chat)[0].ids[1 : self.token_set.settings["n_ctx"]]
+        if not ids:
+            raise Misuse("the text is empty: type at least one character")
+        return ids
 
     def _strongest(self, latents: np.ndarray, ids: Sequence[int]) -> pl.DataFrame:
         on = np.flatnonzero((latents != 0).any(axis=0))

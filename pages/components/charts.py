@@ -128,6 +128,7 @@ def dots_with_intervals(
                 y=[rows.index(r) + shift for r in part[row]],
                 mode="markers",
                 name=name,
+                cliponaxis=False,  # a share of nothing lies on the axis: half a mark would be cut away
                 marker={"color": colours[name], "symbol": symbols[name], "size": 10},
                 error_x={
                     "type": "data",
@@ -158,7 +159,8 @@ def dots_with_intervals(
 def histogram(
     edges: Sequence[float], counts: Sequence[int], colour: str, x_title: str, height: int = 210
 ) -> go.Figure:
-    """Counts between edges, as steps; the counts axis is logarithmic, since activations have long tails."""
+    """Counts between edges, as steps; the counts axis is logarithmic, since activations have long tails, but not
+    where all counts are below ten and a logarithmic axis has no tick to read them by."""
     made = figure(height)
     spans = list(itertools.pairwise(edges))
     made.add_trace(
@@ -173,7 +175,10 @@ def histogram(
         )
     )
     made.update_xaxes(title=x_title)
-    made.update_yaxes(title="tokens", type="log", nticks=4, dtick=1)
+    if max(counts, default=0) < 10:
+        made.update_yaxes(title="tokens", rangemode="tozero", dtick=2, tickformat="d")
+    else:
+        made.update_yaxes(title="tokens", type="log", nticks=4, dtick=1)
     return made
 
 

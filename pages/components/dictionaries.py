@@ -8,7 +8,6 @@ from urllib.parse import urlencode
 
 import plotly.graph_objects as go
 import polars as pl
-import streamlit as st
 from plotly.subplots import make_subplots
 
 from pages.components import charts, frame, show, theme, words
@@ -73,7 +72,7 @@ def pictures(plan: Plan, resolved: Sequence[Resolved], lab: str) -> None:
         (name, f"features?{urlencode({'lab': lab, 'dictionary': name})}")
         for name in table["dictionary"].unique(maintain_order=True)
     ]
-    _links("Open in Features:", links)
+    frame.links("Open in Features:", links)
 
 
 def _panels(table: pl.DataFrame) -> go.Figure:
@@ -156,18 +155,9 @@ def comparisons(plan: Plan, resolved: Sequence[Resolved], lab: str) -> None:
     done = [r for r in found if r.artefact is not None]
     links = [(r.step.name, f"compare?{urlencode({'lab': lab, 'comparison': r.step.name})}") for r in done]
     if links:
-        _links("Open in Compare:", links)
+        frame.links("Open in Compare:", links)
     if waiting := [r.step.name for r in found if r.artefact is None]:
         frame.caption(f"{_listed(waiting)} will stand here once its crosscoder has been grown.")
-
-
-def _links(label: str, links: Sequence[tuple[str, str]]) -> None:
-    import html
-
-    items = " ".join(
-        f'<a href="{html.escape(url)}" target="_self">{html.escape(name)}</a>' for name, url in links
-    )
-    st.html(f'<p class="marble-links">{html.escape(label)} {items}</p>')
 
 
 def _listed(names: Sequence[str]) -> str:

@@ -7,6 +7,7 @@ import html
 import os
 import re
 from collections.abc import Iterator, Sequence
+from urllib.parse import urlencode
 
 import streamlit as st
 
@@ -20,8 +21,9 @@ def dress() -> None:
     """Page settings, logo and style sheet; called once per run, before the page."""
     st.set_page_config(page_title="Marble", layout="wide", page_icon=str(theme.HERE / "icon.svg"))
     st.logo(str(theme.HERE / "marble.svg"), size="large")
-    alarm = f":root {{ --marble-alarm: {theme.palette().alarm}; }}"
-    st.html(f"<style>{alarm}{theme.source('style.css')}</style>")
+    palette = theme.palette()
+    colours = f":root {{ --marble-alarm: {palette.alarm}; --marble-accent: {palette.accent}; }}"
+    st.html(f"<style>{colours}{theme.source('style.css')}</style>")
 
 
 def labs() -> list[str]:
@@ -57,7 +59,22 @@ def begin(title: str, lead: str) -> Lab:
         with right:
             name = st.selectbox("Lab", names, index=names.index(default), key="lab", bind="query-params")
         return Lab.open(name)
+    links("Open:", [(name, f"?{urlencode({'lab': name})}") for name in names])
     st.stop()
+
+
+def links(label: str, to: Sequence[tuple[str, str]]) -> None:
+    """A row of links: what each is called, and its address."""
+    items = " ".join(f'<a href="{html.escape(url)}" target="_self">{html.escape(name)}</a>' for name, url in to)
+    st.html(f'<p class="marble-links">{html.escape(label)} {items}</p>')
+
+
+def doubted(parameter: str, what: str, valid: Sequence[str]) -> None:
+    """Say it where the address asks for a `what` that is not here: its widget falls back on the default without
+    a word, and a shared link would show another thing than it names. Call it before the widget."""
+    asked = st.query_params.get(parameter)
+    if asked is not None and asked not in valid:
+        note(f"{unknown(what, asked, valid)}; this is another one.", error=True)
 
 
 @st.fragment(run_every=2.0)

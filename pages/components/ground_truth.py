@@ -10,7 +10,7 @@ import polars as pl
 import streamlit as st
 from plotly.subplots import make_subplots
 
-from pages.components import charts, frame, show, theme
+from pages.components import charts, frame, glossary, show, theme
 from workbench.truth import LATENTS, METRICS, NEURONS, PCA, POOLS, RANDOM_DENSE, RANDOM_SPARSE, SAID, sentence
 
 if TYPE_CHECKING:
@@ -27,14 +27,14 @@ SYMBOLS = {
 
 def view(found: Truth) -> None:
     """All of one dictionary's ground truth."""
-    frame.note(sentence(found.figures))
     levels = found.levels()
     counts = sorted(levels["candidates"].unique())
     chosen = counts[0]
     if len(counts) > 1:
         chosen = st.selectbox(
-            "Candidates of each pool", counts, key="candidates", bind="query-params", width=240
-        )
+            "Candidates of each pool", counts, key="candidates", bind="query-params", width=240,
+            help=glossary.WORDS["candidates"],
+        )  # fmt: skip
     frame.caption(
         "Means over factors; the unit and its threshold are chosen on one half of the documents and scored on "
         "the other. Bars are 95 % intervals over documents, the dotted line is chance."
@@ -42,6 +42,8 @@ def view(found: Truth) -> None:
     table = levels.filter(pl.col("candidates") == chosen)
     alt = f"AUROC, AP and F1 of {found.dictionary}'s latents beside neurons, PCA and random, {chosen} each"
     show.chart(_pools(table, found), "truth-pools", alt, table)
+    with st.expander("All of it in words, at every number of candidates"):
+        frame.note(sentence(found.figures))
     left, right = st.columns(2, gap="large")
     with left:
         _structure(found)

@@ -21,12 +21,19 @@ STRONGEST, ALL_STRENGTHS = "strongest", "all strengths"
 FEW_EACH = 2  # of every strength
 
 
+def name(found: Dashboard) -> None:
+    """What a latent is called by: a person's label before ours, and its star."""
+    told = found.annotations[found.latent]
+    star = "★ " if told.star else ""
+    called = _literal(words.label(said(found.row, told)))
+    st.subheader(f"{star}Latent {found.latent}: {called}", anchor=False)
+
+
 def headline(found: Dashboard) -> None:
     """What a latent is called by, and its key figures."""
     ours, told = found.row, found.annotations[found.latent]
     row = said(ours, told)
-    star = "★ " if told.star else ""
-    st.subheader(f"{star}Latent {found.latent}: {_literal(words.label(row))}", anchor=False)
+    name(found)
     pairs = [
         ("fires on", f"{words.share(row['density'])} of tokens"),
         ("mean when on", words.number(row["mean_activation"])),
@@ -35,8 +42,7 @@ def headline(found: Dashboard) -> None:
     if ours["label"] is not None:
         if told.label is not None:
             pairs.append(("our label", ours["label"]))
-        null = words.number(ours["label_null"])
-        pairs.append(("label against activation", f"r = {words.number(ours['label_score'])} (others' {null})"))
+        pairs.append(("label against activation", _correlation(ours["label_score"], ours["label_null"])))
         pairs.append(("label tells texts apart", _apart(ours["label_detection"], ours["label_detection_n"])))
     if row["factor"] is not None:
         pairs.append(("best factor", f"{row['factor']} (F1 {words.number(row['factor_f1'])})"))
@@ -45,6 +51,12 @@ def headline(found: Dashboard) -> None:
     frame.facts(pairs)
     if found.explanation is not None:
         _explained(found.explanation)
+
+
+def _correlation(own: float | None, null: float | None) -> str:
+    """A label's score beside that of other latents' labels."""
+    said = ["–" if r is None else f"{r:.2f}" for r in (own, null)]
+    return f"r = {said[0]} (others' {said[1]})"
 
 
 def _apart(balanced: float | None, n: float | None) -> str:
@@ -79,6 +91,23 @@ def dashboard(found: Dashboard, colour: str, key: str, chooser: str = "latent", 
     if len(found.logits) > 1:
         _heads(found, key, narrow)
     latent_parts.pictures(found, colour, key, chooser, 1 if narrow else 2)
+
+
+def on_text(tokens: Sequence[str], values: Sequence[float], found: Dashboard, colour: str) -> None:
+    """The latent on a text of the viewer's own, on the scale of its other texts."""
+    frame.caption(f"Latent {found.latent} on your text; the stronger the tint, the stronger it fires.")
+    if not any(values):
+        frame.caption("It fires on no token of it.")
+    peak = max(range(len(values)), key=lambda at: abs(values[at]))
+    own = [
+        from_shown(text)
+        | Token(value=abs(value), lines=[words.number(value)])
+        | (Token(colour=theme.palette().alarm) if value < 0 else Token())
+        for text, value in zip(tokens, values, strict=True)
+    ]
+    head = [words.number(values[peak]), "your text"]
+    strip = Strip(tokens=own, head=head, peak=peak, max=found.row["max_activation"] or 1.0, label="your text")
+    strips([strip], colour, "own-text")
 
 
 def _examples(found: Dashboard, colour: str, key: str) -> None:

@@ -52,7 +52,14 @@ def _factors(rows: pl.DataFrame, colour: str, key: str, chooser: str) -> None:
         "tick: AUROC, where one half is chance."
     )
     rows = rows.sort("rank")
-    made = charts.bars(rows["factor"].to_list(), rows["f1"].to_list(), colour, "", None, row_height=ROW)
+    made = charts.bars(
+        rows["factor"].to_list(),
+        rows["f1"].to_list(),
+        colour,
+        "F1, average precision, AUROC",
+        None,
+        row_height=ROW,
+    )
     places, ink = list(range(len(rows))), theme.palette().ink
     for column, symbol in (("ap", "circle-open"), ("auroc", "line-ns")):
         mark = {"symbol": symbol, "size": 10, "color": ink, "line": {"width": 2, "color": ink}}
@@ -79,7 +86,7 @@ def _writers(rows: pl.DataFrame, colour: str, key: str, chooser: str) -> None:
         kept["component"].to_list(),
         values,
         [colour if v > 0 else theme.palette().muted for v in values],
-        f"share in {last}" if several else "",
+        "share of what lifts it" + (f", in {last}" if several else ""),
         [f"{v:.0%}" for v in values],
         row_height=ROW,
     )
@@ -97,7 +104,9 @@ def _sources(rows: pl.DataFrame, colour: str, key: str, chooser: str) -> None:
     names = [_value(a, v) for a, v in zip(kept["attribute"], kept["value"], strict=True)]
     columns = (kept["lift"], kept["count"], kept["documents"])
     texts = [f"× {lift:.3g} · {count:,} in {n}" for lift, count, n in zip(*columns, strict=True)]
-    made = charts.bars(names, kept["lift"].to_list(), colour, "", texts, row_height=ROW)
+    made = charts.bars(
+        names, kept["lift"].to_list(), colour, "times its share of all tokens", texts, row_height=ROW
+    )
     made.add_vline(x=1, line={"color": theme.palette().muted, "width": 1.5, "dash": "dot"})
     made.update_xaxes(range=[0, 1.5 * float(kept["lift"].max() or 1)])  # type: ignore[operator,arg-type]
     show.chart(made, key, "over-represented sources of the texts it fires on", rows.drop("latent"))
@@ -113,20 +122,21 @@ def _coactive(rows: pl.DataFrame, colour: str, key: str, chooser: str) -> None:
         "Click one to see it."
     )
     texts = [f"{n:,} tokens" for n in rows["count"]]
-    _neighbours(rows, "jaccard", texts, colour, key, chooser)
+    _neighbours(rows, "jaccard", "share of tokens in common (Jaccard)", texts, colour, key, chooser)
 
 
 def _similar(rows: pl.DataFrame, colour: str, key: str, chooser: str) -> None:
     frame.caption("Latents whose decoders have the largest cosine with its own. Click one to see it.")
-    _neighbours(rows, "cosine", [words.number(v) for v in rows["cosine"]], colour, key, chooser)
+    texts = [words.number(v) for v in rows["cosine"]]
+    _neighbours(rows, "cosine", "cosine of the two decoders", texts, colour, key, chooser)
 
 
 def _neighbours(
-    rows: pl.DataFrame, value: str, texts: Sequence[str], colour: str, key: str, chooser: str
+    rows: pl.DataFrame, value: str, title: str, texts: Sequence[str], colour: str, key: str, chooser: str
 ) -> None:
     names = [f"{other}: {called or '–'}" for other, called in rows.select("other", "called").iter_rows()]
     short = [name if len(name) <= 34 else f"{name[:33]}…" for name in names]
-    made = charts.bars(short, rows[value].to_list(), colour, "", texts, row_height=ROW)
+    made = charts.bars(short, rows[value].to_list(), colour, title, texts, row_height=ROW)
     made.update_traces(customdata=[[other] for other in rows["other"]])
     made.update_xaxes(rangemode="tozero")
     made.update_layout(margin={"r": 80}, clickmode="event+select")
@@ -147,6 +157,8 @@ def _neurons(rows: pl.DataFrame, colour: str, key: str, chooser: str) -> None:
     ]
     values = kept["cosine"].to_list()
     shades = [colour if side == "written" else theme.palette().muted for side in kept["side"]]
-    made = charts.bars(names, values, shades, "", [words.number(v) for v in values], row_height=ROW)
+    made = charts.bars(
+        names, values, shades, "cosine with its decoder", [words.number(v) for v in values], row_height=ROW
+    )
     made.update_xaxes(range=[-1.1, 1.1])
     show.chart(made, key, "cosines with MLP neurons that write or read along it", rows.drop("latent"))

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import polars as pl
 import streamlit as st
 
-from pages.components import export, frame, latent_filters, store, theme
+from pages.components import export, frame, glossary, latent_filters, store, theme
 from workbench import feature_query as fq
 from workbench.lab import Lab
 
@@ -23,8 +23,8 @@ COLUMNS = (
 SELDOM = ("fires_with", "on", "hits", "change")  # where there are any, they come first
 
 
-def view(lab: Lab, table: FeatureTable) -> int:
-    """Search, filters, table, and the choice of a latent: its number."""
+def view(lab: Lab, table: FeatureTable) -> tuple[int, str]:
+    """Search, filters, table, and the choice of a latent: its number, and the text that was asked about, if any."""
     asked = latent_filters.view(table)
     found = store.searcher(lab, table.name).find(asked.query, asked.fires_on(lab, table))
     _said(len(found), table.table.height, asked)
@@ -32,6 +32,7 @@ def view(lab: Lab, table: FeatureTable) -> int:
         start = _start(len(found))
         _table(_columns(found, asked, start), table.name, asked.query.order)
     left, right = st.columns([3, 2], vertical_alignment="bottom")
+    _doubted(table)
     with left:
         chosen = st.number_input(
             "Latent (or choose a row, or click a point)",
@@ -44,7 +45,19 @@ def view(lab: Lab, table: FeatureTable) -> int:
         )
     with right:
         export.listed(table, found)
-    return int(chosen)
+    return int(chosen), asked.reads
+
+
+def _doubted(table: FeatureTable) -> None:
+    """Say it where the address, or the dictionary shown before, asks for a latent that this one does not have."""
+    asked, n = st.query_params.get("latent"), table.table.height
+    if asked is not None and not (asked.isdecimal() and int(asked) < n):
+        frame.note(
+            f"there is no latent {asked!r}: {table.name} has latents 0 to {n - 1:,}; this is another one.",
+            error=True,
+        )
+    if int(st.session_state.get("latent") or 0) >= n:
+        del st.session_state["latent"]
 
 
 def colour_of(table: FeatureTable) -> str:
@@ -127,8 +140,9 @@ def _table(shown: pl.DataFrame, name: str, order: str) -> None:
         for c in shown.columns
         if c.startswith("density_")
     }
+    said = glossary.WORDS
     st.dataframe(
-        shown,
+        shown.with_columns(pl.col("label").fill_null("")),  # "None" would read as a label
         key=key,
         hide_index=True,
         height=430,
@@ -136,21 +150,29 @@ def _table(shown: pl.DataFrame, name: str, order: str) -> None:
         selection_mode=["single-row", "single-column"],
         alt=f"latents of {name}: strongest tokens, density, largest activation, best factor, promoted tokens",
         column_config={
-            "latent": st.column_config.NumberColumn("latent", width=64, pinned=True),
-            "star": st.column_config.TextColumn("★", width=36),
+            "latent": st.column_config.NumberColumn("latent", width=58, pinned=True),
+            "star": st.column_config.TextColumn("★", width=32, help="You starred it."),
             "own_label": st.column_config.TextColumn("your label", width=150),
-            "label": st.column_config.TextColumn("label", width=170),
-            "label_score": st.column_config.NumberColumn("label r", format="%.2f", width=62),
-            "fires_with": st.column_config.NumberColumn("fires with", format="%.3g", width="small"),
-            "on": st.column_config.TextColumn("on", width="small"),
-            "hits": st.column_config.NumberColumn("hits", width=56),
+            "label": st.column_config.TextColumn("label", width=150, help=said["label"]),
+            "label_score": st.column_config.NumberColumn(
+                "label r", format="%.2f", width=60, help=said["label r"]
+            ),
+            "fires_with": st.column_config.NumberColumn(
+                "fires with", format="%.3g", width=72, help="Its strongest activation on your text."
+            ),
+            "on": st.column_config.TextColumn("on", width=72, help="The token of your text where that is."),
+            "hits": st.column_config.NumberColumn("hits", width=52, help="Places where the word was found."),
             "change": st.column_config.NumberColumn("change", format="× %.3g", width=80),
             **compared,
-            "top_tokens": st.column_config.ListColumn("fires on", width=210),
-            "density": st.column_config.NumberColumn("density", format="percent", width=72),
-            "max_activation": st.column_config.NumberColumn("strongest", format="%.3g", width=76),
-            "factor": st.column_config.TextColumn("best factor", width=170),
-            "factor_auroc": st.column_config.NumberColumn("AUROC", format="%.2f", width=66),
-            "promoted": st.column_config.ListColumn("promotes"),
+            "top_tokens": st.column_config.ListColumn("fires on", width=150, help=said["fires on"]),
+            "density": st.column_config.NumberColumn(
+                "density", format="percent", width=70, help=said["density"]
+            ),
+            "max_activation": st.column_config.NumberColumn(
+                "strongest", format="%.3g", width=76, help="Its largest activation on held-out tokens."
+            ),
+            "factor": st.column_config.TextColumn("best factor", width=150, help=said["factor"]),
+            "factor_auroc": st.column_config.NumberColumn("AUROC", format="%.2f", width=66, help=said["AUROC"]),
+            "promoted": st.column_config.ListColumn("promotes", help=said["promotes"]),
         },
     )

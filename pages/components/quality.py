@@ -230,7 +230,9 @@ def stability(found: Quality) -> None:
     symbols = {SEEDS: "circle", BY_CHANCE: "diamond-open"}
     with left:
         table = found.stability.with_columns(pl.col("figure").replace(STABLE))
-        made = charts.dots_with_intervals(table, "figure", "subject", "value", colours, symbols, "")
+        made = charts.dots_with_intervals(
+            table, "figure", "subject", "value", colours, symbols, "cosine, or share of latents"
+        )
         show.chart(
             made, "stability", "Matched cosines between seeds, beside random directions", found.stability
         )

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 import streamlit as st
 
@@ -27,10 +28,17 @@ def clickable(figure: go.Figure, key: str, alt: str, table: pl.DataFrame, choose
     def choose() -> None:
         points = st.session_state[key]["selection"]["points"]
         if points:
-            st.session_state[chooser] = int(points[0]["customdata"][0])
+            st.session_state[chooser] = number_of(points[0])
 
     st.plotly_chart(figure, key=key, alt=alt, on_select=choose, selection_mode="points", config=CONFIG)
     twin(table, key)
+
+
+def number_of(point: Mapping[str, Any]) -> int:
+    """The first of a chosen point's `customdata`. Where the figure was given an array, which travels as bytes, the
+    browser sends a typed array back, and as JSON that is an object: {"0": 362}."""
+    data = point["customdata"]
+    return int(next(iter(data.values())) if isinstance(data, Mapping) else data[0])
 
 
 def twin(table: pl.DataFrame, key: str, label: str = "The same as a table") -> None:

@@ -10,7 +10,7 @@ import polars as pl
 import streamlit as st
 from plotly.subplots import make_subplots
 
-from pages.components import asked, charts, frame, show, steered, store, theme, words
+from pages.components import asked, charts, frame, latent, show, steered, store, theme, words
 from pages.components.tokens import Strip, running, strips
 from workbench.lab import Lab
 
@@ -25,7 +25,7 @@ ADD, ABLATE = "add its direction", "take it away"
 def view(lab: Lab, table: FeatureTable, chosen: int) -> None:
     """Controls, the two texts, and the responses."""
     found = store.dashboard(lab, table.name, chosen)
-    st.subheader(f"Latent {chosen}: {words.label(found.row)}", anchor=False)
+    latent.name(found)
     what, ask = _controls(lab, table)
     unit = steered.unit(lab, table.name, chosen)
     if what == ADD:
@@ -147,7 +147,45 @@ def _ablation(lab: Lab, table: FeatureTable, chosen: int, ask: steered.Ask) -> N
         f"The probability is that of its promoted tokens ({'  '.join(tokens)}) after the text; the loss is on "
         "a few held-out windows. A random direction of equal length, subtracted as often, is the control."
     )
+    colour = theme.colours([ask.address])[ask.address]
+    st.plotly_chart(
+        _effect_picture(effects, colour),
+        key="ablated",
+        alt="promoted tokens and held-out loss as it is, without the latent, without random directions",
+        config=show.CONFIG,
+    )
     st.dataframe(_effect_table(effects), key="ablation", hide_index=True)
+
+
+def _effect_picture(effects: list[Effect], colour: str) -> go.Figure:
+    """A row a stream; the loss not from zero, since what one latent does to it is small beside it."""
+    made = make_subplots(1, 2, shared_yaxes=True, horizontal_spacing=0.05)
+    made.update_layout(charts.figure(90 + 30 * len(effects)).layout)
+    palette = theme.palette()
+    tints = [palette.ink, colour, *[palette.muted] * (len(effects) - 2)]
+    marks = ["line-ns-open", "circle", *["diamond-open"] * (len(effects) - 2)]
+    panels = (
+        ([e.promoted for e in effects], "probability of its promoted tokens"),
+        ([e.loss for e in effects], "held-out loss, nats per token"),
+    )
+    for at, (values, title) in enumerate(panels, 1):
+        made.add_trace(
+            go.Scatter(
+                x=values,
+                y=list(range(len(effects))),
+                mode="markers",
+                marker={"color": tints, "symbol": marks, "size": 11, "line": {"width": 2, "color": tints}},
+                hovertemplate="%{x:.5g}<extra></extra>",
+                cliponaxis=False,
+            ),
+            row=1,
+            col=at,
+        )
+        made.add_vline(values[0], line={"color": palette.muted, "width": 1.5, "dash": "dot"}, row=1, col=at)
+        made.update_xaxes(title=title, nticks=5, row=1, col=at)
+    names = [e.name for e in effects]
+    made.update_yaxes(tickvals=list(range(len(names))), ticktext=names, range=[len(names) - 0.5, -0.5])
+    return made
 
 
 def _effect_table(effects: list[Effect]) -> pl.DataFrame:

@@ -107,13 +107,20 @@ def searcher(lab: Lab, name: str) -> Searcher:
 
 @st.cache_resource(max_entries=32, show_spinner="Reading the text")
 def _fires_on(lab_path: str, name: str, id_: str, text: str) -> pl.DataFrame:
-    found = _features(lab_path, name, id_).fires_on(text)
-    return found.select("latent", fires_with="value", on="token")
+    return _features(lab_path, name, id_).fires_on(text)
 
 
 def fires_on(lab: Lab, name: str, text: str) -> pl.DataFrame:
     """Latents that fire on a text: latent, fires_with, on; strongest first."""
-    return _fires_on(str(lab.path), name, lab.find("features", name).id, text)
+    found = _fires_on(str(lab.path), name, lab.find("features", name).id, text)
+    return found.select("latent", fires_with="value", on="token")
+
+
+def on_text(lab: Lab, name: str, latent: int, text: str) -> tuple[list[str], list[float]]:
+    """The tokens of a text, and one latent's activation on each; zeros where it does not fire."""
+    tokens = features(lab, name).tokens_of(text)
+    own = _fires_on(str(lab.path), name, lab.find("features", name).id, text).filter(latent=latent)
+    return tokens, own["values"][0].to_list() if len(own) else [0.0] * len(tokens)
 
 
 @st.cache_data(max_entries=8, show_spinner="Laying the decoders out")

@@ -181,6 +181,12 @@ def phases(found: PhaseDiagram) -> go.Figure:
             hovertemplate="importance %{x:.2f}, density %{y:.3f}: %{customdata}<extra></extra>",
         )
     )
-    made.update_xaxes(title="importance of the second feature", type="log", tickvals=[0.1, 0.3, 1, 3, 10])
-    made.update_yaxes(title="density", type="log", tickvals=[0.01, 0.03, 0.1, 0.3, 1])
+    made.update_xaxes(
+        title="importance of the second feature, that of the first being 1",
+        type="log",
+        tickvals=[0.1, 0.3, 1, 3, 10],
+    )
+    made.update_yaxes(
+        title="density: how often a feature is on", type="log", tickvals=[0.01, 0.03, 0.1, 0.3, 1]
+    )
     return made

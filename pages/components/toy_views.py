@@ -42,6 +42,7 @@ def held(toy: Toy) -> None:
     )
     show.twin(table, "geometry", "Every feature as a table")
     frame.caption(
+        "Each arrow (in more than three dimensions each row) is a feature, its column of W. "
         "A feature's dimensionality is the share of a dimension that it has to itself: 1 when alone, 1/2 in an "
         "antipodal pair, 2/5 in a pentagon."
     )
@@ -51,7 +52,8 @@ def recovered(found: Recovery) -> None:
     """How well an SAE's directions are the features'."""
     frame.caption(
         "A TopK SAE with one latent a feature sees only h, never x. Each feature is paired with a latent so "
-        "that the cosines are largest. In few dimensions random directions come close too: see beside."
+        "that the cosines are largest. In few dimensions random directions come close too: see beside. FVU is "
+        "the share of variance that the SAE leaves unexplained, L0 how many latents are on at once."
     )
     frame.facts(
         [

@@ -39,12 +39,19 @@ def number(value: float | int | None) -> str:
             return f"{scaled:.3g}{unit}"
     if isinstance(value, int) or size >= 100:
         return f"{value:,.0f}"
+    if size >= 10:
+        return f"{value:.1f}".removesuffix(".0")
     return f"{value:.3g}" if size < 0.001 and value else f"{value:.3f}".rstrip("0").rstrip(".") or "0"
 
 
 def share(value: float | None) -> str:
-    """A share as per cent."""
-    return "–" if value is None else f"{value:.1%}" if 0 < value < 0.1 else f"{value:.0%}"
+    """A share as per cent; a rare one keeps two digits, since most latents fire on less than a token in a hundred
+    and none of those that fire fires on 0 %."""
+    if value is None:
+        return "–"
+    if 0 < value < 0.001:
+        return f"{100 * value:.2g}%"
+    return f"{value:.1%}" if 0 < value < 0.1 else f"{value:.0%}"
 
 
 def size(n_bytes: int) -> str:

@@ -60,6 +60,7 @@ def test_several_train_together(arrays, monkeypatch, capsys):
     [
         (["train", "nowhere.npy", "--out", "o"], "does not exist"),
         (["train", "base.npy", "--out", "o", "--k", "5000"], "k cannot be the larger"),
+        (["train", "base.npy", "--out", "o", "--lr", "nan"], "lr is nan; it has to be a number above 0"),
         (["train", "base.npy", "--out", "o", "--tokens", "1"], "less than one batch"),
         (["train", "base.npy", "--out", "o", "--arch", "topp"], "there is no architecture 'topp'"),
         (["train", "base.npy", "--out", "o", "--width", "20,wide"], "not a list of whole numbers"),
