@@ -73,7 +73,7 @@ def splits(pool: HalvedPool, halves: Halves, resamples: Resamples) -> Iterator[S
 def _fires(units: SparseUnits) -> csr_matrix:
     """[unit token], 1 where it fires."""
     matrix = units.matrix().T.tocsr()
-    matrix.data = (matrix.data > 0).astype(np.float64)
+    matrix.data = (matrix.data != 0).astype(np.float64)
     return matrix
 
 

@@ -197,12 +197,13 @@ def _composed_figures(found: Sequence[Composed]) -> dict[str, Any]:
 def _causal(build: Build, site: Site, truth: GroundTruth, halves: Halves) -> pl.DataFrame:
     """Clamp the best latents of countries, digits and operators."""
     pool = truth.pools[LATENTS]
+    assert isinstance(pool.first, SparseUnits)
     able = np.flatnonzero(pool.able)
     chosen = pool.best("f1", able)
     best = {}
     for factor, name in enumerate(halves.first.names):
         if name.startswith(tuple(f"{prefix}/" for prefix in PREFIXES.values())):
-            tokens, values = pool.first.entries(int(chosen[factor]))
+            tokens, values = pool.first.signed(int(chosen[factor]))
             there = values[halves.first.column(factor)[tokens]]
             if len(there):
                 best[name] = Best(int(chosen[factor]), float(there.mean()))

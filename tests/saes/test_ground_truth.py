@@ -342,6 +342,40 @@ def test_nothing_is_absorbed_where_the_code_points_away_from_the_parent():
     assert {pair.share.value for pair in found.pairs} == {0}
 
 
+@pytest.mark.parametrize("flips", ["a latent", "tokens at random"])
+def test_the_sign_of_a_latent_says_nothing_of_its_factor(flips):
+    """A latent of two signs is |f|: turned as a whole (its decoder too), or at random tokens, it scores the same.
+    What it writes keeps its sign: absorbed is what f·d supplies."""
+    table, code, decoder, activations = hierarchy(True)
+    signs = np.ones_like(code)
+    signs[:, 1] = -1 if flips == "a latent" else np.random.default_rng(3).choice([-1, 1], len(code))
+    halves, resamples = halved(table), Resamples.of(halved(table).second)
+    directions = probe_directions(activations, halves.first_rows, halves.first)
+    turned = decoder * np.array([[1], [-1], [1]])
+    one, other = (HalvedPool.of("latents", sparse(c), halves) for c in (code, code * signs))
+    for metric in ("auroc", "ap", "f1"):
+        np.testing.assert_array_equal(getattr(one.scores, metric), getattr(other.scores, metric))
+    np.testing.assert_allclose(one.correlations, other.correlations, atol=1e-12)
+    assert [s.latents for s in splits(one, halves, resamples)] == [
+        s.latents for s in splits(other, halves, resamples)
+    ]
+    expected, found = (
+        {pair.child: pair.share.value for pair in absorption(pool, d, directions, halves, resamples).pairs}
+        for pool, d in ((one, decoder), (other, turned))
+    )
+    wrong = {
+        pair.child: pair.share.value for pair in absorption(other, decoder, directions, halves, resamples).pairs
+    }
+    assert expected[1] > 0.4
+    if flips == "a latent":
+        assert found == expected
+        assert wrong[1] == 0
+    else:
+        assert found[1] == pytest.approx(expected[1] / 2, abs=0.05)
+    assert (other.second.signed(1).values < 0).any()
+    assert (other.second.entries(1).values >= 0).all()
+
+
 def test_flat_decoder_lays_models_side_by_side():
     assert flat_decoder(torch.arange(12.0).view(2, 2, 3)).tolist() == [[0, 1, 2, 3, 4, 5], [6, 7, 8, 9, 10, 11]]
 
