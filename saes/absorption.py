@@ -116,7 +116,7 @@ def _pairs(
     resamples: Resamples,
 ) -> Iterator[Absorbed]:
     projection = code @ along
-    silent = np.asarray(code[:, [latent]].toarray()).ravel() <= 0
+    silent = np.asarray(code[:, [latent]].toarray()).ravel() == 0
     for child in children:
         child_latent = int(best[child])
         if child_latent == latent:

@@ -2,13 +2,16 @@
 
 A unit is a number a token. `SparseUnits` are latents (a feature index: silent nearly everywhere), `SignedUnits`
 are directions or neurons, each there twice, as it is and with its sign turned, since a factor may push a neuron
-down. What else there is of a pool, its decoder, only absorption asks for.
+down. A latent of two signs (`abstopk`) is there once, as |f|: it is on or off, and how strongly is |f| wherever a
+lab speaks of strength; its sign is kept for what it writes (`SparseUnits.matrix`). What else there is of a pool,
+its decoder, only absorption asks for.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
@@ -67,9 +70,14 @@ class Units(Protocol):
 
 @dataclass(frozen=True)
 class SparseUnits:
-    """Units of a feature index."""
+    """Units of a feature index: |f|, which but for `abstopk` is f."""
 
     index: FeatureIndex
+
+    @cached_property
+    def strengths(self) -> FeatureIndex:
+        """The index with |f|."""
+        return self.index.strengths()
 
     @property
     def n_units(self) -> int:
@@ -80,6 +88,11 @@ class SparseUnits:
         return self.index.n_tokens
 
     def entries(self, unit: int) -> Entries:
+        part = slice(int(self.index.starts[unit]), int(self.index.starts[unit + 1]))
+        return Entries(self.index.tokens[part], self.strengths.values[part])
+
+    def signed(self, unit: int) -> Entries:
+        """f itself."""
         part = slice(int(self.index.starts[unit]), int(self.index.starts[unit + 1]))
         return Entries(self.index.tokens[part], self.index.values[part])
 
@@ -95,13 +108,13 @@ class SparseUnits:
         return np.diff(self.index.starts) > 0
 
     def matrix(self) -> csc_matrix:
-        """[token unit]."""
+        """[token unit], f with its sign: what is decoded."""
         values = np.asarray(self.index.values, np.float64)
         entries = (values, np.asarray(self.index.tokens), self.index.starts)
         return csc_matrix(entries, shape=(self.n_tokens, self.n_units))
 
     def correlations(self, labels: csr_matrix) -> Float[np.ndarray, "unit factor"]:
-        matrix = self.matrix()
+        matrix = abs(self.matrix())
         sums, squares = (np.asarray(m.sum(axis=0)).ravel() for m in (matrix, matrix.multiply(matrix)))
         return _correlations((matrix.T @ labels.astype(np.float64)).toarray(), sums, squares, labels)
 

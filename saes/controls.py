@@ -144,7 +144,7 @@ def random_like(
         names=names,
         k=k,
     )
-    return _least_squares(calibrated(raw, activations if calibration is None else calibration), activations)
+    return rescaled(calibrated(raw, activations if calibration is None else calibration), activations)
 
 
 def random_directions(n: int, width: int, seed: int) -> Float[Tensor, "latent width"]:
@@ -153,11 +153,15 @@ def random_directions(n: int, width: int, seed: int) -> Float[Tensor, "latent wi
     return torch.nn.functional.normalize(torch.randn(n, width, generator=rng), dim=1)
 
 
-def _least_squares(dictionary: Dictionary, activations: Activations) -> Dictionary:
-    """One scale a model for W_dec and the b_dec that goes with it, from rows spread over the set."""
+def rescaled(
+    dictionary: Dictionary, activations: Activations, targets: Activations | None = None
+) -> Dictionary:
+    """With the scale of W_dec a model, and the b_dec that goes with it, that fit best by least squares on rows
+    spread over the set. `targets`: what a transcoder is to write."""
     rows = spread(activations, CALIBRATION_ROWS)
     x = read(activations, rows)
     y = dictionary.reconstruct(x).double()
+    x = x if targets is None else read(targets, rows)
     x_mean, y_mean = x.double().mean(dim=0), y.mean(dim=0)
     away_x, away_y = x.double() - x_mean, y - y_mean
     scale = (away_x * away_y).sum(dim=(0, 2)) / away_y.square().sum(dim=(0, 2)).clamp_min(1e-12)

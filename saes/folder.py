@@ -42,6 +42,9 @@ TRANSCODERS = {
 
 def save(dictionary: Dictionary, path: Path | str, extra_metadata: dict[str, Any] | None = None) -> Path:
     """Write the two files into `path` (made if missing). The caller renames the folder into place."""
+    if isinstance(dictionary, Transcoder) and dictionary.activation != "jumprelu":
+        found = dictionary.activation
+        raise DictionaryError(f"SAELens has no transcoder of {found!r} latents: save one with thresholds")
     path = Path(path)
     path.mkdir(parents=True, exist_ok=True)
     d = dictionary.to("cpu")

@@ -5,7 +5,8 @@ All read the same tokens in the same units, z = (x − μ)/σ with models side b
     pca              z·u_i, u_i the eigenvectors of cov(z), both signs
     random_dense     (z − z̄)·r_j for random unit r_j, on every token, both signs, as PCA and neurons are
     random_sparse    the dictionary itself with random unit decoders, the encoder their transpose, and its own
-                     way of choosing (a threshold calibrated to the same L0, or the k largest of a token)
+                     way of choosing (a threshold calibrated to the same L0, or the k largest of a token); of a
+                     transcoder random unit encoders, and decoders drawn apart from them
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from saes.calibrate import Units as Scaling
 from saes.calibrate import calibrated, measure
 from saes.candidates import SignedUnits
 from saes.dictionary import Dictionary
+from saes.transcoder_controls import random_transcoder
 
 MOST_DIRECTIONS = 512  # of PCA, the leading ones
 
@@ -50,8 +52,14 @@ def random_directions(z: Float[Tensor, "token flat"], n: int, seed: int) -> Sign
     return SignedUnits(values)
 
 
-def random_dictionary(dictionary: Dictionary, activations: Activations, l0: float, seed: int) -> Dictionary:
-    """A dictionary of the same size and way of choosing whose directions are random."""
+def random_dictionary(
+    dictionary: Dictionary, activations: Activations, l0: float, seed: int, targets: Activations | None = None
+) -> Dictionary:
+    """A dictionary of the same size and way of choosing whose directions are random. `targets`: what a transcoder
+    writes."""
+    if targets is not None:
+        k = min(max(1, round(l0)), dictionary.n_latents)
+        return random_transcoder(activations, targets, dictionary.n_latents, k, dictionary.names, seed)
     scaling = measure(activations)
     rng = torch.Generator().manual_seed(seed)
     shape = dictionary.W_dec.shape

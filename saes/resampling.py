@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
@@ -74,9 +75,14 @@ class Resamples:
     def n_documents(self) -> int:
         return self.drawn.shape[1]
 
+    @cached_property
+    def exactly_drawn(self) -> Float[np.ndarray, "resample document"]:
+        """`drawn` as float64, once: sums of float64 would turn it into that each time."""
+        return self.drawn.astype(np.float64)
+
     def sums(self, values: Float[np.ndarray, " token"]) -> Float[np.ndarray, " resample"]:
         """Σ of a number a token, in each resample."""
-        return self.drawn @ np.bincount(self.document, values, minlength=self.n_documents)
+        return self.exactly_drawn @ np.bincount(self.document, values, minlength=self.n_documents)
 
     def ratio(self, above: Float[np.ndarray, " token"], below: Float[np.ndarray, " token"]) -> Resampled:
         """Σ above / Σ below."""
@@ -125,8 +131,9 @@ class Resamples:
         key = (self.document[tokens] * n_groups + group) * 2 + here
         found = np.bincount(key, minlength=self.n_documents * n_groups * 2)
         found = found.reshape(self.n_documents, n_groups, 2)
-        by_document = np.bincount(self.document * 2 + on, minlength=self.n_documents * 2)
-        found[:, silent] += by_document.reshape(self.n_documents, 2) - found.sum(axis=1)
+        if len(tokens) < len(on):
+            by_document = np.bincount(self.document * 2 + on, minlength=self.n_documents * 2)
+            found[:, silent] += by_document.reshape(self.n_documents, 2) - found.sum(axis=1)
         return found.astype(np.float32)
 
 

@@ -87,12 +87,14 @@ def best_units(
         for factor, unit in enumerate(units):
             wanted.setdefault(int(unit), {}).setdefault(factor, []).append(metric)
     for unit, factors in wanted.items():
-        first, second = (Descending.of(half.entries(unit)) for half in (pool.first, pool.second))
+        second = Descending.of(pool.second.entries(unit))
+        has_threshold = any("f1" in metrics for metrics in factors.values())
+        first = Descending.of(pool.first.entries(unit)) if has_threshold else None
         for factor, metrics in factors.items():
             on = halves.second.column(factor)
             ranked = resamples.ranked(second, on) if metrics != ["f1"] else {}
             for metric in metrics:
-                if metric != "f1":
+                if metric != "f1" or first is None:
                     yield Found(factor, "unit", metric, unit, float("nan"), ranked[metric])
                     continue
                 threshold = best_threshold(first, halves.first.column(factor))
@@ -160,5 +162,5 @@ def _correlation(entries: Entries, table: FactorTable, factor: int, resamples: R
             size = np.abs(vy - v * y / n) / np.sqrt(np.maximum(spread, 1e-300))
             return np.where(spread > 1e-12, size, 0.0)
 
-    drawn = resamples.drawn.astype(np.float64) @ sums
+    drawn = resamples.exactly_drawn @ sums
     return Resampled(float(pearson(*sums.sum(axis=0)[:, None])[0]), pearson(*drawn.T))

@@ -73,7 +73,7 @@ def splits(pool: HalvedPool, halves: Halves, resamples: Resamples) -> Iterator[S
 def _fires(units: SparseUnits) -> csr_matrix:
     """[unit token], 1 where it fires."""
     matrix = units.matrix().T.tocsr()
-    matrix.data = (matrix.data > 0).astype(np.float64)
+    matrix.data = (matrix.data != 0).astype(np.float64)
     return matrix
 
 
@@ -115,15 +115,15 @@ def compositions(pool: HalvedPool, halves: Halves) -> Iterator[Composed]:
         first = _pair_f1(pool.first, int(latent), halves.first, together[0])
         pairs = np.where(enough, first, -1.0)
         a, b = (int(i) for i in np.unravel_index(np.argmax(pairs), pairs.shape))
-        second = _pair_f1(pool.second, int(latent), halves.second, together[1])
         single = int(np.argmax(np.diag(first)))
+        second = _pair_f1(pool.second, int(latent), halves.second, together[1], np.array([a, b, single]))
         yield Composed(
             int(latent),
             (a, b),
             single,
             int(together[1][a, b]),
-            float(second[a, b]),
-            float(second[single, single]),
+            float(second[0, 1]),
+            float(second[2, 2]),
         )
 
 
@@ -133,9 +133,16 @@ def _together(table: FactorTable) -> Float[np.ndarray, "factor factor"]:
 
 
 def _pair_f1(
-    units: SparseUnits, latent: int, table: FactorTable, together: Float[np.ndarray, "factor factor"]
-) -> Float[np.ndarray, "factor factor"]:
-    """F1 of "it fires" for every conjunction of two factors; single factors on the diagonal."""
+    units: SparseUnits,
+    latent: int,
+    table: FactorTable,
+    together: Float[np.ndarray, "factor factor"],
+    among: Int[np.ndarray, "chosen"] | None = None,
+) -> Float[np.ndarray, "chosen chosen"]:
+    """F1 of "it fires" for every conjunction of two factors (`among` some, or all); single factors on the
+    diagonal."""
     tokens = units.entries(latent).tokens
     rows = table.labels[tokens].toarray().astype(np.float32)
+    if among is not None:
+        rows, together = rows[:, among], together[np.ix_(among, among)]
     return 2 * (rows.T @ rows) / (len(tokens) + np.maximum(together, 1))

@@ -57,9 +57,9 @@ def match(
     among_b: Bool[np.ndarray, "other"] | None = None,
 ) -> Matching:
     """Match `a`'s latents to `b`'s; `among_*`: those that take part (the ones that fire, say)."""
-    if (a.n_models, a.d) != (b.n_models, b.d):
+    if (a.n_models, a.d_out) != (b.n_models, b.d_out):
         raise DictionaryError(
-            f"decoders of [{a.n_models}, {a.d}] and [{b.n_models}, {b.d}] coordinates cannot be matched"
+            f"decoders of [{a.n_models}, {a.d_out}] and [{b.n_models}, {b.d_out}] coordinates cannot be matched"
         )
     own = np.arange(a.n_latents) if among_a is None else np.flatnonzero(among_a)
     others = np.arange(b.n_latents) if among_b is None else np.flatnonzero(among_b)

@@ -4,8 +4,9 @@
     ŷ = Σ_j f_j W_dec_j + b_dec (+ W_skip x)
 
 [Dunefsky 2024; the linear path W_skip as in Paulo 2025]. Input and output may differ in width. `scales` is the
-scale of the *output*, in whose units decoders are compared. It has thresholds however its latents were selected
-in training, since SAELens has no TopK transcoder that could open one.
+scale of the *output*, in whose units decoders are compared. A trained one has thresholds however its latents were
+selected in training, since SAELens has no TopK transcoder that could open one; those of `saes.transcoder_controls`
+may take the k farthest from zero (`abstopk`) and are not saved.
 """
 
 from __future__ import annotations
@@ -31,9 +32,9 @@ class Transcoder(Dictionary):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.n_models != 1 or self.activation != "jumprelu":
+        if self.n_models != 1 or self.activation not in ("jumprelu", "abstopk"):
             raise DictionaryError(
-                "a transcoder reads one model and has thresholds; "
+                "a transcoder reads one model and is 'jumprelu' (a control: 'abstopk'); "
                 f"found {self.n_models} and {self.activation!r}"
             )
         if self.W_skip is not None and self.W_skip.shape != (self.d_out, self.d):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import gzip
 import json
 import shutil
@@ -16,13 +17,15 @@ from workbench.disk import write_json
 from workbench.errors import Misuse
 from workbench.features import FeatureTable
 from workbench.lab import Lab
-from workbench.neuronpedia import export, text
+from workbench.neuronpedia import CREATOR_ID, export, text
 
-# Fields and types of the rows that SAEDashboard's `neuronpedia_export.py` writes; None where it may be absent.
+# Fields and types of the rows of jbloomAus/SAEDashboard, `sae_dashboard/neuronpedia/neuronpedia_export.py`:
+# its dataclasses Activation, Feature, Model, Source, SourceRelease, SourceSet); None where it may be null.
 NUMBER, NUMBERS, TEXTS = (int, float), [float], [str]
 FEATURE = {
     "modelId": str, "layer": str, "index": str, "creatorId": str, "createdAt": str, "maxActApprox": NUMBER,
-    "hasVector": bool, "vector": NUMBERS, "vectorLabel": None, "hookName": str,
+    "hasVector": bool, "vector": NUMBERS, "vectorLabel": None, "vectorDefaultSteerStrength": NUMBER,
+    "hookName": str,
     "topkCosSimIndices": [int], "topkCosSimValues": NUMBERS,
     "neuron_alignment_indices": [int], "neuron_alignment_values": NUMBERS, "neuron_alignment_l1": NUMBERS,
     "correlated_neurons_indices": [int], "correlated_neurons_pearson": NUMBERS,
@@ -38,13 +41,28 @@ ACTIVATION = {
     "maxValueTokenIndex": int, "minValue": NUMBER, "values": NUMBERS, "creatorId": str, "createdAt": str,
     "dataSource": None, "dataIndex": None, "dfaValues": NUMBERS, "dfaTargetIndex": None, "dfaMaxValue": None,
     "lossValues": NUMBERS, "logitContributions": None, "binMin": NUMBER, "binMax": NUMBER,
-    "binContains": NUMBER, "qualifyingTokenIndex": int,
+    "binContains": NUMBER, "qualifyingTokenIndex": int, "zIndices": None, "zValues": None,
 }  # fmt: skip
 HEADS = {
     "release": {"name": str, "description": str, "creatorName": str, "creatorId": str, "visibility": str},
-    "model": {"id": str, "instruct": bool, "creatorId": str, "layers": int, "dimension": int},
-    "sourceset": {"modelId": str, "name": str, "creatorId": str, "releaseName": str, "hasDashboards": bool},
+    "model": {"id": str, "instruct": bool, "creatorId": str, "layers": int, "dimension": int,
+              "neuronsPerLayer": int, "owner": str},
+    "sourceset": {"modelId": str, "name": str, "creatorId": str, "releaseName": str, "hasDashboards": bool,
+                  "description": str, "creatorName": str},
     "source": {"id": str, "modelId": str, "setName": str, "creatorId": str, "num_prompts": int},
+}  # fmt: skip
+# Explanations come from hijohnnylin/neuronpedia alone: model Explanation of `apps/webapp/prisma/schema.prisma`. Its
+# `typeName` and `explanationModelName` refer to rows of other tables, which a lab cannot add to: null.
+EXPLANATION = {
+    "id": str, "modelId": str, "layer": str, "index": str, "description": str, "authorId": str, "notes": str,
+    "typeName": None, "explanationModelName": None, "createdAt": str,
+}  # fmt: skip
+# Columns of the same file, beside those above, that have no default and may not be null.
+REQUIRED = {
+    "release": {"name", "description", "creatorName", "creatorId"},
+    "model": {"id", "creatorId", "layers", "neuronsPerLayer", "owner"},
+    "sourceset": {"modelId", "name", "description", "creatorName", "creatorId"},
+    "source": {"id", "modelId", "setName", "creatorId"},
 }
 
 
@@ -89,6 +107,10 @@ def test_files_lie_where_the_importer_looks(exported):
     for name, schema in HEADS.items():
         [row] = [json.loads(line) for line in (folder / f"{name}.jsonl").read_text().splitlines()]
         follows(row, schema, exactly=False)
+        assert all(row[field] not in (None, "") for field in REQUIRED[name])
+        assert datetime.datetime.fromisoformat(row["createdAt"]).tzinfo is not None
+        if name == "model":
+            assert row["neuronsPerLayer"] == 64
 
 
 def test_every_row_has_every_field_in_its_type(exported):
@@ -97,6 +119,7 @@ def test_every_row_has_every_field_in_its_type(exported):
     assert [row["index"] for row in features] == [str(j) for j in range(table.table.height)]
     for row in features:
         follows(row, FEATURE)
+        assert row["creatorId"] == CREATOR_ID
         assert len(row["pos_str"]) == len(row["pos_values"]) > 0
         assert len(row["logits_hist_data_bar_heights"]) == len(row["logits_hist_data_bar_values"])
         assert sum(row["logits_hist_data_bar_heights"]) == len(table.token_set.vocabulary)
@@ -129,19 +152,20 @@ def test_labels_are_explanations_and_a_persons_comes_first(exported):
     table, folder = exported
     rows = lines(folder / "explanations")
     assert len({row["id"] for row in rows}) == len(rows)
-    [explained] = [row for row in rows if row["typeName"] == "marble-explained"]
+    for row in rows:
+        follows(row, EXPLANATION)
+        assert row["typeName"] is row["explanationModelName"] is None
+        assert row["authorId"] == CREATOR_ID
+    [explained] = [row for row in rows if row["id"].endswith("-explained")]
     assert (explained["index"], explained["description"]) == ("5", "what a model said")
-    assert (explained["explanationModelName"], explained["notes"]) == (
-        "m",
-        "detection: balanced 0.750 on 20 texts",
-    )
+    assert explained["notes"] == "explained by m; detection: balanced 0.750 on 20 texts"
     told = {int(row["index"]): row for row in rows if row is not explained}
-    assert told[5]["notes"] is None  # the figures of our label are not those of the person's
+    assert told[5]["notes"] == "label by a person"  # the figures of our label are not those of the person's
     scored = table.table.filter(pl.col("label").is_not_null(), pl.col("label_detection").is_not_null())
     first = next(row for row in scored.iter_rows(named=True) if row["latent"] != 5)
     assert f"balanced {first['label_detection']:.3f}" in told[first["latent"]]["notes"]
+    assert told[first["latent"]]["notes"].startswith(f"Marble's {first['label_kind']} label; ")
     assert told[5]["description"] == "a label by hand"
-    assert told[5]["typeName"] == "person"
     own = table.table.filter(table.table["label"].is_not_null())["latent"].to_list()
     assert set(told) == set(own) | {5}
 
@@ -152,3 +176,14 @@ def test_an_export_is_never_written_over_and_a_crosscoder_has_a_source_each(lab,
         export(table, folder.parents[1])
     folders = export(FeatureTable.of(lab, "crosscoder"), tmp_path)
     assert [f.parent.name for f in folders] == ["tiny-base", "tiny-sft", "tiny-grpo"]
+
+
+def test_no_file_is_empty(exported, tmp_path, monkeypatch):
+    """The importer reads a file's columns from its first line, and stops where there is none."""
+    from workbench import neuronpedia
+
+    table, _ = exported
+    monkeypatch.setattr(neuronpedia, "_texts", lambda found: iter(()))
+    [folder] = export(table, tmp_path)
+    assert not list((folder / "activations").iterdir())
+    assert all(gzip.decompress(path.read_bytes()) for path in folder.rglob("*.gz"))

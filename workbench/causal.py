@@ -6,7 +6,8 @@ carry the factor; the other factor is another country, digit or operator (`workb
     clamp    the best latent of the other factor is set to its mean where that other factor is on
     swap     and the best latent of the factor that is truly there to 0
     code     all latents take the values that they have in the text with the other factor
-    patch    the whole residual stream is taken from there: what any edit at this place could do
+    patch    all that stands where the dictionary writes (the whole residual stream, an MLP's whole output) is
+             taken from there: what any edit at this place could do
 
 If latents are what the model computes with, the other answer becomes likely and nothing else changes. Beside
 each `N_RANDOM` other latents that fire, their decoders scaled to the same ‖Δ‖ at each token.

@@ -1,9 +1,9 @@
-"""Clamping latents while a model reads: f_j is set to a value at some tokens, what stands at the dictionary's site
-(the residual stream, an MLP's output) moves by the difference and keeps the part that the dictionary leaves out,
+"""Clamping latents while a model reads: f_j is set to a value at some tokens, what stands where the dictionary
+writes (the residual stream, an MLP's output) moves by the difference and keeps the part that it leaves out,
 
     x^m ← x^m + Σ_j (target_j − f_j(x)) d_j^m
 
-so that clamping a latent to the value it has changes nothing.
+so that clamping a latent to the value it has changes nothing. A transcoder's f_j(x) are read where the MLP reads.
 """
 
 from __future__ import annotations
@@ -31,19 +31,20 @@ class Texts(NamedTuple):
 
 @dataclass(frozen=True)
 class Site:
-    """The models that a dictionary reads, where, and which of them is steered."""
+    """The models that a dictionary reads, where it writes, and which of them is steered."""
 
     models: Sequence[PreTrainedModel]
     place: Place
     dictionary: Dictionary
     steered: int
+    reads: Place | None = None  # where it reads, if that is not where it writes
 
     def differences(
         self, texts: Texts, targets: Sequence[Mapping[int, float]]
     ) -> Float[Tensor, "text position d"]:
         """Σ_j (target_j − f_j) d_j of each text at its clamped tokens, zero elsewhere."""
         x = self._read(texts)
-        out = torch.zeros_like(x[:, :, 0])
+        out = x.new_zeros(*texts.ids.shape, self.dictionary.d_out)
         W_dec = self.dictionary.W_dec[:, self.steered]
         for row, wanted in enumerate(targets):
             f = self.dictionary.encode(x[row, texts.at[row]])
@@ -56,17 +57,18 @@ class Site:
     ) -> Float[Tensor, "text position d"]:
         """What stands there on the other texts less that on these, at the clamped tokens; with `latents_only` as
         far as the dictionary reconstructs it."""
-        there, here = (self._read(t)[texts.at] for t in (others, texts))
+        at = None if latents_only else self.place
+        there, here = (self._read(t, at)[texts.at] for t in (others, texts))
         if latents_only:
             there, here = (self.dictionary.reconstruct(x) for x in (there, here))
         out = here.new_zeros(*texts.ids.shape, here.shape[-1])
         out[texts.at] = (there - here)[:, self.steered]
         return out
 
-    def _read(self, texts: Texts) -> Float[Tensor, "text position model d"]:
-        return torch.stack(
-            [read_sites(m, [self.place], texts.ids)[self.place] for m in self.models], dim=2
-        ).float()
+    def _read(self, texts: Texts, at: Place | None = None) -> Float[Tensor, "text position model d"]:
+        """What stands at a place of every model; where the dictionary reads, if none is named."""
+        place = at or self.reads or self.place
+        return torch.stack([read_sites(m, [place], texts.ids)[place] for m in self.models], dim=2).float()
 
     def random_like(
         self, differences: Float[Tensor, "text position d"], latents: Int[Tensor, "text"]

@@ -23,19 +23,14 @@ def evaluate(
     from workbench.evaluation_requests import request_evaluation
     from workbench.grow import grow as grow_lab
     from workbench.lab import Lab
-    from workbench.plan import Plan
     from workbench.quality import Quality, artefact_name
     from workbench.truth import Truth, describe, sentence
 
     opened = Lab.open(lab)
     wanted = request_evaluation(opened, names or ())
-    planned = Plan.of(opened).steps
-    judged = [name for name in wanted if f"evaluation/{artefact_name(name)}" in planned]
-    grow_lab(
-        opened, [f"evaluation/truth-{n}" for n in wanted] + [f"evaluation/{artefact_name(n)}" for n in judged]
-    )
+    grow_lab(opened, [f"evaluation/{kind}" for n in wanted for kind in (f"truth-{n}", artefact_name(n))])
     truths = {name: dict(Truth.of(opened, name).figures) for name in wanted}
-    qualities = {name: Quality.of(opened, name) for name in judged}
+    qualities = {name: Quality.of(opened, name) for name in wanted}
     value = {
         "lab": lab,
         "truth": {n: {"says": sentence(f), **f} for n, f in truths.items()},

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from workbench.errors import Misuse
 from workbench.lab import Lab
 from workbench.plan import plan
-from workbench.recipe import TRANSCODER, read_recipe, write_recipe
+from workbench.recipe import read_recipe, write_recipe
 
 
 def request_evaluation(lab: Lab, names: Sequence[str] = ()) -> tuple[str, ...]:
@@ -17,11 +17,9 @@ def request_evaluation(lab: Lab, names: Sequence[str] = ()) -> tuple[str, ...]:
         recipe = read_recipe(lab.path / "recipe.toml")
         if not recipe.dictionaries:
             raise Misuse(f"lab {lab.name!r} has no dictionaries to evaluate: train one with the command `sae`")
-        able = [d.name for d in recipe.dictionaries if d.kind != TRANSCODER]
-        wanted = tuple(dict.fromkeys(names)) or tuple(able)
+        wanted = tuple(dict.fromkeys(names)) or tuple(d.name for d in recipe.dictionaries)
         for name in wanted:
-            if recipe.dictionary(name).name not in able:
-                raise Misuse(f"{name!r} is a transcoder, which has no controls yet: `status` shows its figures")
+            recipe.dictionary(name)
         evaluations = tuple(dict.fromkeys((*recipe.evaluations, *wanted)))
         if evaluations != recipe.evaluations:
             changed = dataclasses.replace(recipe, evaluations=evaluations)

@@ -23,6 +23,14 @@ from workbench.site import with_fast_attention
 from workbench.tokens import TokenSet
 
 
+class Made(NamedTuple):
+    """The controls of a dictionary, the mean of what is replaced, and why what is missing is."""
+
+    subjects: list[Subject]
+    mean: Float[np.ndarray, "model d"]
+    missing: dict[str, str]
+
+
 class Source(NamedTuple):
     """Activations of one origin: rows to train on, rows for thresholds, held-out rows."""
 

@@ -1,9 +1,15 @@
-"""A dictionary's dashboards in Neuronpedia's import format [SAEDashboard, `neuronpedia_export.py`]:
+"""A dictionary's dashboards in Neuronpedia's import format:
 
     {out}/{model}/{source}/release.jsonl  model.jsonl  sourceset.jsonl  source.jsonl     a line each
                            features/batch-N.jsonl.gz      a line a latent
                            activations/batch-N.jsonl.gz   a line an example text
                            explanations/batch-N.jsonl.gz  a line a label (a person's if there is one) or explanation
+
+Fields are those that jbloomAus/SAEDashboard writes (`sae_dashboard/neuronpedia/neuronpedia_export.py`), and what
+the tables of hijohnnylin/neuronpedia (`apps/webapp/prisma/schema.prisma`) want beside: its importer
+(`apps/webapp/lib/db/import.ts`) takes the columns from a file's first line, so that an empty file stops it, and
+creators, types and models of explanations have to be known there. So rows belong to the creator that
+Neuronpedia's own bulk imports have, and who said an explanation stands in its `notes`, not in `typeName`.
 
 A field whose quantity Marble does not measure is left empty, as the format allows (correlated neurons and
 features by Pearson's r). Bins of example texts: the strongest have `binMin` and `binContains` -1, the random
@@ -25,6 +31,8 @@ import numpy as np
 
 from workbench.annotations import Annotation, said
 from workbench.errors import Misuse
+from workbench.neurons import mlp_output
+from workbench.site import checked_layer
 from workbench.vocabulary import read
 
 if TYPE_CHECKING:
@@ -33,6 +41,7 @@ if TYPE_CHECKING:
 
 BATCH = 256  # latents a file
 CREATOR = "marble"
+CREATOR_ID = "clkht01d40000jv08hvalcvly"  # FALLBACK_CREATOR_ID of `neuronpedia_export.py`
 LOGIT_BINS, N_ALIGNED = 50, 3
 DIGITS = 3  # after the point, as SAEDashboard rounds
 
@@ -64,7 +73,7 @@ def export(table: FeatureTable, out: Path, report: Any = None) -> list[Path]:
 
 
 def _stamp() -> dict[str, str]:
-    return {"createdAt": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%S")}
+    return {"createdAt": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")}
 
 
 def _write_heads(table: FeatureTable, folder: Path, m: int, place: Mapping[str, str]) -> None:
@@ -72,7 +81,8 @@ def _write_heads(table: FeatureTable, folder: Path, m: int, place: Mapping[str, 
     model, source = place["modelId"], place["layer"]
     checkpoint = table.lab.checkpoint(table.checkpoints[m])
     settings = table.token_set.settings
-    by = {"creatorId": CREATOR, **_stamp()}
+    by = {"creatorId": CREATOR_ID, **_stamp()}
+    last = mlp_output(checked_layer(table._readers[0][m], table._readers[2].layer)).get_parameter("weight")
     release = f"{table.lab.name}-{table.name}"
     about = f"Marble, lab {table.lab.name}: {table.name} on {', '.join(table.checkpoints)}"
     heads: dict[str, dict[str, Any]] = {
@@ -83,6 +93,7 @@ def _write_heads(table: FeatureTable, folder: Path, m: int, place: Mapping[str, 
         "model": {
             "id": model, "instruct": checkpoint.stage != "base", "displayName": model,
             "displayNameShort": model, "dimension": checkpoint.d_model, "layers": checkpoint.n_layers,
+            "neuronsPerLayer": last.numel() // checkpoint.d_model, "owner": CREATOR,
             "updatedAt": by["createdAt"], "visibility": "PUBLIC", "inferenceEnabled": False, **by,
         },
         "sourceset": {
@@ -113,13 +124,15 @@ def _write_batch(
     told = table.annotations.all()
     for latent in latents:
         found = table.dashboard(latent)
-        own = {**place, "index": str(latent), "creatorId": CREATOR, **_stamp()}
+        own = {**place, "index": str(latent), "creatorId": CREATOR_ID, **_stamp()}
         features.append(own | _feature(table, found, m) | _logit_bars(logits, latent))
         for number, (example, low, high, share) in enumerate(_texts(found)):
             id_ = f"{place['modelId']}-{place['layer']}-{latent}-{number}"
             activations.append({"id": id_, **own, **_activation(example, low, high, share)})
         explanations += _explanations(found, told.get(latent, Annotation()), place)
     for part, rows in (("features", features), ("activations", activations), ("explanations", explanations)):
+        if not rows:  # of latents that never fire
+            continue
         lines = "".join(json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n" for row in rows)
         with gzip.open(folder / part / f"{name}.jsonl.gz", "wt", compresslevel=5, encoding="utf-8") as handle:
             handle.write(lines)
@@ -130,22 +143,22 @@ def _explanations(
 ) -> Iterator[dict[str, Any]]:
     """The person's label, else ours; then what a language model says, each with its score where it has one."""
     row, id_ = said(found.row, annotation), f"{place['modelId']}-{place['layer']}-{found.latent}"
-    common = {**place, "index": str(found.latent), "authorId": CREATOR}
+    common: dict[str, Any] = {**place, "index": str(found.latent), "authorId": CREATOR_ID, **_stamp()}
+    common |= {"typeName": None, "explanationModelName": None}
     if row["label"] is not None:
-        who = "person" if row["label_kind"] == "person" else f"marble-{row['label_kind']}"
-        yield {"id": id_, **common, "description": row["label"], "typeName": who} | {
-            "explanationModelName": CREATOR, "notes": _told_apart(row["label_detection"], row["label_detection_n"]),
-        }  # fmt: skip
+        who = "label by a person" if row["label_kind"] == "person" else f"Marble's {row['label_kind']} label"
+        notes = _notes(who, row["label_detection"], row["label_detection_n"])
+        yield {"id": id_, **common, "description": row["label"], "notes": notes}
     if (explained := found.explanation) is not None:
-        yield {"id": f"{id_}-explained", **common, "description": explained["text"]} | {
-            "typeName": "marble-explained", "explanationModelName": explained["model"],
-            "notes": _told_apart(explained["balanced"], explained["n"]),
-        }  # fmt: skip
+        notes = _notes(f"explained by {explained['model']}", explained["balanced"], explained["n"])
+        yield {"id": f"{id_}-explained", **common, "description": explained["text"], "notes": notes}
 
 
-def _told_apart(balanced: float | None, n: float | int | None) -> str | None:
-    """The score that labels and explanations share (`workbench.detection`)."""
-    return None if balanced is None or n is None else f"detection: balanced {balanced:.3f} on {n:.0f} texts"
+def _notes(who: str, balanced: float | None, n: float | int | None) -> str:
+    """Who said it, and the score that labels and explanations share (`workbench.detection`)."""
+    return (
+        who if balanced is None or n is None else f"{who}; detection: balanced {balanced:.3f} on {n:.0f} texts"
+    )
 
 
 def _feature(table: FeatureTable, found: Dashboard, m: int) -> dict[str, Any]:
@@ -161,6 +174,7 @@ def _feature(table: FeatureTable, found: Dashboard, m: int) -> dict[str, Any]:
         "hasVector": False,
         "vector": [],
         "vectorLabel": None,
+        "vectorDefaultSteerStrength": 10,  # of a vector; SAEDashboard writes it where there is none
         "hookName": table.dictionary.site,
         "topkCosSimIndices": similar["other"].to_list(),
         "topkCosSimValues": _shorts(similar["cosine"]),
@@ -236,6 +250,8 @@ def _activation(example: Example, low: float, high: float, share: float) -> dict
         "dfaMaxValue": None,
         "lossValues": [],
         "logitContributions": None,
+        "zIndices": None,  # of attention
+        "zValues": None,
     }
 
 

@@ -16,7 +16,7 @@ from workbench.errors import Misuse, unknown
 from workbench.lab import Artefact, Lab, artefact_id
 from workbench.points import RESID_POST
 from workbench.quality import artefact_name
-from workbench.recipe import STAGES, TRANSCODER, DictionaryConfig, Recipe, SweepConfig, read_recipe
+from workbench.recipe import STAGES, DictionaryConfig, Recipe, SweepConfig, read_recipe
 
 STUDY = "superposition"  # name of the evaluation
 
@@ -43,7 +43,7 @@ BUILDERS: Mapping[str, Builder] = {
     "comparison": Builder("workbench.comparison:build", 1),
     "quality": Builder("workbench.quality_build:build", 2),
     "sweep": Builder("workbench.sweep_build:build", 2),
-    "truth": Builder("workbench.truth_build:build", 2),
+    "truth": Builder("workbench.truth_build:build", 3),
     "superposition": Builder("workbench.superposition:build", 3),
 }
 
@@ -238,14 +238,17 @@ def _add_activations(
     return f"activations/{name}"
 
 
+def _stored(config: DictionaryConfig) -> list[str]:
+    """The keys of the activations that a dictionary reads, and of those that a transcoder writes."""
+    points = [config.point, *([config.target] if config.target else [])]
+    return [f"activations/{activations_name(c, config.layer, p)}" for p in points for c in config.checkpoints]
+
+
 def _add_quality(planner: _Planner, so_far: Plan, config: DictionaryConfig) -> None:
     """The quality of a dictionary beside its controls; one of them reads the model before its first step."""
-    if config.kind == TRANSCODER:  # its controls would have to write what another module reads
-        return
     family = so_far.family(config.checkpoints[0])
-    read = [f"activations/{activations_name(c, config.layer, config.point)}" for c in config.checkpoints]
     models = [f"checkpoint/{c}" for c in dict.fromkeys((*config.checkpoints, family))]
-    parents = [f"dictionary/{config.name}", f"activations/tokens-{family}", *read, *models]
+    parents = [f"dictionary/{config.name}", f"activations/tokens-{family}", *_stored(config), *models]
     planner.add("evaluation", artefact_name(config.name), "quality", {"dictionary": config.name}, *parents)
 
 
@@ -259,13 +262,10 @@ def _add_sweep(planner: _Planner, so_far: Plan, config: SweepConfig) -> None:
 
 
 def _add_truth(planner: _Planner, so_far: Plan, config: DictionaryConfig) -> None:
-    """A dictionary's scores against the world's factors; a transcoder's controls would read another place."""
-    if config.kind == TRANSCODER:
-        return
-    read = [f"activations/{activations_name(c, config.layer, config.point)}" for c in config.checkpoints]
+    """A dictionary's scores against the world's factors."""
     checkpoints = [f"checkpoint/{c}" for c in config.checkpoints]
     tokens = f"activations/tokens-{so_far.family(config.checkpoints[0])}"
-    parents = [f"dictionary/{config.name}", tokens, *read, *checkpoints, "corpus/text"]
+    parents = [f"dictionary/{config.name}", tokens, *_stored(config), *checkpoints, "corpus/text"]
     planner.add("evaluation", f"truth-{config.name}", "truth", {"dictionary": config.name}, *parents)
 
 

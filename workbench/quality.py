@@ -12,6 +12,8 @@ markers are left out, but in the figures whose name ends in `_all`. Controls:
     untrained    the same training on the model before its first step; scored on that model's activations
     gaussian     the same training on Gaussian activations of equal mean and covariance; scored on such
 
+Of a transcoder the output is what is judged, and its controls are those of `workbench.transcoder_quality`.
+
 `nearest-<control>.npy` float32 [latent] is the cosine to the nearest decoder among the latents that fire (NaN
 for those that do not), `fires-<control>.npy` int64 [latent] how many of the held-out tokens each fires on.
 `stability.parquet` compares seeds with as many random directions; `matched.npy` and `matched-random.npy`
@@ -35,6 +37,7 @@ if TYPE_CHECKING:
 
 DICTIONARY, PCA, NEURONS, RANDOM = "dictionary", "pca", "neurons", "random"
 UNTRAINED, GAUSSIAN, SEED = "untrained", "gaussian", "seed-"
+LINEAR, LINEAR_K = "linear", "linear-k"  # of a transcoder
 LEARNED = (DICTIONARY, RANDOM, UNTRAINED, GAUSSIAN)  # those whose decoders can crowd each other
 SEEDS, BY_CHANCE = "seeds", "random"
 BINS = 50  # of cosines from 0 to 1
@@ -107,6 +110,11 @@ class Quality:
         return self._table("stability")
 
     @property
+    def of_transcoder(self) -> bool:
+        """Whether it makes an MLP's output from its input: only such has a linear map beside it."""
+        return LINEAR in set(self.controls["control"])
+
+    @property
     def missing(self) -> Mapping[str, str]:
         """Controls that could not be made, each with its reason."""
         return self.figures["missing"]
@@ -156,6 +164,7 @@ class Quality:
             f"(random {found[BY_CHANCE, 'cosine']:.3f}), {found[SEEDS, 'share_0.7']:.0%} at 0.7 or more, "
             f"{found[SEEDS, 'share_0.9']:.0%} at 0.9 or more"
         )
+        lines += [f"no {control} control: {reason}" for control, reason in self.missing.items()]
         if said := dead_on_few(self.figures["tokens"]):
             lines.append(f"note: {said}")
         return "\n".join(lines)

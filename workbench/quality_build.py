@@ -11,11 +11,10 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import polars as pl
-from jaxtyping import Float
 
 from saes import folder
 from saes.arrays import ActivationArrays
@@ -29,17 +28,19 @@ from workbench.dictionaries import (
     dictionary_sentences,
     open_dictionary,
     save_whole,
+    stored_sources,
     train_settings,
     train_together,
     trainable,
 )
 from workbench.grow import Build
-from workbench.judging import Source, divided, judge_all, splice_all
-from workbench.plan import activations_name
+from workbench.judging import Made, Source, divided, judge_all, splice_all
+from workbench.lab import Artefact
 from workbench.points import Site
 from workbench.quality_scores import Judged, Row, Subject, heldout_rows, stability
 from workbench.recipe import DictionaryConfig
 from workbench.tokens import SETS, TokenSet
+from workbench.transcoder_quality import transcoder_controls
 from workbench.untrained import untrained_activations, untrained_address
 
 OTHER_SEEDS = 2  # trained beside the dictionary
@@ -47,33 +48,27 @@ GAUSSIAN_SEEDS = (1, 2, 3)  # of the rows trained on, held back and scored on
 RANDOM_SEED = 0
 
 
-class Made(NamedTuple):
-    """The controls, the mean activation, and why what is missing is."""
-
-    subjects: list[Subject]
-    mean: Float[np.ndarray, "model d"]
-    missing: dict[str, str]
-
-
 def build(build: Build) -> Mapping[str, Any]:
     """Builder of `evaluation/quality-<dictionary>`."""
     config = build.plan.recipe.dictionary(build.config["dictionary"])
     tokens = next(key for key in build.parents if key.startswith("activations/tokens-"))
     sets = {name: TokenSet(build.parents[tokens].path, name) for name in SETS}
-    names = [f"activations/{activations_name(c, config.layer, config.point)}" for c in config.checkpoints]
-    sources = [build.parents[name] for name in names]
-    site = Site(sources[0].figures["layer"], config.point)
+    sources = stored_sources(build, config, config.point)
+    site = Site(sources[0].figures["layer"], config.target or config.point)
     with dictionary_sentences(config.name):
-        arrays = {name: ActivationArrays([s.path / f"{name}.npy" for s in sources]) for name in sets}
-        real = divided(arrays, sets)
+        real = _source(sources, sets)
+        written = _source(stored_sources(build, config, config.target), sets) if config.target else None
         own = open_dictionary(build.parents[f"dictionary/{config.name}"].path, config.name).to(best_device())
-        subject = Subject(quality.DICTIONARY, own, real.heldout, True)
+        subject = Subject(quality.DICTIONARY, own, real.heldout, True, written.heldout if written else None)
         first = judge_all(build, config.name, [subject], sets["heldout"])
         k = max(1, round(first[0].counted.l0().value))
         alike = trainable(config, build.plan.recipe, own.k)
-        made = _controls(build, alike, real, sets, site, k)
+        if written is None:
+            made = _controls(build, alike, real, sets, site, k)
+        else:
+            made = transcoder_controls(build, alike, real, written, sets, site.layer, k, _trained)
         judged = first + judge_all(build, config.name, made.subjects, sets["heldout"])
-        rows = [row for each in judged for row in heldout_rows(each, own.d)]
+        rows = [row for each in judged for row in heldout_rows(each, own.d_out)]
         rows += splice_all(build, config.name, [subject, *made.subjects], made.mean, sets["heldout"], site)
         build.progress.start(OTHER_SEEDS, "seeds", label=f"match {config.name}")
         between = stability(judged[0], _seeds(judged), build.progress.advance)
@@ -87,6 +82,10 @@ def build(build: Build) -> Mapping[str, Any]:
         **_figures(rows),
         "stability": {f"{r['subject']} {r['figure']}": r["value"] for r in between.rows},
     }
+
+
+def _source(stored: Sequence[Artefact], sets: Mapping[str, TokenSet]) -> Source:
+    return divided({name: ActivationArrays([s.path / f"{name}.npy" for s in stored]) for name in sets}, sets)
 
 
 def _controls(
@@ -131,14 +130,21 @@ def _controls(
 
 
 def _trained(
-    build: Build, label: str, settings: Sequence[TrainConfig], source: Source, names: tuple[str, ...]
+    build: Build,
+    label: str,
+    settings: Sequence[TrainConfig],
+    source: Source,
+    names: tuple[str, ...],
+    written: Source | None = None,
 ) -> list[Dictionary]:
-    """Dictionaries trained together on a source; those of an interrupted build are read again."""
+    """Dictionaries trained together on a source; those of an interrupted build are read again. `written`: what
+    transcoders are to write."""
     kept = [build.draft.path / "resume" / f"{label}-{config.seed}" for config in settings]
     if not all(path.is_dir() for path in kept):
         states = build.draft.path / "resume" / f"states-{label}"
         of = f"{label} of {build.config['dictionary']}"
         about: dict[str, Any] = {"names": names, "site": ""}
+        about |= {"targets": written.training} if written else {}
         found = train_together(build, of, settings, source.training, source.calibration, states, **about)
         for path, dictionary in zip(kept, found, strict=True):
             save_whole(dictionary, path)

@@ -11,7 +11,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from saes.arrays import Activations
+from saes.arrays import Activations, read
 from saes.dictionary import Dictionary
 from saes.heldout import HeldoutSums, Ratio, heldout_sums
 from saes.metrics import nearest_cosine
@@ -33,6 +33,8 @@ class Subject(NamedTuple):
     dictionary: Dictionary
     heldout: Activations
     reads_the_model: bool  # or activations of another origin, which cannot be put into it
+    targets: Activations | None = None  # what it is to write, where that is not what it reads
+    reads_stored: bool = False  # in the model too it reads `heldout`: not what the replaced module is given
 
 
 class Judged(NamedTuple):
@@ -47,8 +49,9 @@ class Judged(NamedTuple):
 def judge(subject: Subject, token_set: TokenSet, report: Callable[[int], None] = lambda n: None) -> Judged:
     """Sums by document, with chat markers and without, and each latent's nearest neighbour."""
     group, special = np.asarray(token_set.document), np.asarray(token_set.special)
-    plain = heldout_sums(subject.dictionary, subject.heldout, group, ~special, report)
-    everything = heldout_sums(subject.dictionary, subject.heldout, group) if special.any() else plain
+    dictionary, heldout, targets = subject.dictionary, subject.heldout, subject.targets
+    plain = heldout_sums(dictionary, heldout, group, ~special, report, targets)
+    everything = heldout_sums(dictionary, heldout, group, targets=targets) if special.any() else plain
     nearest = nearest_cosine(subject.dictionary, plain.alive).numpy(force=True)
     return Judged(subject, plain, everything, nearest)
 
@@ -59,7 +62,7 @@ def heldout_rows(judged: Judged, d_model: int) -> list[Row]:
     Ratios have intervals over documents; the dead share has Wilson's and the nearest cosine one over latents (see
     `workbench.intervals` for why documents would mislead there).
     """
-    sums, (name, dictionary, *_) = judged.counted, judged.subject
+    sums, name, dictionary = judged.counted, judged.subject.name, judged.subject.dictionary
     rows = []
     for m, checkpoint in enumerate(dictionary.names):
         ratios: dict[str, Ratio] = {
@@ -95,24 +98,39 @@ def spliced_rows(
     load: Callable[[str], PreTrainedModel],
     report: Callable[[int], None] = lambda n: None,
 ) -> list[Row]:
-    """CE score over zero and over mean ablation, and KL, of every subject that reads the model, in one pass."""
+    """CE score over zero and over mean ablation, and KL, of every subject that reads the model, in one pass. Where
+    subjects have targets they make what the site's module writes from what it reads."""
     rows: list[Row] = []
-    read = [s for s in subjects if s.reads_the_model]
-    for m, checkpoint in enumerate(read[0].dictionary.names):
-        variants: dict[str, Replacement] = {
-            ZERO: lambda stream, at: torch.zeros_like(stream),
-            MEAN: _always(torch.from_numpy(mean[m])),
-        } | {s.name: reconstruction(s.dictionary, s.heldout, m) for s in read}
-        counted = ~np.asarray(token_set.special)
-        found = spliced_nats(load(checkpoint), site, token_set, windows, variants, report, counted=counted)
-        for subject in read:
+    spliced = [s for s in subjects if s.reads_the_model]
+    from_input = any(s.targets is not None for s in spliced)
+    counted = ~np.asarray(token_set.special)
+    for m, checkpoint in enumerate(spliced[0].dictionary.names):
+        centre = torch.from_numpy(mean[m])
+        variants: dict[str, Replacement] = {ZERO: _always(torch.zeros_like(centre)), MEAN: _always(centre)}
+        variants |= {s.name: _replacement(s, m) for s in spliced}
+        found = spliced_nats(
+            load(checkpoint), site, token_set, windows, variants, report, from_input, counted=counted
+        )
+        for subject in spliced:
             rows += _spliced(found, subject.name, checkpoint)
     return rows
 
 
+def _replacement(subject: Subject, m: int) -> Replacement:
+    """What a subject puts in place of model m's activations."""
+    if not subject.reads_stored:
+        return reconstruction(subject.dictionary, subject.heldout, m)
+
+    def stored(given: Tensor, rows: np.ndarray) -> Tensor:
+        x = read(subject.heldout, rows).to(subject.dictionary.device)
+        return subject.dictionary.reconstruct(x)[:, m].to(given)
+
+    return stored
+
+
 def _always(centre: Float[Tensor, " d"]) -> Replacement:
     """The same activation at every token."""
-    return lambda stream, at: centre.to(stream).expand_as(stream)
+    return lambda given, at: centre.to(given).expand(len(given), -1)
 
 
 def _spliced(found: SplicedNats, name: str, checkpoint: str) -> list[Row]:
@@ -147,7 +165,7 @@ def stability(
 
     Intervals are by bootstrap over latents.
     """
-    alive, width = one.counted.alive, one.subject.dictionary.n_models * one.subject.dictionary.d
+    alive, width = one.counted.alive, one.subject.dictionary.n_models * one.subject.dictionary.d_out
     real, chance = [], []
     for number, other in enumerate(others):
         there = other.counted.alive

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from workbench.errors import Failure
 from workbench.lab import Lab
+from workbench.points import MLP_IN, MLP_OUT, RESID_POST
 
 if TYPE_CHECKING:
     import polars as pl
@@ -23,6 +24,11 @@ SAID: Mapping[str, str] = {
     PCA: "PCA directions",
     RANDOM_DENSE: "random directions",
     RANDOM_SPARSE: "a random dictionary",
+}
+WHOLE: Mapping[str, str] = {  # what stands at a point, as sentences call it
+    RESID_POST: "the whole stream",
+    MLP_IN: "the MLP's whole input",
+    MLP_OUT: "the MLP's whole output",
 }
 METRICS: Mapping[str, str] = {"unit_auroc": "AUROC", "unit_ap": "average precision", "unit_f1": "F1"}
 SHOWN = (
@@ -107,7 +113,7 @@ class Truth:
             "best latents swapped": ("swap", "p"),
             "random latents": ("swap", "p_random"),
             "all latents": ("code", "p"),
-            "whole stream": ("patch", "p"),
+            self.figures["whole"].removeprefix("the "): ("patch", "p"),
         }
         rows = []
         for group, modes in self.figures["causal"].items():
@@ -125,7 +131,7 @@ def sentence(figures: Mapping[str, Any]) -> str:
         (int(n), told["pools"]) for n, told in figures["levels"].items() if LATENTS in told["pools"]
     )
     parts = [_leaders(n, pools) for n, pools in levels]
-    return f"Over {figures['factors']} factors, {'; '.join(parts)}. {_causal_sentence(figures['causal'])}"
+    return f"Over {figures['factors']} factors, {'; '.join(parts)}. {_causal_sentence(figures)}"
 
 
 def _leaders(n: int, pools: Mapping[str, Any]) -> str:
@@ -142,7 +148,8 @@ def _leaders(n: int, pools: Mapping[str, Any]) -> str:
     return f"with {n} candidates each ({', '.join(pools)}), " + ", ".join(told)
 
 
-def _causal_sentence(causal: Mapping[str, Any]) -> str:
+def _causal_sentence(figures: Mapping[str, Any]) -> str:
+    causal, everything = figures["causal"], figures["whole"]
     if not causal:
         return (
             "Nothing was clamped: the model goes on with none of the texts rightly, or no factor has a latent."
@@ -151,13 +158,13 @@ def _causal_sentence(causal: Mapping[str, Any]) -> str:
     for group, modes in causal.items():
         swap, whole = modes["swap"], modes["patch"]
         if whole["ahead"]["low"] <= 0:
-            told.append(f"{group}: not read from there, not even the whole stream changes it (n {whole['n']})")
+            told.append(f"{group}: not read from there, not even {everything} changes it (n {whole['n']})")
             continue
         low, high = swap["ahead"]["low"], swap["ahead"]["high"]
         verdict = "more than" if low > 0 else ("less than" if high < 0 else "no more than")
         told.append(
             f"{group}: {swap['clean']:.3f} to {swap['p']:.3f}, {verdict} random latents of equal norm "
-            f"({swap['p_random']:.3f}), all latents {modes['code']['p']:.3f}, the whole stream "
+            f"({swap['p_random']:.3f}), all latents {modes['code']['p']:.3f}, {everything} "
             f"{whole['p']:.3f} (n {swap['n']})"
         )
     return "The other answer's probability when a factor's best latents are swapped: " + "; ".join(told) + "."

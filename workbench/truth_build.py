@@ -29,17 +29,16 @@ from workbench.causal import Best, causal_figures, causal_table
 from workbench.checkpoint import Checkpoint
 from workbench.clamping import Site
 from workbench.counterfactuals import GROUPS, PREFIXES
-from workbench.dictionaries import Part, dictionary_sentences, open_dictionary
+from workbench.dictionaries import Part, dictionary_sentences, open_dictionary, stored_sources
 from workbench.factor_scores import LABELLED
 from workbench.grow import Build
 from workbench.lexicon import make_world
 from workbench.neurons import neurons
-from workbench.plan import activations_name
 from workbench.points import Site as Place
 from workbench.recipe import CorpusConfig
 from workbench.site import with_fast_attention
 from workbench.tokens import TokenSet
-from workbench.truth import LATENTS, NEURONS, PCA, RANDOM_DENSE, RANDOM_SPARSE
+from workbench.truth import LATENTS, NEURONS, PCA, RANDOM_DENSE, RANDOM_SPARSE, WHOLE
 from workbench.truth_tables import (
     absorption_table,
     composition_table,
@@ -57,8 +56,7 @@ def build(build: Build) -> Mapping[str, Any]:
     dictionary = open_dictionary(build.parents[f"dictionary/{config.name}"].path, config.name)
     tokens_key = next(key for key in build.parents if key.startswith("activations/tokens-"))
     token_set = TokenSet(build.parents[tokens_key].path, "heldout")
-    places = [activations_name(c, config.layer, config.point) for c in config.checkpoints]
-    sources = [build.parents[f"activations/{place}"] for place in places]
+    sources, written = (stored_sources(build, config, point) for point in (config.point, config.target))
     rows = labelled_rows(token_set)
     halves = halved(factor_table(token_set, rows))
     models = [with_fast_attention(Checkpoint.of(build.lab, c).model()) for c in config.checkpoints]
@@ -66,15 +64,17 @@ def build(build: Build) -> Mapping[str, Any]:
     build.progress.start(5 + 3 + len(GROUPS), "parts", label=f"ground truth of {config.name}")
     with dictionary_sentences(config.name):
         activations = Part(ActivationArrays([s.path / "heldout.npy" for s in sources]), rows)
+        targets = Part(ActivationArrays([s.path / "heldout.npy" for s in written]), rows) if written else None
         index = FeatureIndex.build(dictionary, activations)
         read = [neurons(model, layer, token_set, rows) for model in models]
-        pools, decoders = _pools(dictionary, index, activations, np.concatenate(read))
+        pools, decoders = _pools(dictionary, index, activations, targets, np.concatenate(read))
         del read
         build.progress.advance(3)
         truth = ground_truth(pools, halves)
         build.progress.advance(5)
-        about = _structure(build, truth, halves, decoders, activations)
-    site = Site(models, Place(layer, config.point), dictionary, len(models) - 1)
+        about = _structure(build, truth, halves, decoders, activations if targets is None else targets)
+    place = Place(layer, config.target or config.point)
+    site = Site(models, place, dictionary, len(models) - 1, Place(layer, config.point))
     causal = _causal(build, site, truth, halves)
     causal.write_parquet(build.draft.path / "causal.parquet")
     unit_table(truth, halves.second).write_parquet(build.draft.path / "units.parquet")
@@ -84,6 +84,7 @@ def build(build: Build) -> Mapping[str, Any]:
         "chance": _chance(halves),
         **about,
         "causal": causal_figures(causal),
+        "whole": WHOLE[place.point],
         **_sizes(rows, halves),
     }
 
@@ -111,13 +112,18 @@ def factor_table(token_set: TokenSet, rows: Int[np.ndarray, "token"]) -> FactorT
 
 
 def _pools(
-    dictionary: Dictionary, index: FeatureIndex, activations: Part, hidden: np.ndarray
+    dictionary: Dictionary,
+    index: FeatureIndex,
+    activations: Part,
+    targets: Part | None,
+    hidden: np.ndarray,
 ) -> tuple[dict[str, Units], dict[str, Dictionary]]:
     """All pools, and the dictionaries that two of them are the latents of. There are as many random directions as
-    neurons, so that both take part at the same numbers of candidates."""
+    neurons, so that both take part at the same numbers of candidates. All read what the dictionary reads, but for
+    the neurons, which are those of the layer's MLP (a transcoder's peers)."""
     z = normalised(activations, measure(activations))
     l0 = len(index.tokens) / index.n_tokens
-    control = random_dictionary(dictionary, activations, l0, seed=0)
+    control = random_dictionary(dictionary, activations, l0, seed=0, targets=targets)
     pools: dict[str, Units] = {
         LATENTS: SparseUnits(index),
         NEURONS: SignedUnits(hidden),
@@ -133,10 +139,11 @@ def _structure(
     truth: GroundTruth,
     halves: Halves,
     dictionaries: Mapping[str, Dictionary],
-    activations: Part,
+    written: Part,
 ) -> dict[str, Any]:
-    """Absorption, splitting and composition, of the dictionary and of its random double: tables and figures."""
-    directions = probe_directions(activations, halves.first_rows, halves.first)
+    """Absorption, splitting and composition, of the dictionary and of its random double: tables and figures.
+    `written`: activations where decoders point."""
+    directions = probe_directions(written, halves.first_rows, halves.first)
     absorbed, split, composed = {}, {}, {}
     for name, dictionary in dictionaries.items():
         pool = truth.pools[name]
@@ -190,12 +197,13 @@ def _composed_figures(found: Sequence[Composed]) -> dict[str, Any]:
 def _causal(build: Build, site: Site, truth: GroundTruth, halves: Halves) -> pl.DataFrame:
     """Clamp the best latents of countries, digits and operators."""
     pool = truth.pools[LATENTS]
+    assert isinstance(pool.first, SparseUnits)
     able = np.flatnonzero(pool.able)
     chosen = pool.best("f1", able)
     best = {}
     for factor, name in enumerate(halves.first.names):
         if name.startswith(tuple(f"{prefix}/" for prefix in PREFIXES.values())):
-            tokens, values = pool.first.entries(int(chosen[factor]))
+            tokens, values = pool.first.signed(int(chosen[factor]))
             there = values[halves.first.column(factor)[tokens]]
             if len(there):
                 best[name] = Best(int(chosen[factor]), float(there.mean()))

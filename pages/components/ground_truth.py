@@ -137,6 +137,6 @@ def _causal(found: Truth) -> None:
     )
     show.chart(made, "causal", f"What clamping {found.dictionary}'s best latents does", table)
     frame.caption(
-        "The best latents of a factor and of another one are swapped; all latents, and the whole stream, show "
-        "what any edit at this place could do. Bars are 95 % intervals over texts."
+        "The best latents of a factor and of another one are swapped; all latents, and all that stands "
+        "there, show what any edit at this place could do. Bars are 95 % intervals over texts."
     )

@@ -15,6 +15,8 @@ from workbench.quality import (
     BY_CHANCE,
     DICTIONARY,
     GAUSSIAN,
+    LINEAR,
+    LINEAR_K,
     NEURONS,
     PCA,
     RANDOM,
@@ -27,7 +29,7 @@ from workbench.quality import (
 if TYPE_CHECKING:
     from workbench.quality import Quality
 
-ORDER = (DICTIONARY, "other seeds", PCA, NEURONS, RANDOM, UNTRAINED, GAUSSIAN)
+ORDER = (DICTIONARY, "other seeds", PCA, NEURONS, RANDOM, UNTRAINED, GAUSSIAN, LINEAR, LINEAR_K)
 SYMBOLS = (
     "circle",
     "circle-open",
@@ -36,6 +38,8 @@ SYMBOLS = (
     "diamond-open",
     "triangle-up-open",
     "star-open",
+    "hourglass-open",
+    "bowtie-open",
 )
 PANELS = (
     ("fvu", "variance unexplained (FVU)"),
@@ -55,6 +59,15 @@ ABOUT = {
 }
 
 
+ABOUT_TRANSCODERS = ABOUT | {
+    PCA: "as many principal components of the output, which they read",
+    NEURONS: "as many of the MLP's own neurons, those that write most",
+    RANDOM: "random directions in and out, L0 and scale fitted",
+    LINEAR: "the best linear map from input to output, which needs no latents",
+    LINEAR_K: "the best linear map of as low a rank",
+}
+
+
 def kind(control: str) -> str:
     """A control as the charts group it: all seeds are one."""
     return ORDER[1] if control.startswith(SEED) else control
@@ -63,8 +76,18 @@ def kind(control: str) -> str:
 def look() -> dict[str, tuple[str, str]]:
     """Colour and symbol of each kind of control."""
     palette = theme.palette()
-    green, violet, olive, _ = palette.others
-    colours = (palette.accent, palette.accent, palette.muted, green, violet, olive, palette.ink)
+    green, violet, olive, slate = palette.others
+    colours = (
+        palette.accent,
+        palette.accent,
+        palette.muted,
+        green,
+        violet,
+        olive,
+        palette.ink,
+        palette.ink,
+        slate,
+    )
     return {name: (colours[i], SYMBOLS[i]) for i, name in enumerate(ORDER)}
 
 
@@ -105,7 +128,8 @@ def figures(found: Quality) -> None:
     shown = shown.with_columns(pl.col("control").map_elements(kind, return_dtype=pl.String).alias("row"))
     made = _panels(shown, PANELS, rows, columns=3, height=2 * (64 + 27 * len(rows)), legend=False)
     show.chart(made, "figures", f"Figures of {found.dictionary} beside its controls", table)
-    said = "; ".join(f"{name}: {text}" for name, text in ABOUT.items() if name in rows)
+    about = ABOUT_TRANSCODERS if found.of_transcoder else ABOUT
+    said = "; ".join(f"{name}: {text}" for name, text in about.items() if name in rows)
     lacks = "".join(f" There is no {name} control: {reason}." for name, reason in found.missing.items())
     few = dead_on_few(found.figures["tokens"])
     frame.caption(f"{said}.{lacks}" + (f" {few[0].upper()}{few[1:]}." if few else ""))

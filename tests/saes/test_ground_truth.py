@@ -19,9 +19,9 @@ from saes.matching import cosines, match, mcc
 from saes.pools import normalised, pca_directions, random_dictionary, random_directions
 from saes.ranking import score_units
 from saes.resampling import Resamples, interval
-from saes.single_units import HalvedPool, best_threshold, matched_correlation
+from saes.single_units import HalvedPool, best_threshold, best_units, matched_correlation
 from saes.sparse_probes import fit_probe, logistic
-from saes.splitting import compositions, splits
+from saes.splitting import _pair_f1, _together, compositions, splits
 from tests.saes.planted import planted
 
 N, PER_DOCUMENT = 3_000, 20
@@ -342,6 +342,40 @@ def test_nothing_is_absorbed_where_the_code_points_away_from_the_parent():
     assert {pair.share.value for pair in found.pairs} == {0}
 
 
+@pytest.mark.parametrize("flips", ["a latent", "tokens at random"])
+def test_the_sign_of_a_latent_says_nothing_of_its_factor(flips):
+    """A latent of two signs is |f|: turned as a whole (its decoder too), or at random tokens, it scores the same.
+    What it writes keeps its sign: absorbed is what f·d supplies."""
+    table, code, decoder, activations = hierarchy(True)
+    signs = np.ones_like(code)
+    signs[:, 1] = -1 if flips == "a latent" else np.random.default_rng(3).choice([-1, 1], len(code))
+    halves, resamples = halved(table), Resamples.of(halved(table).second)
+    directions = probe_directions(activations, halves.first_rows, halves.first)
+    turned = decoder * np.array([[1], [-1], [1]])
+    one, other = (HalvedPool.of("latents", sparse(c), halves) for c in (code, code * signs))
+    for metric in ("auroc", "ap", "f1"):
+        np.testing.assert_array_equal(getattr(one.scores, metric), getattr(other.scores, metric))
+    np.testing.assert_allclose(one.correlations, other.correlations, atol=1e-12)
+    assert [s.latents for s in splits(one, halves, resamples)] == [
+        s.latents for s in splits(other, halves, resamples)
+    ]
+    expected, found = (
+        {pair.child: pair.share.value for pair in absorption(pool, d, directions, halves, resamples).pairs}
+        for pool, d in ((one, decoder), (other, turned))
+    )
+    wrong = {
+        pair.child: pair.share.value for pair in absorption(other, decoder, directions, halves, resamples).pairs
+    }
+    assert expected[1] > 0.4
+    if flips == "a latent":
+        assert found == expected
+        assert wrong[1] == 0
+    else:
+        assert found[1] == pytest.approx(expected[1] / 2, abs=0.05)
+    assert (other.second.signed(1).values < 0).any()
+    assert (other.second.entries(1).values >= 0).all()
+
+
 def test_flat_decoder_lays_models_side_by_side():
     assert flat_decoder(torch.arange(12.0).view(2, 2, 3)).tolist() == [[0, 1, 2, 3, 4, 5], [6, 7, 8, 9, 10, 11]]
 
@@ -364,6 +398,33 @@ def test_splitting_and_composition_are_found_where_they_were_planted():
     assert set(composed) == {4}
     assert composed[4].factors == (2, 3)
     assert composed[4].pair_f1 == pytest.approx(1)
+
+
+def test_no_work_is_done_twice(scored, monkeypatch):
+    """A conjunction's F1 is that of the whole table; the draws become float64 once; a unit is sorted on the first
+    half only where a threshold is chosen there."""
+    halves, pools, _ = scored
+    pool = HalvedPool.of("latents", pools["latents"], halves)
+    together, some = _together(halves.second), np.array([3, 7, 3])
+    everything = _pair_f1(pool.second, 2, halves.second, together)
+    chosen = _pair_f1(pool.second, 2, halves.second, together, some)
+    np.testing.assert_array_equal(chosen, everything[np.ix_(some, some)])
+    resamples = Resamples.of(halves.second)
+    values = np.random.default_rng(0).random(len(halves.second))
+    by_document = np.bincount(resamples.document, values)
+    np.testing.assert_array_equal(resamples.sums(values), resamples.drawn @ by_document)
+    assert resamples.exactly_drawn is resamples.exactly_drawn
+    sorted_, real = [], Descending.of
+    monkeypatch.setattr(Descending, "of", lambda entries: sorted_.append(len(entries.tokens)) or real(entries))
+    n_tokens = len(halves.first) + len(halves.second)
+    noise = np.random.default_rng(1).normal(size=(40, n_tokens)).astype(np.float32)
+    pool = HalvedPool.of("noise", SignedUnits(noise), halves)
+    among = np.flatnonzero(pool.able)
+    list(best_units(pool, halves, among, resamples))
+    by_f1 = set(pool.best("f1", among))
+    others = set(pool.best("auroc", among)) | set(pool.best("ap", among))
+    assert others - by_f1
+    assert len(sorted_) == 2 * len(by_f1) + len(others - by_f1)
 
 
 def test_nothing_to_score_is_a_sentence(labels):
