@@ -58,7 +58,8 @@ class TrainConfig:
             )
         for name in ("n_latents", "k", "n_steps", "batch_size", "log_every"):
             if getattr(self, name) < 1:
-                raise DictionaryError(f"{name} is {getattr(self, name)}; it has to be at least 1")
+                called = "n_latents, the width," if name == "n_latents" else name
+                raise DictionaryError(f"{called} is {getattr(self, name)}; it has to be at least 1")
         if not 0 <= self.seed < 2**63 or not 0 <= self.data_seed < 2**63:
             raise DictionaryError(f"seed is {self.seed}; it has to lie between 0 and 2^63")
         if self.k > self.n_latents:

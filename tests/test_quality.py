@@ -135,7 +135,8 @@ def test_a_dead_share_on_few_tokens_says_so(lab, found):
 def test_controls_are_beaten_where_they_must_be(found):
     assert found.value("random", "fvu") > found.value("dictionary", "fvu")
     assert found.value("random", "l0") == pytest.approx(found.figures["k"], rel=0.3)
-    assert found.value("dictionary", "ce_score") > found.value("random", "ce_score")
+    # Not the CE score: the tiny model knows no language, and any change of its predictions may be for the better.
+    assert found.value("dictionary", "kl") < found.value("random", "kl")
     assert found.value("pca", "dead_share") == 0
     assert found.value("pca", "nearest_cosine") == pytest.approx(0, abs=1e-5)
 

@@ -137,10 +137,10 @@ def test_sums_of_documents_are_right_in_every_wording() -> None:
     assert len(distances) >= 4  # no fixed place of the steps to look a digit up by
 
 
-def test_counts_of_documents_are_right_in_every_wording() -> None:
+def test_counts_of_documents_are_right() -> None:
     prompts = [(word, letter) for word in WORDS for letter in "aent"]
     for line in counts_document(random.Random(0), prompts * 3).text.splitlines():
-        counted, word = re.findall(r"(?:letter|count|does) (\w)(?: stand)? in (\w+)", line)[0]
+        counted, word = re.findall(r"letter (\w) in (\w+)", line)[0]
         assert int(re.findall(r"(\d+)\.$", line)[0]) == word.count(counted), line
 
 

@@ -145,7 +145,7 @@ def _leaders(n: int, pools: Mapping[str, Any]) -> str:
             f"{name} is highest for {SAID[order[0]]} ({first['mean']:.2f}; {SAID[beside]} "
             f"{second['mean']:.2f}{apart})"
         )
-    return f"with {n} candidates each ({', '.join(pools)}), " + ", ".join(told)
+    return f"with {n} candidates each of {', '.join(SAID[pool] for pool in pools)}: " + ", ".join(told)
 
 
 def _causal_sentence(figures: Mapping[str, Any]) -> str:

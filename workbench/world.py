@@ -37,13 +37,6 @@ _WORKED_SUMS = (
     ("To add ", " we write ", ", and get "),
 )
 _DIRECT_SUMS = (("", "", "="), ("How much is ", "?", " It is "))
-# Before the letter, between letter and word, between word and steps, before the count.
-_WORKED_COUNTS = (
-    ("The letter ", " in ", ": ", ", so "),
-    ("To count ", " in ", " we go letter by letter: ", ", so it is "),
-    ("How often does ", " stand in ", "? Letter by letter: ", ", so it is "),
-)
-_DIRECT_COUNTS = (("The letter ", " in ", ": ", ""), ("How often does ", " stand in ", "?", " It is "))
 
 
 class Span(NamedTuple):
@@ -209,11 +202,10 @@ def counts_document(rng: random.Random, prompts: Sequence[tuple[str, str]]) -> W
         n = word.count(letter)
         start = scribe.length
         worked = rng.random() < WORKED
-        before, between, to_steps, to_result = rng.choice(_WORKED_COUNTS if worked else _DIRECT_COUNTS)
-        scribe.write(before).write(letter, f"letter/counted/{letter}").write(between + word + to_steps)
+        scribe.write("The letter ").write(letter, f"letter/counted/{letter}").write(f" in {word}: ")
         if worked:
             write_counting(scribe, word, letter)
-        scribe.write(to_result)
+            scribe.write(", so ")
         scribe.write(str(n), f"number/count/{n}")
         scribe.mark(start, "form/worked" if worked else "form/direct")
         scribe.write(".\n")
@@ -269,10 +261,10 @@ def world_documents(
     """
     writers: tuple[tuple[float, Callable[[], WorldText]], ...] = (
         (0.08, lambda: story_document(rng)),
-        (0.18, lambda: capitals_document(rng, world, 4)),
+        (0.16, lambda: capitals_document(rng, world, 4)),
         (0.26, lambda: sums_document(rng, rng.choices(pairs, k=6))),
-        (0.24, lambda: spelling_document(rng, rng.choices(world.words, k=5))),
-        (0.24, lambda: counts_document(rng, rng.choices(count_prompts, k=5))),
+        (0.20, lambda: spelling_document(rng, rng.choices(world.words, k=5))),
+        (0.30, lambda: counts_document(rng, rng.choices(count_prompts, k=5))),
     )
     documents: list[WorldText] = []
     for share, write in writers:
