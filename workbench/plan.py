@@ -30,10 +30,10 @@ class Builder(NamedTuple):
 
 BUILDERS: Mapping[str, Builder] = {
     "corpus": Builder("workbench.corpus:build", 3),
-    "tokenizer": Builder("workbench.tokenizer:build", 1),
+    "tokenizer": Builder("workbench.tokenizer:build", 2),
     "base": Builder("workbench.base:build", 3),
-    "sft": Builder("workbench.sft:build", 2),
-    "grpo": Builder("workbench.grpo:build", 2),
+    "sft": Builder("workbench.sft:build", 3),
+    "grpo": Builder("workbench.grpo:build", 3),
     "added": Builder("workbench.added:build", 1),
     "tokens": Builder("workbench.token_sets:build", 1),
     "activations": Builder("workbench.activations:build", 1),
