@@ -116,3 +116,15 @@ def test_a_mask_has_to_belong_to_the_rows(tmp_path):
         open_mask(tmp_path / "m.npy", 6)
     with pytest.raises(DictionaryError, match="cannot be read as a mask"):
         open_mask(tmp_path / "none.npy", 6)
+
+
+@pytest.mark.parametrize(
+    ("n_rows", "batch_size", "start"), [(1_000, 96, 0), (1_000, 96, 37), (70_000, 1_024, 60), (130, 64, 5)]
+)
+def test_batches_of_a_tensor_are_those_of_a_file(tmp_path, n_rows, batch_size, start):
+    x = torch.arange(n_rows * 2, dtype=torch.float32).view(n_rows, 2)
+    np.save(tmp_path / "x.npy", x.numpy())
+    in_memory = shuffled_batches(TensorActivations(x[:, None]), batch_size, seed=3, start=start)
+    on_disk = shuffled_batches(ActivationArrays([tmp_path / "x.npy"]), batch_size, seed=3, start=start)
+    for ours, theirs in islice(zip(in_memory, on_disk, strict=False), 40):
+        assert torch.equal(ours, theirs)
