@@ -25,7 +25,8 @@ with frame.sentences():
     st.header("Lineage", anchor=False)
     frame.caption(
         "Every checkpoint is trained from the one at its left. "
-        "Marks on the bars of answers are 95 % intervals, on base those of the n-grams."
+        "The two marks on a bar of answers are its 95 % interval, a third one how often it is right when made to "
+        "show its steps; marks on base's bar are the n-grams."
     )
     lineage.tree(plan, resolved, growth.running(lab), lab.name)
 
