@@ -160,9 +160,6 @@ def shuffled_batches(
     activations: Activations, batch_size: int, seed: int, start: int = 0
 ) -> Iterator[Float[Tensor, "token model d"]]:
     """Batches `start`, `start + 1`, … of the endless shuffled order."""
-    if isinstance(activations, TensorActivations):  # memory is as fast in any order: no buffer is filled
-        for rows in _batches_of_rows(len(activations), batch_size, seed, start):
-            yield read(activations, rows)
     skip = start * batch_size
     left: Tensor | None = None
     for rows in shuffled_buffers(len(activations), seed):
@@ -186,19 +183,6 @@ def shuffled_batches(
             yield buffer[position[at : at + batch_size]]
             at += batch_size
         left = buffer[position[at:]] if at < len(rows) else None
-
-
-def _batches_of_rows(n_rows: int, batch_size: int, seed: int, start: int) -> Iterator[np.ndarray]:
-    """The row numbers of batches `start`, `start + 1`, … of the endless shuffled order."""
-    skip, left = start * batch_size, np.empty(0, np.int64)
-    for rows in shuffled_buffers(n_rows, seed):
-        if skip >= len(rows):
-            skip -= len(rows)
-            continue
-        rows, skip = np.concatenate([left, rows[skip:]]), 0
-        whole = len(rows) // batch_size * batch_size
-        yield from rows[:whole].reshape(-1, batch_size)
-        left = rows[whole:]
 
 
 def _float32(array: np.ndarray) -> Tensor:

@@ -88,13 +88,11 @@ class SparseUnits:
         return self.index.n_tokens
 
     def entries(self, unit: int) -> Entries:
-        part = slice(int(self.index.starts[unit]), int(self.index.starts[unit + 1]))
-        return Entries(self.index.tokens[part], self.strengths.values[part])
+        return Entries(*self.strengths.entries(unit))
 
     def signed(self, unit: int) -> Entries:
         """f itself."""
-        part = slice(int(self.index.starts[unit]), int(self.index.starts[unit + 1]))
-        return Entries(self.index.tokens[part], self.index.values[part])
+        return Entries(*self.index.entries(unit))
 
     def on(self, rows: Int[np.ndarray, " chosen"]) -> SparseUnits:
         place = np.full(self.n_tokens, -1, np.int32)

@@ -66,7 +66,8 @@ class _Largest(ABC):
         def rescored(flat: Tensor) -> Candidates:
             pattern = _pattern(flat, scores.shape)
             norm = norms.index_select(0, pattern.latents)
-            if dtype == torch.float32:  # as exact as the products would be: nothing to score again
+            # On a CPU float32 scores are exact, and candidates positive, so no norm is zero: no second scoring.
+            if x.device.type == "cpu" and dtype == torch.float32:
                 exact = scores.view(-1).index_select(0, flat)
                 return Candidates(pattern, exact / norm, exact)
             pre = inner(pattern, x, W_enc).add_(b_enc.index_select(0, pattern.latents))

@@ -88,15 +88,16 @@ def best_units(
             wanted.setdefault(int(unit), {}).setdefault(factor, []).append(metric)
     for unit, factors in wanted.items():
         second = Descending.of(pool.second.entries(unit))
-        has_threshold = any("f1" in metrics for metrics in factors.values())
-        first = Descending.of(pool.first.entries(unit)) if has_threshold else None
+        first: Descending | None = None  # only a threshold is chosen on it
         for factor, metrics in factors.items():
             on = halves.second.column(factor)
             ranked = resamples.ranked(second, on) if metrics != ["f1"] else {}
             for metric in metrics:
-                if metric != "f1" or first is None:
+                if metric != "f1":
                     yield Found(factor, "unit", metric, unit, float("nan"), ranked[metric])
                     continue
+                if first is None:
+                    first = Descending.of(pool.first.entries(unit))
                 threshold = best_threshold(first, halves.first.column(factor))
                 yield Found(factor, "unit", metric, unit, threshold, resamples.f1(second, threshold, on))
 

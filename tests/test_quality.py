@@ -16,7 +16,7 @@ from saes import folder
 from saes.arrays import ActivationArrays
 from saes.metrics import nearest_cosine
 from tests.tiny_lab import build, draft, make_lab, tiny_llama, tiny_recipe
-from workbench import quality, quality_build
+from workbench import judging, quality, quality_build
 from workbench.dictionary_scores import MEAN, ZERO
 from workbench.errors import Failure, Misuse
 from workbench.features import FeatureTable
@@ -190,7 +190,7 @@ def test_an_interrupted_build_trains_nothing_twice(tmp_path, monkeypatch):
     recipe = dataclasses.replace(tiny_recipe(), comparisons=(), evaluations=("sae-base",))
     other = make_lab(tmp_path, recipe=recipe)  # without snapshots
     trained = []
-    real, gaussian = quality_build.train_together, quality_build.GaussianLike
+    real, gaussian = judging.train_together, quality_build.GaussianLike
 
     def counted(build, label, *arguments, **about):
         trained.append(label.split(" ")[0])
@@ -202,7 +202,7 @@ def test_an_interrupted_build_trains_nothing_twice(tmp_path, monkeypatch):
     def stop(*arguments):
         raise Stopped
 
-    monkeypatch.setattr(quality_build, "train_together", counted)
+    monkeypatch.setattr(judging, "train_together", counted)
     monkeypatch.setattr(quality_build, "GaussianLike", stop)
     with pytest.raises(Stopped):
         build(other, "quality-sae-base")

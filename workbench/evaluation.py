@@ -107,42 +107,28 @@ def answer(
     corpus: Corpus,
     task: str,
     progress: Progress | None = None,
+    opening: str = "",
+    at_most: int | None = None,
 ) -> Answers:
-    """Greedy answers to every held-out question of a task, judged."""
+    """Greedy answers to every held-out question of a task (or the first `at_most`), judged; each made to begin with
+    `opening`."""
     questions = heldout_questions(corpus, task)
-    prompts = [chat_prompt(tokenizer, q) for q in questions["question"]]
+    if at_most is not None:
+        questions = questions.head(at_most)
+    begun = tokenizer.backend_tokenizer.encode(opening, add_special_tokens=False).ids
+    prompts = [chat_prompt(tokenizer, q) + begun for q in questions["question"]]
     if progress is not None:
-        progress.start(len(prompts), "answers", label=f"evaluate {task}")
+        made = "worked " if opening else ""
+        progress.start(len(prompts), "answers", label=f"evaluate {made}{task}")
     completions = complete(
         model, tokenizer, prompts, MAX_ANSWER, on_batch=None if progress is None else progress.advance
     )
     judged = [
-        judge(task, result, c.text, c.ended) for result, c in zip(questions["result"], completions, strict=True)
+        judge(task, result, opening + c.text, c.ended)
+        for result, c in zip(questions["result"], completions, strict=True)
     ]
     columns = (np.array([getattr(j, name) for j in judged]) for name in ("right", "well_formed", "worked"))
     return Answers(questions, completions, *columns)
-
-
-def elicited(
-    model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, corpus: Corpus, progress: Progress
-) -> dict[str, Proportion]:
-    """How often an answer made to begin with its steps is right: what reinforcement has to work with.
-
-    Of the first `N_ELICITED` held-out questions of each task that has a worked form.
-    """
-    found = {}
-    for task, opening in OPENINGS.items():
-        questions = heldout_questions(corpus, task).head(N_ELICITED)
-        begun = tokenizer.backend_tokenizer.encode(opening, add_special_tokens=False).ids
-        prompts = [chat_prompt(tokenizer, q) + begun for q in questions["question"]]
-        progress.start(len(prompts), "answers", label=f"evaluate worked {task}")
-        completions = complete(model, tokenizer, prompts, MAX_ANSWER, on_batch=progress.advance)
-        right = [
-            judge(task, result, opening + c.text, c.ended).right
-            for result, c in zip(questions["result"], completions, strict=True)
-        ]
-        found[task] = proportion(sum(right), len(right))
-    return found
 
 
 def evaluate_chat(
@@ -155,18 +141,27 @@ def evaluate_chat(
 ) -> dict[str, Any]:
     """Accuracy by task (greedy; made to show its steps), well-formed share, KL from the parent, prose loss."""
     answers = {task: answer(model, tokenizer, corpus, task, progress) for task in ASKED}
+    # What reinforcement has to work with: how often an answer made to begin with its steps is right.
+    elicited = {
+        task: answer(model, tokenizer, corpus, task, progress, opening, N_ELICITED)
+        for task, opening in OPENINGS.items()
+    }
     formed = np.concatenate([a.well_formed for a in answers.values()])
     prose = heldout_prose(tokenizer, corpus)
     nats = prose_nats(model, prose, n_ctx, tokenizer.bos_token_id)
     prompts = [c.prompt_ids for a in answers.values() for c in a.completions[:200]]
     return {
-        "accuracy": {t: proportion(int(a.right.sum()), len(a.right))._asdict() for t, a in answers.items()},
+        "accuracy": {t: _accuracy(a) for t, a in answers.items()},
         "worked_share": {t: float(a.worked.mean()) for t, a in answers.items()},
-        "elicited": {t: p._asdict() for t, p in elicited(model, tokenizer, corpus, progress).items()},
+        "elicited": {t: _accuracy(a) for t, a in elicited.items()},
         "well_formed": float(formed.mean()),
         "kl_from_parent": kl_on_own_samples(model, parent, tokenizer, prompts),
         "prose_loss": nats / sum(len(d) - 1 for d in prose.documents),
     }
+
+
+def _accuracy(answers: Answers) -> dict[str, float]:
+    return proportion(int(answers.right.sum()), len(answers.right))._asdict()
 
 
 @torch.no_grad()

@@ -209,7 +209,8 @@ class FeatureTable:
     def _ids(self, text: str, chat: bool) -> list[int]:
         from workbench.tokenizer import encode
 
-        ids = encode(self._readers[1], [text], chat)[0].ids[1 : self.token_set.settings["n_ctx"]]
+        with self._lock:  # encoding switches the tokenizer's reading of chat markers for its time
+            ids = encode(self._readers[1], [text], chat)[0].ids[1 : self.token_set.settings["n_ctx"]]
         if not ids:
             raise Misuse("the text is empty: type at least one character")
         return ids

@@ -5,22 +5,29 @@ Each step tells the build's progress how far it is.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float
 
+from saes import folder
 from saes.arrays import Activations, Part
+from saes.config import TrainConfig
+from saes.dictionary import Dictionary
 from workbench.checkpoint import Checkpoint
 from workbench.device import best_device
-from workbench.dictionaries import split_rows
+from workbench.dictionaries import save_whole, split_rows, train_together
 from workbench.dictionary_scores import SPLICED_TOKENS
 from workbench.grow import Build
 from workbench.points import Site
 from workbench.quality_scores import Judged, Row, Subject, judge, spliced_rows
 from workbench.site import with_fast_attention
 from workbench.tokens import TokenSet
+
+OTHER_SEEDS = 2  # trained beside a dictionary
+RANDOM_SEED = 0
 
 
 class Made(NamedTuple):
@@ -48,6 +55,33 @@ def divided(arrays: Mapping[str, Activations], sets: Mapping[str, TokenSet]) -> 
     fitted, held_back = split_rows(sets["dictionary"])
     both = arrays["dictionary"]
     return Source(Part(both, fitted), Part(both, held_back), arrays["heldout"])
+
+
+def other_seeds(settings: TrainConfig) -> list[TrainConfig]:
+    """The same training from other starting weights."""
+    return [dataclasses.replace(settings, seed=settings.seed + n) for n in range(1, OTHER_SEEDS + 1)]
+
+
+def trained(
+    build: Build,
+    label: str,
+    settings: Sequence[TrainConfig],
+    source: Source,
+    names: tuple[str, ...],
+    written: Source | None = None,
+) -> list[Dictionary]:
+    """Dictionaries trained together on a source; those of an interrupted build are read again. `written`: what
+    transcoders are to write."""
+    kept = [build.draft.path / "resume" / f"{label}-{config.seed}" for config in settings]
+    if not all(path.is_dir() for path in kept):
+        states = build.draft.path / "resume" / f"states-{label}"
+        of = f"{label} of {build.config['dictionary']}"
+        about: dict[str, Any] = {"names": names, "site": ""}
+        about |= {"targets": written.training} if written else {}
+        found = train_together(build, of, settings, source.training, source.calibration, states, **about)
+        for path, dictionary in zip(kept, found, strict=True):
+            save_whole(dictionary, path)
+    return [folder.load(path) for path in kept]
 
 
 def judge_all(build: Build, label: str, subjects: Sequence[Subject], heldout: TokenSet) -> list[Judged]:

@@ -8,7 +8,6 @@ random latents on are the L0 that the dictionary has on held-out tokens, rounded
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,25 +15,30 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from saes import folder
 from saes.arrays import ActivationArrays
-from saes.config import TrainConfig
 from saes.controls import GaussianLike, neurons, pca_dictionary, random_like
-from saes.dictionary import Dictionary
 from saes.pca import fit_pca
 from workbench import quality
 from workbench.device import best_device
 from workbench.dictionaries import (
     dictionary_sentences,
     open_dictionary,
-    save_whole,
     stored_sources,
     train_settings,
-    train_together,
     trainable,
 )
 from workbench.grow import Build
-from workbench.judging import Made, Source, divided, judge_all, splice_all
+from workbench.judging import (
+    OTHER_SEEDS,
+    RANDOM_SEED,
+    Made,
+    Source,
+    divided,
+    judge_all,
+    other_seeds,
+    splice_all,
+    trained,
+)
 from workbench.lab import Artefact
 from workbench.points import Site
 from workbench.quality_scores import Judged, Row, Subject, heldout_rows, stability
@@ -43,9 +47,7 @@ from workbench.tokens import SETS, TokenSet
 from workbench.transcoder_quality import transcoder_controls
 from workbench.untrained import untrained_activations, untrained_address
 
-OTHER_SEEDS = 2  # trained beside the dictionary
 GAUSSIAN_SEEDS = (1, 2, 3)  # of the rows trained on, held back and scored on
-RANDOM_SEED = 0
 
 
 def build(build: Build) -> Mapping[str, Any]:
@@ -66,7 +68,7 @@ def build(build: Build) -> Mapping[str, Any]:
         if written is None:
             made = _controls(build, alike, real, sets, site, k)
         else:
-            made = transcoder_controls(build, alike, real, written, sets, site.layer, k, _trained)
+            made = transcoder_controls(build, alike, real, written, sets, site.layer, k)
         judged = first + judge_all(build, config.name, made.subjects, sets["heldout"])
         rows = [row for each in judged for row in heldout_rows(each, own.d_out)]
         rows += splice_all(build, config.name, [subject, *made.subjects], made.mean, sets["heldout"], site)
@@ -102,10 +104,10 @@ def _controls(
         Subject(quality.NEURONS, neurons(real.training, k, names), real.heldout, True),
         Subject(quality.RANDOM, spread, real.heldout, True),
     ]
-    seeds = [dataclasses.replace(settings, seed=settings.seed + n) for n in range(1, OTHER_SEEDS + 1)]
-    trained = _trained(build, "seeds", seeds, real, names)
+    seeded = trained(build, "seeds", other_seeds(settings), real, names)
     subjects += [
-        Subject(f"{quality.SEED}{c.seed}", d, real.heldout, False) for c, d in zip(seeds, trained, strict=True)
+        Subject(f"{quality.SEED}{c.seed}", d, real.heldout, False)
+        for c, d in zip(other_seeds(settings), seeded, strict=True)
     ]
     gaussian = GaussianLike(real.training, len(real.training), GAUSSIAN_SEEDS[0])
     source = Source(
@@ -113,7 +115,7 @@ def _controls(
         gaussian.another(len(real.calibration), GAUSSIAN_SEEDS[1]),
         gaussian.another(len(real.heldout), GAUSSIAN_SEEDS[2]),
     )
-    (alike,) = _trained(build, quality.GAUSSIAN, [settings], source, names)
+    (alike,) = trained(build, quality.GAUSSIAN, [settings], source, names)
     subjects.append(Subject(quality.GAUSSIAN, alike, source.heldout, False))
     address = untrained_address(build, names[0])
     if len(names) > 1:
@@ -123,32 +125,10 @@ def _controls(
     else:
         place = build.draft.path / "resume" / "activations"
         before = divided(untrained_activations(build, address, site, sets, place), sets)
-        (random_model,) = _trained(build, quality.UNTRAINED, [settings], before, names)
+        (random_model,) = trained(build, quality.UNTRAINED, [settings], before, names)
         subjects.append(Subject(quality.UNTRAINED, random_model, before.heldout, False))
     device = best_device()
     return Made([s._replace(dictionary=s.dictionary.to(device)) for s in subjects], pca.mean.numpy(), missing)
-
-
-def _trained(
-    build: Build,
-    label: str,
-    settings: Sequence[TrainConfig],
-    source: Source,
-    names: tuple[str, ...],
-    written: Source | None = None,
-) -> list[Dictionary]:
-    """Dictionaries trained together on a source; those of an interrupted build are read again. `written`: what
-    transcoders are to write."""
-    kept = [build.draft.path / "resume" / f"{label}-{config.seed}" for config in settings]
-    if not all(path.is_dir() for path in kept):
-        states = build.draft.path / "resume" / f"states-{label}"
-        of = f"{label} of {build.config['dictionary']}"
-        about: dict[str, Any] = {"names": names, "site": ""}
-        about |= {"targets": written.training} if written else {}
-        found = train_together(build, of, settings, source.training, source.calibration, states, **about)
-        for path, dictionary in zip(kept, found, strict=True):
-            save_whole(dictionary, path)
-    return [folder.load(path) for path in kept]
 
 
 def _seeds(judged: Sequence[Judged]) -> list[Judged]:

@@ -13,12 +13,10 @@ exactly how well that can be read.
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 from saes.arrays import Activations
 from saes.controls import pca_dictionary
-from saes.dictionary import Dictionary
 from saes.pca import fit_pca
 from saes.transcoder_controls import largest_neurons, linear_maps, random_transcoder
 from workbench import quality
@@ -26,7 +24,7 @@ from workbench.checkpoint import Checkpoint
 from workbench.device import best_device
 from workbench.dictionaries import train_settings
 from workbench.grow import Build
-from workbench.judging import Made, Source, divided
+from workbench.judging import RANDOM_SEED, Made, Source, divided, other_seeds, trained
 from workbench.mlp_neurons import MlpNeurons
 from workbench.points import Site
 from workbench.quality_scores import Subject
@@ -34,16 +32,10 @@ from workbench.recipe import DictionaryConfig
 from workbench.tokens import TokenSet
 from workbench.untrained import untrained_activations, untrained_address
 
-OTHER_SEEDS = 2  # trained beside the transcoder
 MOST_NEURONS = 8_192  # as a dictionary they take a matrix of their number squared
-RANDOM_SEED = 0
 NO_GAUSSIAN = (
     "input and output of equal covariance hang together linearly, and `linear` shows how well that is read"
 )
-
-
-# Trains dictionaries over one pass, or reads those of an interrupted build (`workbench.quality_build`).
-Train = Callable[..., list[Dictionary]]
 
 
 def transcoder_controls(
@@ -54,7 +46,6 @@ def transcoder_controls(
     sets: Mapping[str, TokenSet],
     layer: int,
     k: int,
-    train: Train,
 ) -> Made:
     """Everything that stands beside the transcoder; `real` is what it reads, `written` what it is to write."""
     names, settings, missing = config.checkpoints, train_settings(config), {quality.GAUSSIAN: NO_GAUSSIAN}
@@ -81,8 +72,8 @@ def transcoder_controls(
         missing[quality.NEURONS] = own
     else:
         subjects.insert(1, own)
-    seeds = [dataclasses.replace(settings, seed=settings.seed + n) for n in range(1, OTHER_SEEDS + 1)]
-    for seed, made in zip(seeds, train(build, "seeds", seeds, real, names, written), strict=True):
+    seeds = other_seeds(settings)
+    for seed, made in zip(seeds, trained(build, "seeds", seeds, real, names, written), strict=True):
         subjects.append(Subject(f"{quality.SEED}{seed.seed}", made, heldout, False, targets))
     address = untrained_address(build, names[0])
     if address is None:
@@ -92,7 +83,7 @@ def transcoder_controls(
             divided(_of_untrained(build, address, Site(layer, point), sets), sets)
             for point in (config.point, config.target)
         )
-        (made,) = train(build, quality.UNTRAINED, [settings], before, names, after)
+        (made,) = trained(build, quality.UNTRAINED, [settings], before, names, after)
         subjects.append(Subject(quality.UNTRAINED, made, before.heldout, False, after.heldout))
     device = best_device()
     placed = [s._replace(dictionary=s.dictionary.to(device)) for s in subjects]

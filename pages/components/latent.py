@@ -99,15 +99,10 @@ def on_text(tokens: Sequence[str], values: Sequence[float], found: Dashboard, co
     if not any(values):
         frame.caption("It fires on no token of it.")
     peak = max(range(len(values)), key=lambda at: abs(values[at]))
-    own = [
-        from_shown(text)
-        | Token(value=abs(value), lines=[words.number(value)])
-        | (Token(colour=theme.palette().alarm) if value < 0 else Token())
-        for text, value in zip(tokens, values, strict=True)
-    ]
     head = [words.number(values[peak]), "your text"]
-    strip = Strip(tokens=own, head=head, peak=peak, max=found.row["max_activation"] or 1.0, label="your text")
-    strips([strip], colour, "own-text")
+    strongest = found.row["max_activation"] or 1.0
+    strip = Strip(tokens=_tokens(tokens, values), head=head, peak=peak, max=strongest, label="your text")
+    strips([_tinted(strip)], colour, "own-text")
 
 
 def _examples(found: Dashboard, colour: str, key: str) -> None:
@@ -151,17 +146,25 @@ def chosen_examples(found: Dashboard, key: str) -> list[Example]:
 
 
 def _strip(example: Example, values: Sequence[float], strongest: float, number: int) -> Strip:
-    tokens: list[Token] = [
-        from_shown(text) | Token(value=value, lines=[words.number(value)])
-        for text, value in zip(example.tokens, values, strict=True)
-    ]
     head = [words.number(values[example.peak]), *origin(example)]
+    tokens = _tokens(example.tokens, values)
     return Strip(tokens=tokens, head=head, peak=example.peak, max=strongest, label=f"text {number}")
 
 
+def _tokens(texts: Sequence[str], values: Sequence[float]) -> list[Token]:
+    return [
+        from_shown(text) | Token(value=value, lines=[words.number(value)])
+        for text, value in zip(texts, values, strict=True)
+    ]
+
+
 def _activations(example: Example, strongest: float, number: int) -> Strip:
-    """The latent on a text; where it fires below zero, the tint is of another colour."""
-    strip = _strip(example, example.values, strongest, number)
+    """The latent on a text."""
+    return _tinted(_strip(example, example.values, strongest, number))
+
+
+def _tinted(strip: Strip) -> Strip:
+    """Where it fires below zero, the tint is of another colour."""
     for token in strip["tokens"]:
         if token["value"] < 0:
             token |= Token(value=-token["value"], colour=theme.palette().alarm)
