@@ -116,7 +116,8 @@ def test_a_head_is_chosen_by_keyboard(address: str, page: Any) -> None:
 
 POINT = """name => {
   const plot = [...document.querySelectorAll('.js-plotly-plot')]
-    .find(p => p._fullLayout.xaxis.title.text.startsWith(name))
+    .find(p => p._fullLayout?.xaxis?.title.text?.startsWith(name))
+  if (!plot) return null
   plot.scrollIntoView({block: 'center'})
   const trace = plot._fullData[0], layout = plot._fullLayout, box = plot.getBoundingClientRect()
   const at = trace.x.indexOf(Math.max(...trace.x))  // at the rim, where no other point lies on it
@@ -130,8 +131,7 @@ def test_a_click_on_a_point_shows_its_latent(address: str, page: Any, axis: str)
     """Both pictures of all latents are drawn from arrays, whose numbers come back in another form than lists'."""
     page.goto(f"{address}/features?dictionary=sae-sft&view=Map&latent=5")
     page.get_by_role("heading", name="Latent 5:").wait_for()
-    page.wait_for_function("document.querySelectorAll('.js-plotly-plot').length > 3")
-    page.evaluate(POINT, axis)
+    page.wait_for_function(POINT, arg=axis)
     page.wait_for_timeout(1500)  # pictures above it may still take their height
     x, y, latent = page.evaluate(POINT, axis)
     page.mouse.move(x, y)
