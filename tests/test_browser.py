@@ -114,10 +114,9 @@ def test_a_head_is_chosen_by_keyboard(address: str, page: Any) -> None:
     page.get_by_role("heading", name="layer 1, head 1").wait_for()
 
 
-POINT = """name => {
-  const plot = [...document.querySelectorAll('.js-plotly-plot')]
-    .find(p => p._fullLayout?.xaxis?.title.text?.startsWith(name))
-  if (!plot) return null
+POINT = """() => {
+  const plot = document.querySelector('.js-plotly-plot')
+  if (!plot?._fullLayout?.xaxis) return null
   plot.scrollIntoView({block: 'center'})
   const trace = plot._fullData[0], layout = plot._fullLayout, box = plot.getBoundingClientRect()
   const at = trace.x.indexOf(Math.max(...trace.x))  // at the rim, where no other point lies on it
@@ -126,19 +125,48 @@ POINT = """name => {
 }"""
 
 
-@pytest.mark.parametrize("axis", ["latents, commonest first", "first axis"])
-def test_a_click_on_a_point_shows_its_latent(address: str, page: Any, axis: str) -> None:
-    """Both pictures of all latents are drawn from arrays, whose numbers come back in another form than lists'."""
+def test_a_click_on_the_map_shows_its_latent(address: str, page: Any) -> None:
+    """The map is drawn from arrays, whose numbers come back in another form than lists'."""
     page.goto(f"{address}/features?dictionary=sae-sft&view=Map&latent=5")
     page.get_by_role("heading", name="Latent 5:").wait_for()
-    page.wait_for_function(POINT, arg=axis)
+    page.wait_for_function(POINT)
     page.wait_for_timeout(1500)  # pictures above it may still take their height
-    x, y, latent = page.evaluate(POINT, axis)
+    x, y, latent = page.evaluate(POINT)
     page.mouse.move(x, y)
     page.wait_for_timeout(300)
     page.mouse.click(x, y)
     page.get_by_role("heading", name=f"Latent {latent}:").wait_for()
     page.wait_for_url(f"**latent={latent}**")
+
+
+UNDER = """([x, y]) => {
+  let found = document.elementFromPoint(x, y)
+  while (found.shadowRoot?.elementFromPoint(x, y)) found = found.shadowRoot.elementFromPoint(x, y)
+  return found.dataset.latent
+}"""
+
+
+def test_a_click_on_the_curve_of_densities_shows_its_latent(address: str, page: Any) -> None:
+    page.goto(f"{address}/features?dictionary=sae-sft&latent=5")
+    page.get_by_role("heading", name="Latent 5:").wait_for()
+    dot = page.locator(".dot:not([data-latent='5'])").last
+    dot.evaluate("dot => dot.scrollIntoView({block: 'center'})")
+    page.wait_for_timeout(1000)  # what is above it may still take its height
+    box = dot.bounding_box()
+    at = [box["x"] + box["width"] / 2, box["y"] + box["height"] / 2]
+    latent = page.evaluate(UNDER, at)  # where dots overlap, the one on top
+    page.mouse.click(*at)
+    page.get_by_role("heading", name=f"Latent {latent}:").wait_for()
+    page.wait_for_url(f"**latent={latent}**")
+
+
+def test_a_neighbour_is_chosen_by_keyboard(address: str, page: Any) -> None:
+    page.goto(f"{address}/features?dictionary=sae-sft&latent=5")
+    near = page.get_by_role("table", name="latents nearest by cosine").get_by_role("button").first
+    latent = near.inner_text().split(":")[0]
+    near.focus()
+    page.keyboard.press("Enter")
+    page.get_by_role("heading", name=f"Latent {latent}:").wait_for()
 
 
 def test_the_chosen_view_can_be_read_in_the_dark(address: str, page: Any) -> None:

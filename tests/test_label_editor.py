@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 
@@ -106,9 +107,9 @@ def test_markup_in_a_label_is_refused_in_a_sentence(lab: Lab) -> None:
 def test_every_part_is_drawn_and_all_strengths_show(lab: Lab) -> None:
     latent = dense_latent(lab)
     app = opened("features", dictionary="sae-sft", latent=str(latent))
-    headings = {block.value for block in app.markdown}
-    assert {"##### What writes it", "##### Fires together with", "##### Points the same way"} <= headings
-    assert "##### Neurons along it" in headings
+    drawn = [json.loads(part.proto.json).get("panels", []) for part in app.get("bidi_component")]
+    headings = {panel["title"] for panels in drawn for panel in panels}
+    assert {"What writes it", "Fires together with", "Points the same way", "Neurons along it"} <= headings
     app = opened("features", dictionary="sae-sft", latent=str(latent), latent_texts="all strengths")
     assert not app.exception
     assert any("each fifth of its range" in text for text in sentences(app))

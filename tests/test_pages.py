@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from streamlit.testing.v1 import AppTest
 
-from pages.components import charts, show, store, ternary, words
+from pages.components import charts, latent_parts, panels, show, store, ternary, words
 from workbench.comparison import BOUNDS, kinds
 from workbench.feature_match import matches
 from workbench.features import FeatureTable
@@ -249,9 +249,37 @@ def test_a_rare_share_is_not_nothing(value: float | None, said: str) -> None:
 
 def test_counts_below_ten_stand_on_an_axis_that_can_be_read() -> None:
     """A logarithmic axis from 1 to 8 has one tick."""
-    few, many = (charts.histogram([0, 1, 2], [3, top], "#000000", "x") for top in (8, 4000))
-    assert few.layout.yaxis.type != "log"
-    assert many.layout.yaxis.type == "log"
+    few, many = (panels.histogram([0, 1, 2], [3, top], "#000000", "x") for top in (8, 4000))
+    assert [box["height"] for box in few["boxes"]] == [3 / 8, 1]
+    assert many["boxes"][0]["height"] > 10 * 3 / 4000
+    assert [tick["label"] for tick in many["y_ticks"]] == ["1", "10", "100", "1,000"]
+    assert len(few["y_ticks"]) >= 3
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "marks"),
+    [(0, 10, [0, 5, 10]), (0.2, 1.1, [0.5, 1.0]), (-3, 3, [-2, 0, 2]), (0, 4, [0, 2, 4]), (7, 7, [7])],
+)
+def test_ticks_are_round_and_within(low: float, high: float, marks: list[float]) -> None:
+    assert panels.ticks(low, high, 3) == pytest.approx(marks)
+
+
+def test_bars_hold_zero_and_every_value() -> None:
+    rows = [panels.Row(label="a", value=v, text="", colour="") for v in (-0.5, 2.0)]
+    assert (panels.bars(rows, "x")["low"], panels.bars(rows, "x")["high"]) == (-0.5, 2.0)
+    assert (panels.bars(rows[1:], "x")["low"], panels.bars(rows, "x", -1, 1)["high"]) == (0.0, 1)
+    nothing = panels.bars([panels.Row(label="a", value=0.0, text="", colour="")], "x")
+    assert nothing["high"] > nothing["low"]
+
+
+def test_pictures_of_a_latent_have_their_tables(tiny_lab: Lab) -> None:
+    """Every picture of the dashboard is drawn from the rows that its table twin shows."""
+    found = FeatureTable.of(tiny_lab, "sae-sft").dashboard(5)
+    drawn = latent_parts.pictures(found, "#123456")
+    assert {panel.title for panel in drawn} >= {"What writes it", "Points the same way"}
+    assert all(len(panel.table) for panel in drawn)
+    near = next(panel for panel in drawn if panel.title == "Points the same way")
+    assert [row["go"] for row in near.drawn["rows"]] == near.table["other"].to_list()
 
 
 @pytest.mark.parametrize(

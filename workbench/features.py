@@ -90,6 +90,12 @@ class FeatureTable:
         return read_table(self.path / "table.parquet")
 
     @cached_property
+    def by_density(self) -> pl.DataFrame:
+        """rank (from 1), latent, density and strongest token of every latent, the commonest first."""
+        ordered = self.table.sort("density", descending=True).select("latent", "density", "top_token")
+        return ordered.with_row_index("rank", offset=1)
+
+    @cached_property
     def excerpts(self) -> pl.DataFrame:
         """The strongest excerpts of every latent: latent, rank, peak, start, stop, value, text."""
         return _parquet(self.path / "examples.parquet")

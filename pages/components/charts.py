@@ -6,7 +6,6 @@ Text, grid and background follow Streamlit's theme; only the colours of checkpoi
 from __future__ import annotations
 
 import html
-import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -153,32 +152,6 @@ def dots_with_intervals(
     )
     made.update_xaxes(title=x_title, rangemode="tozero" if from_zero else "normal")
     made.update_layout(showlegend=True, legend={"orientation": "h", "y": 1.0, "yanchor": "bottom", "x": 0})
-    return made
-
-
-def histogram(
-    edges: Sequence[float], counts: Sequence[int], colour: str, x_title: str, height: int = 210
-) -> go.Figure:
-    """Counts between edges, as steps; the counts axis is logarithmic, since activations have long tails, but not
-    where all counts are below ten and a logarithmic axis has no tick to read them by."""
-    made = figure(height)
-    spans = list(itertools.pairwise(edges))
-    made.add_trace(
-        go.Bar(
-            x=list(edges[:-1]),
-            y=list(counts),
-            width=[b - a for a, b in spans],
-            offset=0,
-            marker={"color": colour, "line": {"width": 0}},
-            customdata=spans,
-            hovertemplate="%{customdata[0]:.3g} to %{customdata[1]:.3g}: %{y:,}<extra></extra>",
-        )
-    )
-    made.update_xaxes(title=x_title)
-    if max(counts, default=0) < 10:
-        made.update_yaxes(title="tokens", rangemode="tozero", dtick=2, tickformat="d")
-    else:
-        made.update_yaxes(title="tokens", type="log", nticks=4, dtick=1)
     return made
 
 

@@ -1,13 +1,6 @@
 // Attention: a small picture of every head, and one enlarged. Hover or focus a token to see what it looks
 // back at. Patterns come as bytes [layer][head][query][key], 255 = 1.
 
-function element(tag, className, text) {
-  const made = document.createElement(tag)
-  if (className) made.className = className
-  if (text !== undefined) made.textContent = text
-  return made
-}
-
 function rgb(hex) {
   return [1, 3, 5].map((i) => parseInt(hex.slice(i, i + 2), 16))
 }

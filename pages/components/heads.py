@@ -18,7 +18,7 @@ _component = st.components.v2.component(
     "marble_heads",
     html='<div class="heads"></div>',
     css=theme.source("heads.css"),
-    js=theme.source("heads.js"),
+    js=theme.source("dom.js", "heads.js"),
 )
 
 

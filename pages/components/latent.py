@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 import polars as pl
 import streamlit as st
 
-from pages.components import charts, frame, label_editor, latent_parts, show, theme, words
+from pages.components import frame, label_editor, latent_parts, panels, theme, words
+from pages.components.panels import Panel, Row
 from pages.components.tokens import Strip, Token, from_shown, strips
 from workbench.annotations import said
 
@@ -87,10 +88,10 @@ def dashboard(found: Dashboard, colour: str, key: str, chooser: str = "latent", 
     with left:
         _examples(found, colour, key)
     with right:
-        _pictures(found, colour, key)
+        panels.draw(_figures(found, colour), f"{key}-figures")
     if len(found.logits) > 1:
         _heads(found, key, narrow)
-    latent_parts.pictures(found, colour, key, chooser, 1 if narrow else 2)
+    panels.draw(latent_parts.pictures(found, colour), f"{key}-parts", 1 if narrow else 2, chooser)
 
 
 def on_text(tokens: Sequence[str], values: Sequence[float], found: Dashboard, colour: str) -> None:
@@ -182,58 +183,59 @@ def origin(example: Example) -> list[str]:
     return parts
 
 
-def _pictures(found: Dashboard, colour: str, key: str) -> None:
-    edges, counts = found.histogram
-    if counts:
-        made = charts.histogram(edges, counts, colour, "activation, where it fires")
-        table = pl.DataFrame({"from": edges[:-1], "to": edges[1:], "tokens": counts})
-        show.chart(made, f"{key}-histogram", f"how strongly latent {found.latent} fires", table)
-    densities(found.densities, f"{key}-densities")
+def _figures(found: Dashboard, colour: str) -> list[Panel]:
+    """How strongly and how often it fires, and what a latent of one checkpoint promotes."""
+    drawn = [*_histogram(found, colour), *densities(found.densities)]
     if len(found.logits) == 1:
-        st.markdown("##### What it promotes and suppresses")
-        for checkpoint, logits in found.logits.items():
-            tokens_moved(logits, checkpoint, f"{key}-logits-{checkpoint}")
+        [(checkpoint, logits)] = found.logits.items()
+        drawn.append(tokens_moved(logits, checkpoint, "What it promotes and suppresses"))
+    return drawn
+
+
+def _histogram(found: Dashboard, colour: str) -> list[Panel]:
+    edges, counts = found.histogram
+    if not counts:
+        return []
+    table = pl.DataFrame({"from": edges[:-1], "to": edges[1:], "tokens": counts})
+    drawn = panels.histogram(edges, counts, colour, "activation, where it fires")
+    return [Panel(drawn, f"how strongly latent {found.latent} fires", table)]
 
 
 def _heads(found: Dashboard, key: str, narrow: bool) -> None:
     """What a crosscoder's latent promotes through the head of each of its checkpoints."""
     st.markdown("##### What it promotes and suppresses, through the head of each checkpoint")
-    colours = theme.colours(list(found.logits))
-    n = len(found.logits)
-    columns = [st.container() for _ in range(n)] if narrow else st.columns(n, gap="medium")
-    for column, (name, logits) in zip(columns, found.logits.items(), strict=True):
-        with column:
-            frame.name_tag(name, colours[name], _norm_share(found.row, name))
-            tokens_moved(logits, name, f"{key}-logits-{name}")
+    drawn = []
+    for checkpoint, logits in found.logits.items():
+        share = _norm_share(found.row, checkpoint)
+        drawn.append(tokens_moved(logits, checkpoint, f"{checkpoint}{share and f', {share}'}"))
+    panels.draw(drawn, f"{key}-logits", 1 if narrow else len(drawn))
 
 
-def densities(by_checkpoint: Mapping[str, float], key: str) -> None:
+def densities(by_checkpoint: Mapping[str, float]) -> list[Panel]:
     """How often the latent fires in each checkpoint."""
     if not by_checkpoint:
-        return
-    names, values = list(by_checkpoint), list(by_checkpoint.values())
-    texts = [words.share(v) for v in values]
-    made = charts.bars(names, values, charts.stage_colours(names), "share of tokens it fires on", texts)
-    made.update_xaxes(tickformat=".2~%", rangemode="tozero")
-    table = pl.DataFrame({"checkpoint": names, "share of tokens": values})
-    show.chart(made, key, "share of held-out tokens on which the latent fires, by checkpoint", table)
+        return []
+    colours = theme.colours(list(by_checkpoint))
+    rows = [
+        Row(label=name, value=value, text=words.share(value), colour=colours[name])
+        for name, value in by_checkpoint.items()
+    ]
+    table = pl.DataFrame({"checkpoint": list(by_checkpoint), "share of tokens": list(by_checkpoint.values())})
+    alt = "share of held-out tokens on which the latent fires, by checkpoint"
+    return [Panel(panels.bars(rows, "share of tokens it fires on"), alt, table)]
 
 
-def tokens_moved(logits: Logits, checkpoint: str, key: str) -> None:
+def tokens_moved(logits: Logits, checkpoint: str, title: str = "") -> Panel:
     """Bars of the tokens whose logits the latent's decoder raises and lowers most."""
-    moved = [*logits.promoted, *reversed(logits.suppressed)]
-    names, values = [name for name, _ in moved], [value for _, value in moved]
     colour, muted = theme.colours([checkpoint])[checkpoint], theme.palette().muted
-    made = charts.bars(
-        names,
-        values,
-        [colour if v > 0 else muted for v in values],
-        "logits per unit of activation",
-        None,
-        row_height=19,
-    )
-    table = pl.DataFrame({"token": names, "logits": values})
-    show.chart(made, key, f"tokens that the latent promotes and suppresses in {checkpoint}", table)
+    moved = [*logits.promoted, *reversed(logits.suppressed)]
+    rows = [
+        Row(label=name, value=value, text=words.number(value), colour=colour if value > 0 else muted)
+        for name, value in moved
+    ]
+    table = pl.DataFrame({"token": [name for name, _ in moved], "logits": [value for _, value in moved]})
+    alt = f"tokens that the latent promotes and suppresses in {checkpoint}"
+    return Panel(panels.bars(rows, "logits per unit of activation"), alt, table, title)
 
 
 def side_by_side(found: Dashboard, cosines: Mapping[str, float], colours: Mapping[str, str], key: str) -> None:
@@ -241,7 +243,7 @@ def side_by_side(found: Dashboard, cosines: Mapping[str, float], colours: Mappin
     headline(found)
     left, right = st.columns([3, 2], gap="large")
     with left:
-        densities(found.densities, f"{key}-densities")
+        panels.draw(densities(found.densities), f"{key}-densities")
     with right:
         frame.caption(
             "Cosine between the latent's decoders in two checkpoints: 1 means the same direction, less means "
@@ -263,7 +265,7 @@ def side_by_side(found: Dashboard, cosines: Mapping[str, float], colours: Mappin
             if examples:
                 shown = [_strip(e, e.contributions[name], strongest, i) for i, e in enumerate(examples, 1)]
                 strips(shown, colours[name], f"{key}-examples-{name}")
-            tokens_moved(found.logits[name], name, f"{key}-logits-{name}")
+            panels.draw([tokens_moved(found.logits[name], name)], f"{key}-logits-{name}")
 
 
 def _norm_share(row: Mapping[str, Any], checkpoint: str) -> str:

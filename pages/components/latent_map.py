@@ -10,7 +10,6 @@ import polars as pl
 import streamlit as st
 
 from pages.components import charts, frame, show, store, theme, words
-from pages.components.latent_densities import ring
 from workbench.lab import Lab
 
 if TYPE_CHECKING:
@@ -43,7 +42,7 @@ def view(lab: Lab, table: FeatureTable, chosen: int) -> None:
     made = charts.figure(560)
     for trace in _by_factor(placed) if by == BY_FACTOR else [_by_density(placed)]:
         made.add_trace(trace)
-    made.add_trace(ring([float(plane.places[chosen, 0])], [float(plane.places[chosen, 1])]))
+    made.add_trace(_ring(*plane.places[chosen].tolist()))
     _axes(made, plane, by == BY_FACTOR)
     show.clickable(made, "map", f"map of the decoders of {table.name}, coloured by {by}", placed, "latent")
 
@@ -96,6 +95,12 @@ def _points(part: pl.DataFrame, name: str, hue: str | None, symbol: str, opacity
         ),
         hovertemplate="latent %{customdata[0]}: %{hovertext}<extra></extra>",
     )
+
+
+def _ring(x: float, y: float) -> go.Scatter:
+    """A ring round the chosen latent."""
+    marker = {"size": 16, "symbol": "circle-open", "color": theme.palette().ink, "line": {"width": 2.5}}
+    return go.Scatter(x=[x], y=[y], mode="markers", marker=marker, hoverinfo="skip", showlegend=False)
 
 
 def _axes(made: go.Figure, plane: Plane, legend: bool) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import TYPE_CHECKING
 
 import polars as pl
@@ -38,7 +39,7 @@ def view(lab: Lab, table: FeatureTable) -> tuple[int, str]:
             "Latent (or choose a row, or click a point)",
             0,
             table.table.height - 1,
-            telling(table.table),
+            _first(table),
             key="latent",
             bind="query-params",
             width=300,
@@ -65,6 +66,11 @@ def colour_of(table: FeatureTable) -> str:
     if len(table.checkpoints) > 1:
         return theme.palette().accent
     return theme.colours(table.checkpoints)[table.checkpoints[0]]
+
+
+@functools.lru_cache(maxsize=16)
+def _first(table: FeatureTable) -> int:
+    return telling(table.table)
 
 
 def telling(latents: pl.DataFrame) -> int:

@@ -1,13 +1,6 @@
 // The logit lens as a table: a row a layer, a column a token; each cell names the likeliest next token.
 // Arrow keys walk through the cells; the panel beneath says the five likeliest and the true next token's rank.
 
-function element(tag, className, text) {
-  const made = document.createElement(tag)
-  if (className) made.className = className
-  if (text !== undefined) made.textContent = text
-  return made
-}
-
 function tell(panel, data, row, position) {
   const cell = data.cells[row][position]
   panel.replaceChildren()

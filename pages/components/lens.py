@@ -16,7 +16,7 @@ _component = st.components.v2.component(
     "marble_lens",
     html='<div class="lens"></div>',
     css=theme.source("lens.css"),
-    js=theme.source("lens.js"),
+    js=theme.source("dom.js", "lens.js"),
 )
 SHOWN = 5
 

@@ -3,13 +3,6 @@
 
 const SVG = "http://www.w3.org/2000/svg"
 
-function element(tag, className, text) {
-  const made = document.createElement(tag)
-  if (className) made.className = className
-  if (text !== undefined) made.textContent = text
-  return made
-}
-
 // A bar of `value` on a track that ends at `max` (1 unless told), with an interval and marks upon it.
 function bar(figure, colour) {
   const place = (value) => `${100 * Math.max(0, Math.min(1, value / (figure.max ?? 1)))}%`

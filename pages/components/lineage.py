@@ -15,7 +15,7 @@ _component = st.components.v2.component(
     "marble_lineage",
     html='<div class="tree" role="group" aria-label="lineage of the checkpoints"></div>',
     css=theme.source("lineage.css"),
-    js=theme.source("lineage.js"),
+    js=theme.source("dom.js", "lineage.js"),
 )
 _NGRAMS = ("unigram", "bigram", "trigram")
 

@@ -81,6 +81,6 @@ def symbols(checkpoints: Sequence[str]) -> dict[str, str]:
     return {c: (SYMBOLS | other)[stage_of(c)] for c in checkpoints}
 
 
-def source(name: str) -> str:
-    """Text of a file beside this module (the style sheet, a component's script)."""
-    return (HERE / name).read_text(encoding="utf-8")
+def source(*names: str) -> str:
+    """Text of files beside this module (a style sheet, a component's script after what it shares with others)."""
+    return "\n".join((HERE / name).read_text(encoding="utf-8") for name in names)

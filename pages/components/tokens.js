@@ -1,5 +1,4 @@
-// Token strips. Text goes into the page by textContent only, so markup in a text shows as text.
-// Hovering a token, or moving along a strip with the arrow keys, says its value.
+// Token strips. Hovering a token, or moving along a strip with the arrow keys, says its value.
 
 const CONTEXT = 28 // tokens kept on each side of the peak until the whole text is asked for
 
@@ -7,33 +6,8 @@ function shownText(text) {
   return text.replace(/\n/g, "↵\n").replace(/\t/g, "⇥\t")
 }
 
-function addReadout(root) {
-  const box = document.createElement("div")
-  box.className = "readout"
-  box.setAttribute("role", "status")
-  root.appendChild(box)
-  return {
-    say(token, span) {
-      box.replaceChildren()
-      const word = document.createElement("b")
-      word.textContent = token.text.replace(/\n/g, "↵") || "∅"
-      box.appendChild(word)
-      for (const line of token.lines || []) {
-        const row = document.createElement("span")
-        row.textContent = line
-        box.appendChild(row)
-      }
-      const frame = root.getBoundingClientRect()
-      const at = span.getClientRects()[0] || span.getBoundingClientRect()
-      box.style.display = "flex"
-      const left = Math.max(0, Math.min(at.left - frame.left, frame.width - box.offsetWidth))
-      box.style.left = `${left}px`
-      box.style.top = `${at.bottom - frame.top + 6}px`
-    },
-    hide() {
-      box.style.display = "none"
-    },
-  }
+function called(token) {
+  return token.text.replace(/\n/g, "↵") || "∅"
 }
 
 function fillStrip(line, strip, colour, readout, whole) {
@@ -46,21 +20,15 @@ function fillStrip(line, strip, colour, readout, whole) {
   if (from > 0) line.appendChild(document.createTextNode("… "))
   for (let i = from; i < to; i++) {
     const token = strip.tokens[i]
-    const span = document.createElement("span")
-    span.className = token.special ? "token special" : "token"
-    span.textContent = shownText(token.text)
-    if (token.under !== undefined) {
-      const under = document.createElement("small")
-      under.textContent = token.under
-      span.appendChild(under)
-    }
+    const span = element("span", token.special ? "token special" : "token", shownText(token.text))
+    if (token.under !== undefined) span.appendChild(element("small", "", token.under))
     const share = (token.value || 0) / (strip.max || 1)
     if (share > 0) {
       const strength = Math.round(8 + 62 * Math.min(1, share))
       span.style.backgroundColor = `color-mix(in srgb, ${token.colour || colour} ${strength}%, transparent)`
     }
     if (strip.peak === i && share > 0) span.classList.add("peak")
-    span.onmouseenter = () => readout.say(token, span)
+    span.onmouseenter = () => readout.say(called(token), token.lines, span)
     span.onmouseleave = () => readout.hide()
     spans.push([token, span])
     line.appendChild(span)
@@ -76,7 +44,7 @@ function fillStrip(line, strip, colour, readout, whole) {
     at = at < 0 ? Math.max(0, Math.min(spans.length - 1, peak - from)) : at + step
     at = Math.max(0, Math.min(spans.length - 1, at))
     spans[at][1].classList.add("active")
-    readout.say(spans[at][0], spans[at][1])
+    readout.say(called(spans[at][0]), spans[at][0].lines, spans[at][1])
   }
   line.onblur = () => {
     if (at >= 0) spans[at][1].classList.remove("active")
@@ -92,34 +60,23 @@ export default function (component) {
   root.classList.toggle("boxed", Boolean(data.boxed))
   const readout = addReadout(root)
   for (const strip of data.strips) {
-    const row = document.createElement("div")
-    row.className = "row"
+    const row = element("div", "row")
     if (strip.head) {
-      const head = document.createElement("div")
-      head.className = "head"
-      for (const [i, text] of strip.head.entries()) {
-        const part = document.createElement(i === 0 ? "b" : "span")
-        part.textContent = text
-        head.appendChild(part)
-      }
-      row.appendChild(head)
+      const head = row.appendChild(element("div", "head"))
+      for (const [i, text] of strip.head.entries()) head.appendChild(element(i === 0 ? "b" : "span", "", text))
     }
-    const line = document.createElement("div")
-    line.className = "line"
+    const line = row.appendChild(element("div", "line"))
     line.tabIndex = 0
     line.setAttribute("role", "group")
     line.setAttribute("aria-label", `${strip.label || "tokens"}: ${strip.tokens.map((t) => t.text).join("")}`)
-    row.appendChild(line)
     if (fillStrip(line, strip, data.colour, readout, false)) {
-      const more = document.createElement("button")
-      more.textContent = "whole text"
+      const more = row.appendChild(element("button", "", "whole text"))
       let whole = false
       more.onclick = () => {
         whole = !whole
         more.textContent = whole ? "shorter" : "whole text"
         fillStrip(line, strip, data.colour, readout, whole)
       }
-      row.appendChild(more)
     }
     root.insertBefore(row, root.lastChild)
   }

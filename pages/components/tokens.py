@@ -44,8 +44,8 @@ class Strip(TypedDict, total=False):
 _component = st.components.v2.component(
     "marble_tokens",
     html='<div class="strips"></div>',
-    css=theme.source("tokens.css"),
-    js=theme.source("tokens.js"),
+    css=theme.source("tokens.css", "readout.css"),
+    js=theme.source("dom.js", "tokens.js"),
 )
 
 

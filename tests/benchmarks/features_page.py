@@ -60,13 +60,12 @@ window.marble = {
   }),
   stands: () => document.querySelector('[data-testid="stDataFrame"] canvas')
     && marble.heading().startsWith('Latent') && marble.examples(),
-  drawn: () => marble.stands() && marble.ready()
-    && document.querySelectorAll('.js-plotly-plot .main-svg').length >= 4
-    && document.querySelectorAll('.js-plotly-plot .main-svg').length
-      >= 2 * document.querySelectorAll('[data-testid="stPlotlyChart"]').length,
-  examples: () => [...document.querySelectorAll('[data-testid^="stBidiComponent"]')]
-    .some(e => ((e.shadowRoot || e).textContent || (e.firstElementChild && e.firstElementChild.shadowRoot
-      && e.firstElementChild.shadowRoot.textContent) || '').length > 20),
+  inside: selector => [...document.querySelectorAll('[data-testid^="stBidiComponent"]')]
+    .flatMap(e => [e, e.shadowRoot, e.firstElementChild && e.firstElementChild.shadowRoot])
+    .filter(root => root && root.querySelector(selector)).length,
+  examples: () => marble.inside('.strips .line'),
+  drawn: () => marble.stands() && marble.ready() && marble.inside('.panels .bars') >= 2
+    && marble.inside('.panels .dot'),
 };
 """
 
@@ -157,6 +156,18 @@ def click(page: Any, row: int) -> tuple[float, float]:
     return some / 1_000, everything / 1_000
 
 
+def rows_to_click(home: Path) -> tuple[list[int], int]:
+    """Rows in sight whose latents fire (of others there are no texts to wait for), and a latent further down to
+    begin with, so that every click shows another heading."""
+    from workbench.feature_query import Query, Searcher
+    from workbench.features import FeatureTable
+    from workbench.lab import Lab
+
+    found = Searcher(FeatureTable.of(Lab(home / "wide"), DICTIONARY)).find(Query())
+    firing = [row for row, n in enumerate(found["max_activation"].head(100)) if n > 0]
+    return [row for row in firing if 1 <= row <= 4], int(found["latent"][firing[-1]])
+
+
 def measure(home: Path, rounds: int) -> tuple[dict[str, float], dict[str, float]]:
     """Medians over `rounds` of our page and of a bare one, after a round that warms server and browser up."""
     from playwright.sync_api import sync_playwright
@@ -164,6 +175,8 @@ def measure(home: Path, rounds: int) -> tuple[dict[str, float], dict[str, float]
     names = ("first_view", "first_view_all", "search", "click", "click_all")
     found: dict[str, list[float]] = {name: [] for name in names}
     frame: list[float] = []
+    rows, start = rows_to_click(home)
+    asked = f"features?dictionary={DICTIONARY}&lab=wide&latent={start}"
     bare = home / "bare.py"
     bare.write_text("import streamlit as st\n\nst.subheader('Latent')\n")
     ours, theirs = served(ROOT / "pages" / "app.py", home), served(bare, home)
@@ -175,8 +188,8 @@ def measure(home: Path, rounds: int) -> tuple[dict[str, float], dict[str, float]
         for round_ in range(rounds + 1):
             page.goto(other, wait_until="commit")
             nothing = page.evaluate("marble.until(0, () => marble.heading() && marble.ready())") / 1_000
-            seen = first_view(page, f"{address}/features?dictionary={DICTIONARY}&lab=wide")
-            pressed = click(page, 1 + round_ % 7)
+            seen = first_view(page, f"{address}/{asked}")
+            pressed = click(page, rows[round_ % len(rows)])
             took = search(page, WORDS[round_ % len(WORDS)])
             if round_:
                 frame.append(nothing)

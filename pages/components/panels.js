@@ -1,0 +1,98 @@
+// Pictures of one latent: bars with their figures, and small plots of boxes or dots. What is drawn, and where, comes
+// in as data; bars are a real table, so that they can be read aloud, and what leads somewhere is a button.
+
+const percent = (share) => `${100 * Math.max(0, Math.min(1, share))}%`
+
+function heading(box, panel) {
+  if (panel.title) box.appendChild(element("h5", "", panel.title))
+  if (panel.caption) box.appendChild(element("p", "caption", panel.caption))
+}
+
+function bars(panel, choose, readout) {
+  const table = element("table", "bars")
+  table.setAttribute("aria-label", panel.alt)
+  const place = (value) => (value - panel.low) / (panel.high - panel.low)
+  const zero = place(Math.max(panel.low, Math.min(panel.high, 0)))
+  const body = table.appendChild(element("tbody"))
+  for (const row of panel.rows) {
+    const tr = body.appendChild(element("tr"))
+    const th = tr.appendChild(element("th"))
+    th.scope = "row"
+    const name = th.appendChild(element(row.go === undefined ? "span" : "button", "name", row.label))
+    if (row.go !== undefined) tr.onclick = () => choose(row.go)
+    const track = tr.appendChild(element("td", "track")).appendChild(element("div", "plane"))
+    const fill = track.appendChild(element("div", "fill"))
+    const end = place(row.value)
+    fill.style.left = percent(Math.min(zero, end))
+    fill.style.width = `max(1px, ${percent(Math.abs(end - zero))})`
+    fill.style.background = row.colour
+    for (const mark of row.marks || []) {
+      track.appendChild(element("div", mark.symbol)).style.left = percent(place(mark.value))
+    }
+    if (panel.rule !== undefined) track.appendChild(element("div", "rule")).style.left = percent(place(panel.rule))
+    tr.appendChild(element("td", "figure", row.text))
+    tr.onmouseenter = () => readout.say(row.label, row.said, name)
+    tr.onmouseleave = () => readout.hide()
+  }
+  return table
+}
+
+function plot(panel, choose, readout) {
+  const frame = element("div", "plot")
+  frame.style.height = `${panel.height}px`
+  frame.setAttribute("role", "img")
+  frame.setAttribute("aria-label", panel.alt)
+  const plane = frame.appendChild(element("div", "plane"))
+  for (const tick of panel.y_ticks) {
+    const line = plane.appendChild(element("div", "y tick"))
+    line.style.bottom = percent(tick.at)
+    line.appendChild(element("span", "", tick.label))
+  }
+  for (const tick of panel.x_ticks) {
+    const line = plane.appendChild(element("div", "x tick"))
+    line.style.left = percent(tick.at)
+    line.appendChild(element("span", "", tick.label))
+  }
+  for (const box of panel.boxes || []) {
+    const drawn = plane.appendChild(element("div", "box"))
+    drawn.style.left = percent(box.from)
+    drawn.style.width = `calc(${percent(box.to - box.from)} - 1px)`
+    drawn.style.height = percent(box.height)
+    drawn.style.background = panel.colour
+    drawn.onmouseenter = () => readout.say(box.said[0], box.said.slice(1), drawn)
+    drawn.onmouseleave = () => readout.hide()
+  }
+  for (const dot of panel.dots || []) {
+    const drawn = plane.appendChild(element("div", "dot"))
+    drawn.style.left = percent(dot.x)
+    drawn.style.bottom = percent(dot.y)
+    drawn.style.background = panel.colour
+    drawn.dataset.latent = dot.go
+    drawn.onclick = () => choose(dot.go)
+    drawn.onmouseenter = () => readout.say(dot.said[0], dot.said.slice(1), drawn)
+    drawn.onmouseleave = () => readout.hide()
+  }
+  if (panel.ring) {
+    const drawn = plane.appendChild(element("div", "chosen"))
+    drawn.style.left = percent(panel.ring.x)
+    drawn.style.bottom = percent(panel.ring.y)
+  }
+  return frame
+}
+
+export default function (component) {
+  const { parentElement, data, setTriggerValue } = component
+  const root = parentElement.querySelector(".panels")
+  root.replaceChildren()
+  const grid = root.appendChild(element("div", "grid"))
+  grid.style.setProperty("--columns", data.columns)
+  const readout = addReadout(root)
+  const choose = (latent) => setTriggerValue("latent", latent)
+  for (const panel of data.panels) {
+    const box = grid.appendChild(element("section"))
+    heading(box, panel)
+    if (panel.y_title) box.appendChild(element("p", "axis", panel.y_title))
+    box.appendChild((panel.rows ? bars : plot)(panel, choose, readout))
+    if (panel.x_title) box.appendChild(element("p", "axis below", panel.x_title))
+  }
+}
