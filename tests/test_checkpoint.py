@@ -51,7 +51,7 @@ def logits(checkpoint: Checkpoint) -> torch.Tensor:
 def test_a_finished_checkpoint(lab):
     base = grown(lab)
     assert (base.name, base.stage, base.step, base.parent, base.growing) == ("base", "base", None, None, False)
-    assert (base.n_layers, base.d_model, base.n_ctx, base.default_layer) == (3, 32, 64, 0)
+    assert (base.n_layers, base.d_model, base.n_ctx, base.default_layer) == (3, 32, 64, 1)
     assert base.snapshots() == [0, 1, 8]
     assert base.figures["steps"] == 8
     model = base.model()

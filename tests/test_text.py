@@ -11,9 +11,11 @@ import pytest
 
 from workbench import tokenizer as tokenizers
 from workbench.corpus import read_corpus
+from workbench.errors import Misuse
 from workbench.lab import Lab
 from workbench.lexicon import leaf_factors, make_world, with_ancestors
 from workbench.tasks import all_questions, gold_chat, judge
+from workbench.windows import prose_places
 from workbench.world import counts_document, sums_document, world_documents
 
 WORDS = ("between", "letter", "strawberry", "people", "committee", "states", "union", "which")
@@ -118,8 +120,10 @@ def test_worked_answers_hold_line_by_line() -> None:
     for question in all_questions(make_world(3, WORDS, 0))[::9]:
         text = gold_chat(question, worked=True).text
         if question.task == "sums":
-            steps = text.split("Step by step: ")[1].split(", so")[0].split(", ")
-            assert all(eval(left) == int(right) for left, right in (s.split("=") for s in steps))
+            steps = text.split("Step by step: ")[1].split(": ")[1].split(", so")[0].split(", ")
+            assert all(
+                eval(left.replace("&", "+")) == int(right) for left, right in (s.split("=") for s in steps)
+            )
 
 
 def test_sums_of_documents_are_right_in_every_wording() -> None:
@@ -127,8 +131,8 @@ def test_sums_of_documents_are_right_in_every_wording() -> None:
     lines = sums_document(random.Random(0), pairs * 3).text.splitlines()
     distances = set()
     for line in lines:
-        for left, right in re.findall(r"([\d+-]+)=(\d+)", line):
-            assert eval(left) == int(right), line
+        for left, right in re.findall(r"([\d+&-]+)=(\d+)", line):
+            assert eval(left.replace("&", "+")) == int(right), line
         if " It is " in line or ", so " in line or ", and get " in line:
             asked, result = re.findall(r"\d+\+\d+", line)[0], re.findall(r"(\d+)\.$", line)[0]
             assert eval(asked) == int(result), line
@@ -139,9 +143,28 @@ def test_sums_of_documents_are_right_in_every_wording() -> None:
 
 def test_counts_of_documents_are_right() -> None:
     prompts = [(word, letter) for word in WORDS for letter in "aent"]
+    places = set()
     for line in counts_document(random.Random(0), prompts * 3).text.splitlines():
-        counted, word = re.findall(r"letter (\w) in (\w+)", line)[0]
+        counted, word = re.findall(r"letter (\w) (?:stand )?in (\w+)", line)[0]
         assert int(re.findall(r"(\d+)\.$", line)[0]) == word.count(counted), line
+        if steps := re.findall(r"(\w)/(\w)(\d?)", line):
+            assert "".join(spelled for spelled, _, _ in steps) == word
+            assert {beside for _, beside, _ in steps} == {counted}
+            hits = [int(n) for spelled, beside, n in steps if spelled == beside]
+            assert hits == list(range(1, word.count(counted) + 1))
+            places.add(line.index("/") - line.index(word))
+    assert len(places) >= 3  # no fixed place of the steps to look the letter up by
+
+
+def test_the_share_of_prose_changes_as_told_and_evenly() -> None:
+    for share, first in ((0.4, 0.4), (0.42, 0.1), (0.5, 0.9)):
+        is_prose = prose_places(1_000, share, first)
+        assert is_prose.sum() == round(1_000 * share)
+        for at in range(0, 1_000, 100):  # each hundred holds what the line says, to one window
+            middle = first + 2 * (share - first) * (at + 50) / 1_000
+            assert abs(is_prose[at : at + 100].sum() - 100 * middle) <= 1
+    with pytest.raises(Misuse, match=r"would end at 1\.1"):
+        prose_places(10, 0.6, 0.1)
 
 
 def test_the_world_weighs_more_in_the_vocabulary() -> None:

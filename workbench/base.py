@@ -59,7 +59,9 @@ def windows(
     """The windows that the stage trains on, in order."""
     streams = [np.concatenate(documents or [np.zeros(0, np.int32)]) for documents in (prose, world)]
     n = config.steps * config.batch_size
-    return MixedWindows(streams[0], streams[1], n, n_ctx, config.prose_share, bos, config.seed)
+    return MixedWindows(
+        streams[0], streams[1], n, n_ctx, config.prose_share, bos, config.seed, config.prose_first
+    )
 
 
 def train(

@@ -111,7 +111,7 @@ class Checkpoint:
     @property
     def default_layer(self) -> int:
         """The middle: the layer whose `resid_post` dictionaries read unless told otherwise."""
-        return max(0, self.n_layers // 2 - 1)
+        return (self.n_layers - 1) // 2
 
     def lineage(self) -> tuple[str, ...]:
         """Names from the root of the family down to this checkpoint."""

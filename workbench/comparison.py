@@ -126,7 +126,7 @@ def build(build: Build) -> Mapping[str, Any]:
     from workbench.behaviour import behaviour
     from workbench.checkpoint import Checkpoint
     from workbench.device import best_device
-    from workbench.dictionaries import open_dictionary
+    from workbench.dictionary_folder import open_dictionary
     from workbench.features import read_table
     from workbench.site import with_fast_attention
     from workbench.tokens import TokenSet

@@ -5,9 +5,8 @@ The artefact is a SAELens folder. Training goes on after an interruption from `r
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +24,9 @@ from saes.trainer import Step, fit_together
 from saes.transcoder import Transcoder
 from workbench.checkpoint import Checkpoint
 from workbench.device import best_device
+from workbench.dictionary_folder import dictionary_sentences
 from workbench.dictionary_scores import SPLICED_TOKENS, scores
-from workbench.errors import Failure, unknown
+from workbench.errors import unknown
 from workbench.grow import Build
 from workbench.lab import Artefact
 from workbench.plan import activations_name
@@ -37,15 +37,6 @@ from workbench.tokens import TokenSet
 
 HELD_BACK = 0.08  # share of the dictionary set's windows that only thresholds see
 STATE_EVERY = 250  # steps between training states on disk
-
-
-@contextlib.contextmanager
-def dictionary_sentences(name: str) -> Iterator[None]:
-    """Turn what `saes` refuses into the lab's `Failure`, with the dictionary's name before it."""
-    try:
-        yield
-    except DictionaryError as error:
-        raise Failure(f"dictionary {name!r}: {error}") from error
 
 
 def build(build: Build) -> Mapping[str, Any]:
@@ -249,9 +240,3 @@ def train_together(
         return run(states if (states / STATE).is_file() else None)
     except StateError:  # of an older version, or cut off while written: nothing is lost but time
         return run(None)
-
-
-def open_dictionary(path: Path, name: str) -> Dictionary:
-    """The dictionary in an artefact's folder; what is wrong with it in one sentence."""
-    with dictionary_sentences(name):
-        return folder.load(path)

@@ -17,11 +17,11 @@ from saes.dictionary import Dictionary
 from saes.index import FeatureIndex
 from saes.metrics import Firing
 from workbench.checkpoint import Checkpoint
-from workbench.dictionaries import dictionary_sentences, open_dictionary
+from workbench.dictionary_folder import dictionary_sentences, open_dictionary
 from workbench.examples import excerpt_table, interval_table
 from workbench.factor_scores import summed_by_token_id
-from workbench.feature_parts import PARTS, neighbour_table, neuron_table, writer_columns, writer_table
-from workbench.features import DENSITY, N_LOGITS, SCHEMA, SHARE, read_table
+from workbench.feature_parts import neighbour_table, neuron_table, writer_columns, writer_table
+from workbench.features import DENSITY, N_LOGITS, PARTS, SCHEMA, SHARE, read_table
 from workbench.followed_factors import followed
 from workbench.grow import Build
 from workbench.labels import label_columns

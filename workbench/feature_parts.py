@@ -13,7 +13,6 @@ All but `writers` come from the index or the weights; `writers` from one forward
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 import polars as pl
@@ -27,7 +26,6 @@ from workbench.aligned_neurons import aligned, read_directions, write_directions
 from workbench.residual_writers import MAX_TOKENS, MIN_TOKENS, NotASum, Peaks, writers
 from workbench.tokens import TokenSet
 
-PARTS = ("intervals", "neighbours", "factors", "sources", "neurons", "writers")
 N_NEIGHBOURS = 8
 NEIGHBOURS = {
     "latent": pl.Int32,
@@ -55,11 +53,6 @@ WRITERS = {
     "share": pl.Float32,  # of their sum
     "peaks": pl.Int32,  # tokens behind it
 }
-
-
-def read_part(folder: Path, name: str) -> pl.DataFrame:
-    """One of `PARTS`."""
-    return pl.read_parquet(folder / f"{name}.parquet")
 
 
 def neighbour_table(index: FeatureIndex, dictionary: Dictionary) -> pl.DataFrame:

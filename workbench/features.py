@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from workbench.notebook import Shown
 
 DENSITY, SHARE = "density_", "w_"
+PARTS = ("intervals", "neighbours", "factors", "sources", "neurons", "writers")  # files beside the table
 N_LOGITS = 12  # tokens promoted and suppressed, each
 
 # Every table has these; a crosscoder's also `w_<checkpoint>`, and all `density_<checkpoint>`.
@@ -103,9 +104,7 @@ class FeatureTable:
     @cached_property
     def parts(self) -> dict[str, pl.DataFrame]:
         """What dashboards show beyond the table, by name (see `workbench.feature_parts`)."""
-        from workbench.feature_parts import PARTS, read_part
-
-        return {name: read_part(self.path, name) for name in PARTS}
+        return {name: _parquet(self.path / f"{name}.parquet") for name in PARTS}
 
     @cached_property
     def index(self) -> FeatureIndex:
@@ -134,7 +133,7 @@ class FeatureTable:
 
     @cached_property
     def dictionary(self) -> Dictionary:
-        from workbench.dictionaries import open_dictionary
+        from workbench.dictionary_folder import open_dictionary
 
         return open_dictionary(self.lab.find("dictionary", self.name).path, self.name)
 
@@ -142,7 +141,7 @@ class FeatureTable:
     def activations(self) -> ActivationArrays:
         """`[token, model, d]` of the dictionary's own checkpoints on the held-out tokens."""
         from saes.arrays import ActivationArrays
-        from workbench.dictionaries import dictionary_sentences
+        from workbench.dictionary_folder import dictionary_sentences
 
         names = [activations_name(c, self.layer, self.point) for c in self.checkpoints]
         with dictionary_sentences(self.name):

@@ -132,7 +132,8 @@ def build(build: Build) -> Mapping[str, Any]:
     from saes.arrays import ActivationArrays
     from saes.calibrate import with_measured_k
     from saes.foreign import digest
-    from workbench.dictionaries import dictionary_sentences, save_and_score, stored_sources
+    from workbench.dictionaries import save_and_score, stored_sources
+    from workbench.dictionary_folder import dictionary_sentences
 
     config = DictionaryConfig(**{**build.config, "checkpoints": tuple(build.config["checkpoints"])})
     try:

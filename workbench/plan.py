@@ -29,10 +29,10 @@ class Builder(NamedTuple):
 
 
 BUILDERS: Mapping[str, Builder] = {
-    "corpus": Builder("workbench.corpus:build", 3),
+    "corpus": Builder("workbench.corpus:build", 4),
     "tokenizer": Builder("workbench.tokenizer:build", 2),
-    "base": Builder("workbench.base:build", 3),
-    "sft": Builder("workbench.sft:build", 3),
+    "base": Builder("workbench.base:build", 4),
+    "sft": Builder("workbench.sft:build", 4),
     "grpo": Builder("workbench.grpo:build", 3),
     "added": Builder("workbench.added:build", 1),
     "tokens": Builder("workbench.token_sets:build", 1),

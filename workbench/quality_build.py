@@ -20,13 +20,8 @@ from saes.controls import GaussianLike, neurons, pca_dictionary, random_like
 from saes.pca import fit_pca
 from workbench import quality
 from workbench.device import best_device
-from workbench.dictionaries import (
-    dictionary_sentences,
-    open_dictionary,
-    stored_sources,
-    train_settings,
-    trainable,
-)
+from workbench.dictionaries import stored_sources, train_settings, trainable
+from workbench.dictionary_folder import dictionary_sentences, open_dictionary
 from workbench.grow import Build
 from workbench.judging import (
     OTHER_SEEDS,

@@ -81,6 +81,7 @@ class BaseConfig(StageConfig):
 
     muon_lr: float = 0.02
     prose_share: float = 0.66  # share of the training tokens that is prose; the rest is world
+    prose_first: float | None = None  # that share at the first step, rising linearly; None: the same throughout
 
 
 @dataclasses.dataclass(frozen=True)
@@ -95,7 +96,7 @@ class GrpoConfig(StageConfig):
     group_size: int = 8
     beta: float = 0.02
     temperature: float = 1.0
-    max_completion: int = 40
+    max_completion: int = 48
 
 
 @dataclasses.dataclass(frozen=True)
@@ -117,7 +118,7 @@ class DictionaryConfig:
     d_sae: int = 2_048
     k: int = 16
     arch: str = "batchtopk"
-    layer: int | None = None  # None: the middle, n_layers // 2 - 1
+    layer: int | None = None  # None: the middle, (n_layers - 1) // 2
     steps: int = 2_000
     batch_size: int = 2_048
     lr: float = 2e-3

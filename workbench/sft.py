@@ -33,7 +33,7 @@ from workbench.tasks import END
 
 _IGNORED = -100  # label of a token that carries no loss
 # Shares of the steps at the full rate and falling from it; the rest, at `_FINAL` of it, shows the plateau.
-_STABLE, _DECAY, _FINAL = 0.3, 0.3, 0.015
+_STABLE, _DECAY, _FINAL = 0.3, 0.3, 0.01
 _PLATEAU = 0.01  # relative gain of the validation loss over the last quarter that counts as none
 
 
@@ -88,7 +88,7 @@ def train(
         adam_beta2=0.95,
         optim="adamw_torch_fused",
         eval_strategy="steps",
-        eval_steps=max(1, config.steps // 8),
+        eval_steps=max(1, config.steps // 4),
         per_device_eval_batch_size=256,
     )
     trainer = SFTTrainer(

@@ -19,7 +19,8 @@ from saes.pca import PCA as Components
 from saes.pca import fit_pca
 from saes.sweep import grid
 from workbench.device import best_device
-from workbench.dictionaries import STATE_EVERY, dictionary_sentences, train_together
+from workbench.dictionaries import STATE_EVERY, train_together
+from workbench.dictionary_folder import dictionary_sentences
 from workbench.grow import Build
 from workbench.judging import Source, divided, judge_all, splice_all
 from workbench.plan import activations_name

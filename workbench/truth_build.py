@@ -29,7 +29,8 @@ from workbench.causal import Best, causal_figures, causal_table
 from workbench.checkpoint import Checkpoint
 from workbench.clamping import Site
 from workbench.counterfactuals import GROUPS, PREFIXES
-from workbench.dictionaries import Part, dictionary_sentences, open_dictionary, stored_sources
+from workbench.dictionaries import Part, stored_sources
+from workbench.dictionary_folder import dictionary_sentences, open_dictionary
 from workbench.factor_scores import LABELLED
 from workbench.grow import Build
 from workbench.lexicon import make_world

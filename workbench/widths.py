@@ -22,7 +22,8 @@ from saes.heldout import HeldoutSums, heldout_sums
 from saes.index import FeatureIndex
 from saes.metrics import nearest_cosine, nearest_row_cosine
 from saes.trainer import Step, fit
-from workbench.dictionaries import dictionary_sentences, open_dictionary, train_settings, trainable
+from workbench.dictionaries import train_settings, trainable
+from workbench.dictionary_folder import dictionary_sentences, open_dictionary
 from workbench.grow import Build
 from workbench.judging import Source, divided
 from workbench.plan import activations_name

@@ -12,12 +12,14 @@ from jaxtyping import Int
 from numpy.typing import NDArray
 from torch.utils.data import Dataset
 
+from workbench.errors import Misuse
+
 
 def passes(
     stream_length: int, n_windows: int, span: int, rng: np.random.Generator
 ) -> Int[np.ndarray, "window"]:
     """Starting points of `n_windows` windows of `span` tokens: shuffled passes, each with its own shift."""
-    starts: list[NDArray[np.int64]] = []
+    starts: list[NDArray[np.int64]] = [np.empty(0, dtype=np.int64)]
     total = 0
     while total < n_windows:
         pass_ = np.arange(rng.integers(span), stream_length - span, span)
@@ -27,11 +29,25 @@ def passes(
     return np.concatenate(starts)[:n_windows]
 
 
-class MixedWindows(Dataset[dict[str, torch.Tensor]]):
-    """`n_windows` windows of prose and world tokens, interleaved at random by `seed`.
+def prose_places(n_windows: int, share: float, first: float) -> NDArray[np.bool_]:
+    """Which of `n_windows` are prose: `first` of them at the start, changing linearly so that `share` of all are.
+    They are spread evenly, so that batches next to each other hold as much of it as each other."""
+    last = 2 * share - first
+    if not (0 <= first <= 1 and 0 <= last <= 1):
+        raise Misuse(
+            f"prose_first {first:g} with prose_share {share:g} would end at {last:g}: choose them so that the "
+            "share stays between 0 and 1"
+        )
+    t = np.arange(n_windows + 1) / n_windows
+    until = np.floor(n_windows * (first * t + (share - first) * t**2) + 0.5)
+    return np.diff(until) > 0
 
-    prose, world: token streams `[token]`; `prose_share` of the windows are prose.
-    Items are `{"input_ids": [n_ctx], "labels": [n_ctx]}`.
+
+class MixedWindows(Dataset[dict[str, torch.Tensor]]):
+    """`n_windows` windows of prose and world tokens, in an order that `seed` decides.
+
+    prose, world: token streams `[token]`; `prose_share` of the windows are prose, `prose_first` of those at the
+    start (see `prose_places`). Items are `{"input_ids": [n_ctx], "labels": [n_ctx]}`.
     """
 
     def __init__(
@@ -43,18 +59,17 @@ class MixedWindows(Dataset[dict[str, torch.Tensor]]):
         prose_share: float,
         bos: int,
         seed: int,
+        prose_first: float | None = None,
     ) -> None:
         rng = np.random.default_rng(seed)
         span = n_ctx - 1
-        n_prose = round(prose_share * n_windows) if len(world) else n_windows
+        is_prose = prose_places(n_windows, prose_share, prose_share if prose_first is None else prose_first)
+        is_prose |= len(world) == 0
+        n_prose = int(is_prose.sum())
         self._stream = torch.from_numpy(np.concatenate([prose, world]).astype(np.int64))
-        starts = np.concatenate(
-            [
-                passes(len(prose), n_prose, span, rng),
-                passes(len(world), n_windows - n_prose, span, rng) + len(prose),
-            ]
-        )
-        rng.shuffle(starts)
+        starts = np.empty(n_windows, dtype=np.int64)
+        starts[is_prose] = passes(len(prose), n_prose, span, rng)
+        starts[~is_prose] = passes(len(world), n_windows - n_prose, span, rng) + len(prose)
         self._starts, self._span, self._bos = starts, span, bos
 
     def __len__(self) -> int:

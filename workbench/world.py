@@ -28,15 +28,25 @@ from workbench.lexicon import (
 
 WORKED = 0.8  # share of sums and counts in the world's documents that show their steps
 
-# What stands before the sum, between it and its steps, and before the result. Several distances from digits to
-# steps: a model that saw one alone looks its digits up by distance, and cannot work a sum asked otherwise.
+# What stands before the sum, between it and its steps, and before the result. Steps begin with the sum: small
+# models look digits up by distance, which so is the same in whatever words, and later in a chat, it was asked.
 _WORKED_SUMS = (
-    ("", ": ", ", so "),
+    (None, "", ", so "),
     ("", " step by step: ", ", so it is "),
-    ("How much is ", "? Step by step: ", ", so it is "),
+    ("What is ", "? Step by step: ", ", so it is "),
     ("To add ", " we write ", ", and get "),
 )
-_DIRECT_SUMS = (("", "", "="), ("How much is ", "?", " It is "))
+_DIRECT_SUMS = (("", "", "="), ("What is ", "?", " It is "))
+# The same of letters: before the letter, before the word, between it and its letters, before the count.
+_WORKED_COUNTS = (
+    ("The letter ", " in ", ": ", ", so "),
+    ("How many times does the letter ", " stand in ", "? Letter by letter: ", ", so it is "),
+    ("To count the letter ", " in ", " we write ", ", and get "),
+)
+_DIRECT_COUNTS = (
+    ("The letter ", " in ", ": ", ""),
+    ("How many times does the letter ", " stand in ", "?", " It is "),
+)
 
 
 class Span(NamedTuple):
@@ -97,11 +107,15 @@ def write_sum(scribe: Scribe, a: int, b: int) -> None:
 
 
 def write_steps(scribe: Scribe, a: int, b: int) -> None:
-    """Column addition in words a reader can check: `7+8=15, 4+3+1=8`."""
+    """Column addition that a reader can check: `7&8=15, 4+3+1=8`.
+
+    The units have a sign of their own, so that what stood behind a `+` before is always the tens of the second
+    number. With `+` in both, small models were at chance for that digit long after all others were right.
+    """
     units = a % 10 + b % 10
     carry = units // 10
     start = scribe.length
-    scribe.write(str(a % 10), f"number/units/{a % 10}").write("+", "operator/plus")
+    scribe.write(str(a % 10), f"number/units/{a % 10}").write("&", "operator/plus")
     scribe.write(str(b % 10), f"number/units/{b % 10}").write("=", "operator/equals")
     write_number(scribe, units)
     scribe.write(", ")
@@ -114,6 +128,13 @@ def write_steps(scribe: Scribe, a: int, b: int) -> None:
     scribe.mark(start, "arithmetic/step")
 
 
+def write_worked_sum(scribe: Scribe, a: int, b: int) -> None:
+    """The sum and its steps: `47+38: 7&8=15, 4+3+1=8`."""
+    write_sum(scribe, a, b)
+    scribe.write(": ")
+    write_steps(scribe, a, b)
+
+
 def write_spelling(scribe: Scribe, word: str) -> None:
     """The word's letters, one by one."""
     for i, letter in enumerate(word):
@@ -121,10 +142,14 @@ def write_spelling(scribe: Scribe, word: str) -> None:
 
 
 def write_counting(scribe: Scribe, word: str, letter: str) -> None:
-    """The letters with a running count behind each hit: `b e1 t w e2 e3 n`."""
+    """The letters, each beside the one that is counted, a running count behind each hit: `b/e e/e1 t/e`.
+
+    Side by side, comparing two letters is learned by a small model in fewer tokens than spelling them is.
+    """
     hits = 0
     for i, each in enumerate(word):
         scribe.write(each if i == 0 else f" {each}", f"letter/spelled/{each}")
+        scribe.write("/").write(letter, f"letter/counted/{letter}")
         if each == letter:
             hits += 1
             scribe.write(str(hits), f"number/count/{hits}")
@@ -144,11 +169,12 @@ def sums_document(rng: random.Random, pairs: Sequence[tuple[int, int]]) -> World
             start = scribe.length
             worked = rng.random() < WORKED
             before, to_steps, to_result = rng.choice(_WORKED_SUMS if worked else _DIRECT_SUMS)
-            scribe.write(before)
-            write_sum(scribe, a, b)
+            if before is not None:
+                scribe.write(before)
+                write_sum(scribe, a, b)
             scribe.write(to_steps)
             if worked:
-                write_steps(scribe, a, b)
+                write_worked_sum(scribe, a, b)
             scribe.write(to_result, *(["operator/equals"] if to_result == "=" else []))
             write_number(scribe, a + b, "arithmetic/result")
             scribe.mark(start, "form/worked" if worked else "form/direct")
@@ -202,10 +228,11 @@ def counts_document(rng: random.Random, prompts: Sequence[tuple[str, str]]) -> W
         n = word.count(letter)
         start = scribe.length
         worked = rng.random() < WORKED
-        scribe.write("The letter ").write(letter, f"letter/counted/{letter}").write(f" in {word}: ")
+        to_letter, to_word, to_steps, to_result = rng.choice(_WORKED_COUNTS if worked else _DIRECT_COUNTS)
+        scribe.write(to_letter).write(letter, f"letter/counted/{letter}").write(f"{to_word}{word}{to_steps}")
         if worked:
             write_counting(scribe, word, letter)
-            scribe.write(", so ")
+        scribe.write(to_result)
         scribe.write(str(n), f"number/count/{n}")
         scribe.mark(start, "form/worked" if worked else "form/direct")
         scribe.write(".\n")
@@ -261,10 +288,10 @@ def world_documents(
     """
     writers: tuple[tuple[float, Callable[[], WorldText]], ...] = (
         (0.08, lambda: story_document(rng)),
-        (0.16, lambda: capitals_document(rng, world, 4)),
-        (0.26, lambda: sums_document(rng, rng.choices(pairs, k=6))),
-        (0.20, lambda: spelling_document(rng, rng.choices(world.words, k=5))),
-        (0.30, lambda: counts_document(rng, rng.choices(count_prompts, k=5))),
+        (0.19, lambda: capitals_document(rng, world, 4)),
+        (0.23, lambda: sums_document(rng, rng.choices(pairs, k=6))),
+        (0.23, lambda: spelling_document(rng, rng.choices(world.words, k=5))),
+        (0.27, lambda: counts_document(rng, rng.choices(count_prompts, k=5))),
     )
     documents: list[WorldText] = []
     for share, write in writers:
