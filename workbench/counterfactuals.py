@@ -13,12 +13,12 @@ Countries and digits have a plain and a chat wording. Sums are held out from eve
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from workbench.lexicon import ANIMALS, COLOURS, DAYS, OBJECTS, PEOPLE, PLACES, SEASONS, SEEKING, World
 from workbench.tasks import ASSISTANT, END, USER, sum_use
-from workbench.world import Scribe, write_steps, write_worked_sum
+from workbench.world import Scribe, write_steps
 
 GROUPS = ("country", "units", "tens", "operator", "person", "object")
 PREFIXES = {
@@ -95,15 +95,14 @@ def _digit(rng: random.Random, a: int, b: int, place: str) -> Counterfactual:
         (f"{USER}What is ", f"+{b}?{ASSISTANT}Step by step: ", f".{END}") if chat else ("", f"+{b}: ", ".\n")
     )
     before, after = before + str(a)[:at], str(a)[at + 1 :] + after
-    write = write_worked_sum if chat else write_steps
-    answers = (_written(write, a, b) + end, _written(write, other, b) + end)
+    answers = (_steps(a, b) + end, _steps(other, b) + end)
     factors = (f"{PREFIXES[place]}/{here}", f"{PREFIXES[place]}/{there}")
     return Counterfactual(place, before, here, there, after, *factors, *answers, chat)
 
 
-def _written(write: Callable[[Scribe, int, int], None], a: int, b: int) -> str:
+def _steps(a: int, b: int) -> str:
     scribe = Scribe()
-    write(scribe, a, b)
+    write_steps(scribe, a, b)
     return scribe.finish("sums").text
 
 

@@ -40,7 +40,7 @@ class CorpusConfig:
     n_words: int = 300  # words that are spelled and whose letters are counted
     n_chats: int = 8_000  # gold chats for supervised finetuning
     n_questions: int = 1_200  # held-out questions of each task, at most
-    worked_share: float = 0.3  # share of gold answers to sums and counts that show their steps
+    worked_share: float = 0.4  # share of gold answers to sums and counts that show their steps
     seed: int = 0
 
 

@@ -23,8 +23,8 @@ from workbench.world import (
     write_counting,
     write_number,
     write_spelling,
+    write_steps,
     write_sum,
-    write_worked_sum,
 )
 
 TASKS = ("capitals", "sums", "letter_counts", "spelling")
@@ -39,7 +39,7 @@ _COUNT_USES = {"train": 0.36, "rl": 0.18, "dictionary": 0.04, "heldout": 0.42}  
 OPENINGS: Mapping[str, str] = {"sums": "Step by step:", "letter_counts": "Letter by letter:"}
 
 _PAIR = r"[a-z]/[a-z]\d?"
-_STEP = r"\d\d\+\d\d: \d&\d=\d{1,2}, \d\+\d(\+1)?=\d{1,2}"
+_STEP = r"\d&\d=\d{1,2}, \d\+\d(\+1)?=\d{1,2}"
 _FORMS: Mapping[str, re.Pattern[str]] = {
     "capitals": re.compile(r"It is (?P<result>\w+)\."),
     "sums": re.compile(rf"({OPENINGS['sums']} {_STEP}, so it is|It is) (?P<result>\d+)\."),
@@ -183,7 +183,7 @@ def _write_answer(scribe: Scribe, question: Question, worked: bool) -> None:
     elif question.task == "sums":
         if worked:
             scribe.write(OPENINGS[question.task] + " ")
-            write_worked_sum(scribe, int(question.about[0]), int(question.about[1]))
+            write_steps(scribe, int(question.about[0]), int(question.about[1]))
         scribe.write(", so it is " if worked else "It is ")
         write_number(scribe, int(question.result), "arithmetic/result")
     else:

@@ -28,25 +28,21 @@ from workbench.lexicon import (
 
 WORKED = 0.8  # share of sums and counts in the world's documents that show their steps
 
-# What stands before the sum, between it and its steps, and before the result. Steps begin with the sum: small
-# models look digits up by distance, which so is the same in whatever words, and later in a chat, it was asked.
-_WORKED_SUMS = (
-    (None, "", ", so "),
-    ("", " step by step: ", ", so it is "),
-    ("What is ", "? Step by step: ", ", so it is "),
-    ("To add ", " we write ", ", and get "),
-)
-_DIRECT_SUMS = (("", "", "="), ("What is ", "?", " It is "))
+# What stands before the sum, between it and its steps, and before the result. Small models look digits and letters
+# up by distance, so most are asked as in a chat, the answer on a line of its own: as many tokens behind its
+# question as there, where a marker parts them.
+_WORKED_SUMS = (("What is ", "?\nStep by step: ", ", so it is "), ("", ": ", ", so "))
+_DIRECT_SUMS = (("What is ", "?", "\nIt is "), ("", "", "="))
 # The same of letters: before the letter, before the word, between it and its letters, before the count.
 _WORKED_COUNTS = (
+    ("How many times does the letter ", " stand in ", "?\nLetter by letter: ", ", so it is "),
     ("The letter ", " in ", ": ", ", so "),
-    ("How many times does the letter ", " stand in ", "? Letter by letter: ", ", so it is "),
-    ("To count the letter ", " in ", " we write ", ", and get "),
 )
 _DIRECT_COUNTS = (
+    ("How many times does the letter ", " stand in ", "?", "\nIt is "),
     ("The letter ", " in ", ": ", ""),
-    ("How many times does the letter ", " stand in ", "?", " It is "),
 )
+_AS_ASKED = 0.8  # share of the first of these
 
 
 class Span(NamedTuple):
@@ -128,13 +124,6 @@ def write_steps(scribe: Scribe, a: int, b: int) -> None:
     scribe.mark(start, "arithmetic/step")
 
 
-def write_worked_sum(scribe: Scribe, a: int, b: int) -> None:
-    """The sum and its steps: `47+38: 7&8=15, 4+3+1=8`."""
-    write_sum(scribe, a, b)
-    scribe.write(": ")
-    write_steps(scribe, a, b)
-
-
 def write_spelling(scribe: Scribe, word: str) -> None:
     """The word's letters, one by one."""
     for i, letter in enumerate(word):
@@ -155,6 +144,10 @@ def write_counting(scribe: Scribe, word: str, letter: str) -> None:
             scribe.write(str(hits), f"number/count/{hits}")
 
 
+def _wording(rng: random.Random, wordings: Sequence[tuple[str, ...]]) -> tuple[str, ...]:
+    return wordings[0] if rng.random() < _AS_ASKED else wordings[1]
+
+
 def sums_document(rng: random.Random, pairs: Sequence[tuple[int, int]]) -> WorldText:
     """Some sums; each stated, or worked and then stated. One in eight turned into a difference."""
     scribe = Scribe()
@@ -168,13 +161,12 @@ def sums_document(rng: random.Random, pairs: Sequence[tuple[int, int]]) -> World
         else:
             start = scribe.length
             worked = rng.random() < WORKED
-            before, to_steps, to_result = rng.choice(_WORKED_SUMS if worked else _DIRECT_SUMS)
-            if before is not None:
-                scribe.write(before)
-                write_sum(scribe, a, b)
+            before, to_steps, to_result = _wording(rng, _WORKED_SUMS if worked else _DIRECT_SUMS)
+            scribe.write(before)
+            write_sum(scribe, a, b)
             scribe.write(to_steps)
             if worked:
-                write_worked_sum(scribe, a, b)
+                write_steps(scribe, a, b)
             scribe.write(to_result, *(["operator/equals"] if to_result == "=" else []))
             write_number(scribe, a + b, "arithmetic/result")
             scribe.mark(start, "form/worked" if worked else "form/direct")
@@ -228,7 +220,7 @@ def counts_document(rng: random.Random, prompts: Sequence[tuple[str, str]]) -> W
         n = word.count(letter)
         start = scribe.length
         worked = rng.random() < WORKED
-        to_letter, to_word, to_steps, to_result = rng.choice(_WORKED_COUNTS if worked else _DIRECT_COUNTS)
+        to_letter, to_word, to_steps, to_result = _wording(rng, _WORKED_COUNTS if worked else _DIRECT_COUNTS)
         scribe.write(to_letter).write(letter, f"letter/counted/{letter}").write(f"{to_word}{word}{to_steps}")
         if worked:
             write_counting(scribe, word, letter)
