@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from streamlit.testing.v1 import AppTest
 
-from pages.components import charts, latent_parts, panels, show, store, ternary, words
+from pages.components import charts, latent_parts, panels, show, stages, store, ternary, words
 from workbench.comparison import BOUNDS, kinds
 from workbench.feature_match import matches
 from workbench.features import FeatureTable
@@ -262,6 +262,14 @@ def test_counts_below_ten_stand_on_an_axis_that_can_be_read() -> None:
 )
 def test_ticks_are_round_and_within(low: float, high: float, marks: list[float]) -> None:
     assert panels.ticks(low, high, 3) == pytest.approx(marks)
+
+
+def test_a_loss_that_rises_with_the_share_of_prose_is_explained() -> None:
+    said = stages.changing_diet({"prose_share": 0.44, "prose_first": 0.1})
+    assert "10%" in said
+    assert "78%" in said
+    assert not stages.changing_diet({"prose_share": 0.44, "prose_first": None})
+    assert not stages.changing_diet({"lr": 1e-4})
 
 
 def test_bars_hold_zero_and_every_value() -> None:

@@ -58,7 +58,12 @@ def _writers(rows: pl.DataFrame, colour: str) -> Panel:
     kept = rows.filter(checkpoint=last).sort(pl.col("share").abs(), descending=True).head(N_WRITERS)
     muted = theme.palette().muted
     shown = [
-        Row(label=name, value=share, text=f"{share:.0%}", colour=colour if share > 0 else muted)
+        Row(
+            label=name,
+            value=share,
+            text=f"{share:.0%}".replace("-0%", "0%"),
+            colour=colour if share > 0 else muted,
+        )
         for name, share in kept.select("component", "share").iter_rows()
     ]
     return Panel(

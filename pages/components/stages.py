@@ -22,6 +22,7 @@ def curves(resolved: Sequence[Resolved], running: Mapping[str, Any] | None) -> N
     growing = running["step"] if running is not None and "step" in running else None
     checkpoints = [r for r in resolved if r.step.kind == "checkpoint" and r.step.key != growing]
     colour = theme.colours([r.step.name for r in checkpoints])
+    diets = {r.step.name: r.step.config for r in checkpoints}
     folders = [(r.step.name, r.artefact.path if r.artefact else r.partial) for r in checkpoints]
     known = [
         (name, found) for name, folder in folders if (found := store.metrics(folder)) is not None and len(found)
@@ -50,6 +51,20 @@ def curves(resolved: Sequence[Resolved], running: Mapping[str, Any] | None) -> N
                 show.chart(
                     made, f"curve-{name}-picture", f"{words.metric(chosen)} of {name} over its steps", curve
                 )
+                if chosen == "loss" and (said := changing_diet(diets[name])):
+                    frame.caption(said)
+
+
+def changing_diet(config: Mapping[str, Any]) -> str:
+    """Why a stage's loss rises while it learns, where its share of prose does."""
+    first = config.get("prose_first")
+    if first is None:
+        return ""
+    last = 2 * config["prose_share"] - first
+    return (
+        f"Prose goes from {words.share(first)} of the batches to {words.share(last)}, and it is harder to predict "
+        "than the world's documents: this loss goes with it, whatever is learned."
+    )
 
 
 def samples(lab: Lab, resolved: Sequence[Resolved]) -> None:
