@@ -42,7 +42,8 @@ def test_the_scorer_finds_the_planted_units(truth):
 
 def test_shuffled_labels_are_chance(truth):
     assert truth.scorer_invents_nothing
-    assert truth.shuffled["unit_auroc"].low < 0.5 < truth.shuffled["unit_auroc"].high
+    # not "within its interval", which leaves the truth out one time in twenty
+    assert truth.shuffled["unit_auroc"].mean == pytest.approx(0.5, abs=0.01)
     assert truth.shuffled["unit_ap"].mean == pytest.approx(DENSITY, abs=0.01)
 
 
