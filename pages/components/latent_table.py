@@ -68,7 +68,7 @@ def colour_of(table: FeatureTable) -> str:
     return theme.colours(table.checkpoints)[table.checkpoints[0]]
 
 
-@functools.lru_cache(maxsize=16)
+@functools.lru_cache(maxsize=8)  # no more tables than the store keeps: each holds its index
 def _first(table: FeatureTable) -> int:
     return telling(table.table)
 

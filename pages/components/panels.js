@@ -3,11 +3,6 @@
 
 const percent = (share) => `${100 * Math.max(0, Math.min(1, share))}%`
 
-function heading(box, panel) {
-  if (panel.title) box.appendChild(element("h5", "", panel.title))
-  if (panel.caption) box.appendChild(element("p", "caption", panel.caption))
-}
-
 function bars(panel, choose, readout) {
   const table = element("table", "bars")
   table.setAttribute("aria-label", panel.alt)
@@ -43,34 +38,31 @@ function plot(panel, choose, readout) {
   frame.setAttribute("role", "img")
   frame.setAttribute("aria-label", panel.alt)
   const plane = frame.appendChild(element("div", "plane"))
-  for (const tick of panel.y_ticks) {
-    const line = plane.appendChild(element("div", "y tick"))
-    line.style.bottom = percent(tick.at)
+  const addTick = (axis, side, tick) => {
+    const line = plane.appendChild(element("div", `${axis} tick`))
+    line.style[side] = percent(tick.at)
     line.appendChild(element("span", "", tick.label))
   }
-  for (const tick of panel.x_ticks) {
-    const line = plane.appendChild(element("div", "x tick"))
-    line.style.left = percent(tick.at)
-    line.appendChild(element("span", "", tick.label))
+  for (const tick of panel.y_ticks) addTick("y", "bottom", tick)
+  for (const tick of panel.x_ticks) addTick("x", "left", tick)
+  const addShape = (className, left, said) => {
+    const drawn = plane.appendChild(element("div", className))
+    drawn.style.left = percent(left)
+    drawn.style.background = panel.colour
+    drawn.onmouseenter = () => readout.say(said[0], said.slice(1), drawn)
+    drawn.onmouseleave = () => readout.hide()
+    return drawn
   }
   for (const box of panel.boxes || []) {
-    const drawn = plane.appendChild(element("div", "box"))
-    drawn.style.left = percent(box.from)
+    const drawn = addShape("box", box.from, box.said)
     drawn.style.width = `calc(${percent(box.to - box.from)} - 1px)`
     drawn.style.height = percent(box.height)
-    drawn.style.background = panel.colour
-    drawn.onmouseenter = () => readout.say(box.said[0], box.said.slice(1), drawn)
-    drawn.onmouseleave = () => readout.hide()
   }
   for (const dot of panel.dots || []) {
-    const drawn = plane.appendChild(element("div", "dot"))
-    drawn.style.left = percent(dot.x)
+    const drawn = addShape("dot", dot.x, dot.said)
     drawn.style.bottom = percent(dot.y)
-    drawn.style.background = panel.colour
     drawn.dataset.latent = dot.go
     drawn.onclick = () => choose(dot.go)
-    drawn.onmouseenter = () => readout.say(dot.said[0], dot.said.slice(1), drawn)
-    drawn.onmouseleave = () => readout.hide()
   }
   if (panel.ring) {
     const drawn = plane.appendChild(element("div", "chosen"))
@@ -90,7 +82,8 @@ export default function (component) {
   const choose = (latent) => setTriggerValue("latent", latent)
   for (const panel of data.panels) {
     const box = grid.appendChild(element("section"))
-    heading(box, panel)
+    if (panel.title) box.appendChild(element("h5", "", panel.title))
+    if (panel.caption) box.appendChild(element("p", "caption", panel.caption))
     if (panel.y_title) box.appendChild(element("p", "axis", panel.y_title))
     box.appendChild((panel.rows ? bars : plot)(panel, choose, readout))
     if (panel.x_title) box.appendChild(element("p", "axis below", panel.x_title))

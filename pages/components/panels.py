@@ -102,11 +102,10 @@ def histogram(edges: Sequence[float], counts: Sequence[int], colour: str, x_titl
     width = high - low or 1.0
 
     def height(count: float) -> float:
-        if top < FEW:
-            return count / top if top else 0.0
-        return (
-            math.log(2 * count) / math.log(2 * top) if count else 0.0
-        )  # from one half, so that one token is seen
+        if not count:
+            return 0.0
+        # the logarithmic axis begins at one half, so that one token is seen
+        return count / top if top < FEW else math.log(2 * count) / math.log(2 * top)
 
     marks = ticks(0, top, 4) if top < FEW else [10.0**e for e in range(math.floor(math.log10(top)) + 1)]
     boxes = [
