@@ -69,7 +69,7 @@ class TensorActivations:
         return self.tensor.shape[0]
 
     def __getitem__(self, rows: np.ndarray) -> Float[Tensor, "token model d"]:
-        return self.tensor[torch.from_numpy(np.asarray(rows))].float()
+        return self.tensor.index_select(0, torch.from_numpy(np.asarray(rows)).to(self.tensor.device)).float()
 
 
 class Part:
@@ -180,7 +180,7 @@ def shuffled_batches(
                 continue
             yield left
         while at + batch_size <= len(rows):
-            yield buffer[position[at : at + batch_size]]
+            yield buffer.index_select(0, position[at : at + batch_size])
             at += batch_size
         left = buffer[position[at:]] if at < len(rows) else None
 

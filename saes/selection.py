@@ -158,21 +158,22 @@ class TopK(_Largest):
 
 def _largest_by_row(values: np.ndarray, candidates: Pattern, k: int) -> np.ndarray:
     """Which candidates (in token order) are among their row's k largest and positive; of equal values at the
-    edge the first are kept."""
-    rows, starts = candidates.rows.numpy(), candidates.row_starts.numpy()
+    edge the first are kept. Only rows with more than k candidates are looked into."""
+    starts = candidates.row_starts.numpy()
     sizes = np.diff(starts)
-    width = int(sizes.max(initial=0))
-    if width <= k:
-        return np.flatnonzero(values > 0)
-    table = np.full((candidates.n_tokens, width), -np.inf, dtype=values.dtype)
-    table[rows, np.arange(len(rows)) - starts[rows]] = values
-    edge = np.maximum(np.partition(table, width - k, axis=1)[:, width - k], 0)
-    above = values > edge[rows]
-    at_edge = (values == edge[rows]) & (values > 0)
-    room = k - np.bincount(rows[above], minlength=candidates.n_tokens)
-    before = np.cumsum(at_edge) - at_edge
-    first = before[np.minimum(starts[:-1], max(len(before) - 1, 0))][rows]
-    return np.flatnonzero(above | (at_edge & (before - first < room[rows])))
+    keep = values > 0
+    crowded = np.flatnonzero(sizes > k)
+    if len(crowded):
+        width = int(sizes.max())
+        at = starts[crowded, None] + np.arange(width)
+        inside = np.arange(width) < sizes[crowded, None]
+        table = np.where(inside, values[np.minimum(at, len(values) - 1)], values.dtype.type(-np.inf))
+        edge = np.partition(table, width - k, axis=1)[:, width - k, None]
+        room = k - (table > edge).sum(axis=1, keepdims=True)
+        ties = table == edge
+        dropped = (table < edge) | (ties & (ties.cumsum(axis=1) > room))
+        keep[at[dropped & inside]] = False
+    return np.flatnonzero(keep)
 
 
 def _per_token(scores: Tensor, n: int) -> int:
@@ -221,8 +222,7 @@ def _above(
         values = scores.view(-1, GROUP).index_select(0, groups)
     passing = values.float() > limit.index_select(0, rows)[:, None]
     found = torch.from_numpy(np.flatnonzero(passing.numpy()))
-    line = found // GROUP
-    return start.index_select(0, line) + (found - line * GROUP)
+    return start.index_select(0, found // GROUP) + found % GROUP
 
 
 def _largest(values: Tensor, n: int) -> tuple[float, Tensor]:

@@ -78,7 +78,7 @@ class Pattern:
 
     @cached_property
     def rows_by_latent(self) -> Int[Tensor, " entry"]:
-        return self.rows[self.by_latent]
+        return self.rows.index_select(0, self.by_latent)
 
 
 def _starts(sorted_or_not: Tensor, n: int) -> Tensor:
@@ -121,13 +121,13 @@ class _SparseEncode(torch.autograd.Function):
         ctx.pattern = pattern
         if known is not None:
             return known
-        return inner(pattern, x, W_enc) + b_enc[pattern.latents]
+        return inner(pattern, x, W_enc) + b_enc.index_select(0, pattern.latents)
 
     @staticmethod
     def backward(ctx, grad):
         x, W_enc = ctx.saved_tensors
         p = ctx.pattern
-        grad_by_latent = grad[p.by_latent]
+        grad_by_latent = grad.index_select(0, p.by_latent)
         grad_W = _bags(p.rows_by_latent, grad_by_latent, x, p.latent_starts)
         grad_b = grad.new_zeros(p.n_latents).index_add_(0, p.latents, grad)
         grad_x = _bags(p.latents, grad.contiguous(), W_enc, p.row_starts) if ctx.needs_input_grad[0] else None
@@ -147,7 +147,7 @@ class _SparseDecode(torch.autograd.Function):
         p = ctx.pattern
         grad = grad.contiguous()
         grad_values = inner(p, grad, W_dec)
-        grad_W = _bags(p.rows_by_latent, values[p.by_latent], grad, p.latent_starts)
+        grad_W = _bags(p.rows_by_latent, values.index_select(0, p.by_latent), grad, p.latent_starts)
         return grad_values, grad_W, None
 
 

@@ -19,6 +19,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
@@ -70,7 +71,7 @@ class SparseRun:
         pattern, pre = self.select(z, self.W_enc, self.b_enc, norms, n_entries)
         latents = torch.relu(sparse_encode(z, self.W_enc, self.b_enc, pattern, pre))
         reconstructions = self._nested(latents, pattern, z)
-        errors = [(target - z_hat).square().mean() for z_hat in reconstructions]
+        errors = [F.mse_loss(z_hat, target) for z_hat in reconstructions]
         z_hat, mse = reconstructions[-1], errors[-1]
         on = latents.detach() > 0
         fires = torch.zeros_like(self.b_enc.detach()).index_add_(0, pattern.latents, on.to(z.dtype))
@@ -80,11 +81,19 @@ class SparseRun:
             aux = auxk_loss(z, target, z_hat, self.W_enc, self.b_enc, self.W_dec, self.silent_steps, config)
             loss = loss if aux is None else loss + aux
         loss.backward()
-        torch.nn.utils.clip_grad_norm_(list(self.weights.values()), config.grad_clip)
+        self._clip()
         self.optimizer.step()
         self.optimizer.zero_grad()
         self.step += 1
         return Report(loss.detach(), mse.detach(), on.sum() / len(x))
+
+    def _clip(self) -> None:
+        """Scale the gradients down to the norm `grad_clip`; on a CPU, which need not wait to know, only where
+        they are longer."""
+        weights = list(self.weights.values())
+        norm = torch.nn.utils.get_total_norm([w.grad for w in weights if w.grad is not None])
+        if norm.device.type != "cpu" or norm > self.config.grad_clip:
+            torch.nn.utils.clip_grads_with_norm_(weights, self.config.grad_clip, norm)
 
     def _normalised(self, x: Float[Tensor, "token model d"]) -> tuple[Tensor, Tensor]:
         """Input and target; a transcoder's activations hold both side by side (`saes.arrays.Paired`)."""
@@ -193,11 +202,11 @@ def starting_weights(n_models: int, d: int, d_out: int | None, config: TrainConf
     """
     rng = torch.Generator().manual_seed(config.seed)
     direction = torch.randn(config.n_latents, d, generator=rng)
-    W_dec = config.decoder_norm * torch.nn.functional.normalize(direction.repeat(1, n_models), dim=1)
+    W_dec = config.decoder_norm * F.normalize(direction.repeat(1, n_models), dim=1)
     zeros = torch.zeros(config.n_latents)
     weights = {"W_enc": W_dec.clone(), "b_enc": zeros, "W_dec": W_dec, "b_dec": torch.zeros(n_models * d)}
     if d_out is not None:
         own = torch.randn(config.n_latents, d_out, generator=rng)
-        weights |= {"W_dec": torch.nn.functional.normalize(own, dim=1), "b_dec": torch.zeros(d_out)}
+        weights |= {"W_dec": F.normalize(own, dim=1), "b_dec": torch.zeros(d_out)}
         weights |= {"W_skip": torch.zeros(d_out, d)}
     return weights
