@@ -31,7 +31,7 @@ from saes.config import BATCHTOPK, TOPK
 from tests.benchmarks import report
 from workbench.device import best_device, keep_freed_memory
 
-RATES = (2e-3, 5e-3, 1e-2)
+RATES = (2e-3, 3e-3, 5e-3, 1e-2)
 WARM_UP = 5  # steps before the clock starts
 N_HELDOUT = 16_384
 ACTIVE = 12  # planted features a token
