@@ -2,7 +2,7 @@
 
 import streamlit as st
 
-from pages.components import behaviour, frame, latent, shares, store, theme
+from pages.components import behaviour, frame, latent, shares, specific, store, theme
 
 lab = frame.begin(
     "Compare", "What checkpoints share, what only one of them has, and how their predictions part."
@@ -26,6 +26,16 @@ with frame.sentences():
     with st.container(border=True):
         found = store.dashboard(lab, comparison.dictionary, chosen)
         latent.side_by_side(found, shares.cosines(comparison, chosen), colours, "joint")
+
+    st.header("Exclusive, or only shrunk away?", anchor=False)
+    if name in store.taken_apart(lab):
+        specific.view(store.specificity(lab, name), chosen)
+    else:
+        told = " ".join(comparison.checkpoints)
+        frame.note(
+            "Norms alone call some latents exclusive that are not: "
+            f"`python -m workbench compare {lab.name} {told}` asks the activations."
+        )
 
     st.header("How predictions part", anchor=False)
     behaviour.kl(comparison)

@@ -97,11 +97,11 @@ def heldout_sums(
         raise DictionaryError(f"FVU needs at least 2 tokens, found {n_counted}")
     written = activations if targets is None else targets
     nothing = torch.zeros((), dtype=torch.double)
-    mean = sum((x.double().sum(dim=0) for x, _ in _counted(written, counted)), nothing) / n_counted
+    mean = sum((x.double().sum(dim=0) for x, _ in counted_chunks(written, counted)), nothing) / n_counted
     residual, total, lengths = (np.zeros((dictionary.n_models, n_groups)) for _ in range(3))
     entries, tokens = np.zeros(n_groups), np.zeros(n_groups)
     fires = np.zeros(dictionary.n_latents, dtype=np.int64)
-    for x, rows in _counted(activations, counted):
+    for x, rows in counted_chunks(activations, counted):
         found = _token_sums(dictionary, x, x if targets is None else read(targets, rows), mean)
         where = group[rows]
         for m in range(dictionary.n_models):
@@ -143,7 +143,7 @@ def _token_sums(
     )
 
 
-def _counted(
+def counted_chunks(
     activations: Activations, counted: Bool[np.ndarray, "token"]
 ) -> Iterator[tuple[Float[Tensor, "token model d"], Int[np.ndarray, "token"]]]:
     """The rows that count, in file order, a chunk at a time."""

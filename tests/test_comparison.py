@@ -17,7 +17,8 @@ from saes.trainer import fit
 from tests.tiny_lab import build, make_lab, shared_lab, tiny_recipe
 from workbench import dictionaries
 from workbench.behaviour import behaviour
-from workbench.comparison import Comparison, compare, decoder_cosines, kinds, with_comparison
+from workbench.comparison import Comparison, decoder_cosines, kinds
+from workbench.comparison_requests import compare, with_comparison
 from workbench.errors import Misuse
 from workbench.features import FeatureTable
 from workbench.intervals import ratio_interval

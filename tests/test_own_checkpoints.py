@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from tests.tiny_models import save_tiny
-from workbench.comparison import Comparison, compare
+from workbench.comparison import Comparison
+from workbench.comparison_requests import compare
 from workbench.dictionary_requests import request_sae
 from workbench.external import add
 from workbench.features import FeatureTable

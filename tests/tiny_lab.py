@@ -140,4 +140,6 @@ def shared_lab() -> Lab:
     """One lab for all tests of a run, grown up to its comparison. Tests read it and never write to it."""
     home = Path(tempfile.mkdtemp(prefix="marble-tiny-"))
     atexit.register(shutil.rmtree, home, ignore_errors=True)
-    return build(make_lab(home), "base-sft-grpo", "features/sae-sft")
+    recipe = dataclasses.replace(tiny_recipe(), compared=("base-sft-grpo",))
+    parts = (f"evaluation/{part}-base-sft-grpo" for part in ("drift", "scaling"))
+    return build(make_lab(home, recipe=recipe), "base-sft-grpo", "features/sae-sft", *parts)

@@ -41,6 +41,19 @@ class Behaviour(NamedTuple):
         ]
         return pl.DataFrame(rows)
 
+    def excess_table(self) -> pl.DataFrame:
+        """checkpoint, domain, excess (its loss less that of the first checkpoint, nats per token), low, high, n.
+
+        Both are scored on the same tokens: documents are resampled with their difference."""
+        first = next(iter(self.nats))
+        rows = [
+            {"checkpoint": name, "domain": domain, "excess": mean, "low": low, "high": high, "n": n}
+            for name, sums in self.nats.items()
+            if name != first
+            for domain, mean, low, high, n in self._by_domain(sums - self.nats[first])
+        ]
+        return pl.DataFrame(rows)
+
     def kl_table(self) -> pl.DataFrame:
         """p, q, domain, kl (KL(p‖q), nats per token), low, high, n (tokens)."""
         rows = [

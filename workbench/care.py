@@ -7,9 +7,10 @@ import shutil
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+from workbench.builders import BUILDERS
 from workbench.disk import folder_bytes
 from workbench.lab import KINDS, Lab
-from workbench.plan import BUILDERS, Plan
+from workbench.plan import Plan
 
 _SAID = {"unit_auroc": "AUROC", "unit_ap": "AP", "unit_f1": "F1", "mcc": "MCC"}
 
@@ -82,21 +83,41 @@ def verify(lab: Lab, report: Callable[[Check], None]) -> list[Check]:
 
 
 def _model_checks(lab: Lab, name: str) -> list[Check]:
-    """The hooked model equals the Hugging Face model; the distance of a checkpoint to its copy is zero."""
+    """The hooked model equals the Hugging Face model; a checkpoint is at no distance from its copy."""
     import torch
+
+    from workbench.weight_drift import total_moved, weight_drift
 
     checkpoint = lab.checkpoint(name)
     model, copy = checkpoint.model(), checkpoint.model()
     ids = torch.arange(5, 5 + min(64, checkpoint.n_ctx - 1))[None] % model.config.vocab_size
     with torch.no_grad():
-        logits = model(input_ids=ids).logits
-        gap = (checkpoint.bridge()(ids) - logits).abs().max().item()
-        p = logits.log_softmax(-1)
-        kl = (p.exp() * (p - copy(input_ids=ids).logits.log_softmax(-1))).sum().item()
+        one, other = (m(input_ids=ids, output_hidden_states=True) for m in (model, copy))
+        gap = (checkpoint.bridge()(ids) - one.logits).abs().max().item()
+        p, q = (out.logits.log_softmax(-1) for out in (one, other))
+        kl = (p.exp() * (p - q)).sum().item()
+    weights = total_moved(weight_drift(dict(model.named_parameters()), dict(copy.named_parameters())))
+    off = max(_off_one(*pair) for pair in zip(one.hidden_states, other.hidden_states, strict=True))
     return [
         Check(f"{name}: hooked model against Hugging Face", gap < 1e-4, f"largest logit difference {gap:.1e}"),
         Check(f"{name}: KL to its own copy", kl == 0.0, f"{kl:.1e} nats, must be exactly 0"),
+        Check(f"{name}: weights of its own copy", weights == 0.0, f"moved by {weights:.1e}, must be exactly 0"),
+        Check(
+            f"{name}: CKA with its own copy", off < 1e-12, f"at most {off:.1e} from 1 at any layer, bound 1e-12"
+        ),
     ]
+
+
+def _off_one(one: Any, other: Any) -> float:
+    """|CKA − 1| of two checkpoints' activations `[1, token, d]`."""
+    import numpy as np
+
+    from workbench.representation_drift import PairedSums, cka
+
+    x, y = one[0].numpy(), other[0].numpy()
+    sums = PairedSums(x.shape[1], y.shape[1], blocks=1)
+    sums.add(x, y, np.zeros(len(x), dtype=np.int64))
+    return abs(cka(sums.sums.weighted(np.ones(1))) - 1)
 
 
 def _planted_checks(lab: Lab, plan: Plan) -> list[Check]:

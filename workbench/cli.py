@@ -56,13 +56,19 @@ def grow(
     preset: Preset = None,
     corpus: CorpusSource = None,
     only: Annotated[str, typer.Option(help="Steps to grow, with what they stand on: sft,sae-base")] = "",
+    controls: Annotated[
+        bool, typer.Option("--controls", help="Also each stage's sham and sibling, and grpo from base.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Grow what the lab lacks: base, sft, grpo, dictionaries, tables, comparison."""
+    from workbench.branches import request_controls
     from workbench.grow import grow as grow_lab
     from workbench.grow import prepare
 
     opened = prepare(lab, preset, corpus)
+    if controls:
+        request_controls(opened)
     built = grow_lab(opened, [name for name in only.split(",") if name])
     told = {"lab": lab, "built": [{"kind": a.kind, "name": a.name, "id": a.id} for a in built]}
     made = ", ".join(f"{a.kind} {a.name}" for a in built)
@@ -108,20 +114,19 @@ def compare(
     names: Annotated[list[str], typer.Argument(help="Two or more checkpoints.")],
     as_json: Json = False,
 ) -> None:
-    """Lay checkpoints side by side through one crosscoder."""
-    from workbench.comparison import compare as request_comparison
+    """Lay checkpoints side by side: what each has alone, how far weights, activations and predictions moved."""
+    from workbench.comparison_account import account
+    from workbench.comparison_requests import compare as request_comparison
     from workbench.grow import grow as grow_lab
     from workbench.lab import Lab
+    from workbench.plan import part_name
 
     opened = Lab.open(lab)
     chosen = request_comparison(opened, [n for each in names for n in each.split(",") if n])
-    grow_lab(opened, [f"comparison/{chosen}"])
-    figures = dict(opened.find("comparison", chosen).figures)
-    answer(
-        {"lab": lab, "comparison": chosen, **figures},
-        as_json,
-        lambda: f"comparison {chosen!r} is ready: {figures}",
-    )
+    parts = [f"evaluation/{part_name(part, chosen)}" for part in ("drift", "scaling")]
+    grow_lab(opened, [f"comparison/{chosen}", *parts])
+    told = account(opened, chosen)
+    answer({"lab": lab, "comparison": chosen, **told.figures}, as_json, told.describe)
 
 
 @app.command()

@@ -23,11 +23,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from jaxtyping import Float
 
-from workbench.errors import Failure, Misuse
 from workbench.grow import Build
 from workbench.lab import Lab
-from workbench.plan import Plan, plan
-from workbench.recipe import ComparisonConfig, DictionaryConfig, Recipe, read_recipe, write_recipe
+from workbench.part_tables import read_part
 
 if TYPE_CHECKING:
     import polars as pl
@@ -38,6 +36,7 @@ COMPARED_TOKENS = 100_000  # of the held-out set, for KL and loss
 COLUMNS = {
     "kl": ("p", "q", "domain", "kl", "low", "high", "n"),
     "loss": ("checkpoint", "domain", "loss", "low", "high", "n"),
+    "excess": ("checkpoint", "domain", "excess", "low", "high", "n"),
 }
 
 
@@ -64,29 +63,22 @@ class Comparison:
     def latents(self) -> pl.DataFrame:
         """latent, w_<checkpoint>…, kind, cosine_<a>_<b>…, density, density_<checkpoint>…, top_token, label."""
         columns = ["latent", "kind", "density", "top_token", "label", *(f"w_{c}" for c in self.checkpoints)]
-        return self._table("latents", columns)
+        return read_part(self.path, "latents", columns)
 
     @cached_property
     def kl(self) -> pl.DataFrame:
         """p, q, domain, kl (KL(p‖q), nats per token), low, high, n (tokens)."""
-        return self._table("kl", COLUMNS["kl"])
+        return read_part(self.path, "kl", COLUMNS["kl"])
 
     @cached_property
     def loss(self) -> pl.DataFrame:
         """checkpoint, domain, loss (nats per token), low, high, n (tokens)."""
-        return self._table("loss", COLUMNS["loss"])
+        return read_part(self.path, "loss", COLUMNS["loss"])
 
-    def _table(self, name: str, columns: Sequence[str]) -> pl.DataFrame:
-        import polars as pl
-
-        path = self.path / f"{name}.parquet"
-        try:
-            table = pl.read_parquet(path)
-        except (OSError, pl.exceptions.PolarsError) as error:
-            raise Failure(f"{path} cannot be read ({type(error).__name__}): compare again") from error
-        if missing := set(columns) - set(table.columns):
-            raise Failure(f"{path} lacks the column {min(missing)!r}: compare again")
-        return table
+    @cached_property
+    def excess_loss(self) -> pl.DataFrame:
+        """checkpoint, domain, excess (its loss less that of the first checkpoint, nats per token), low, high, n."""
+        return read_part(self.path, "excess", COLUMNS["excess"])
 
 
 def kinds(
@@ -122,7 +114,7 @@ def decoder_cosines(
 
 
 def build(build: Build) -> Mapping[str, Any]:
-    """Builder of `comparison/<name>`: `latents.parquet`, `kl.parquet`, `loss.parquet`."""
+    """Builder of `comparison/<name>`: `latents.parquet`, `kl.parquet`, `loss.parquet`, `excess.parquet`."""
     from workbench.behaviour import behaviour
     from workbench.checkpoint import Checkpoint
     from workbench.device import best_device
@@ -147,6 +139,7 @@ def build(build: Build) -> Mapping[str, Any]:
     kl, loss = found.kl_table(), found.loss_table()
     kl.write_parquet(build.draft.path / "kl.parquet")
     loss.write_parquet(build.draft.path / "loss.parquet")
+    found.excess_table().write_parquet(build.draft.path / "excess.parquet")
     return {"bounds": dict(BOUNDS), **_figures(latents, kl, loss), "tokens": total}
 
 
@@ -181,62 +174,3 @@ def _figures(latents: pl.DataFrame, kl: pl.DataFrame, loss: pl.DataFrame) -> dic
         "kl": {f"{row['p']}|{row['q']}": row["kl"] for row in everywhere.iter_rows(named=True)},
         "loss": dict(loss.filter(loss["domain"] == "all").select("checkpoint", "loss").iter_rows()),
     }
-
-
-def compare(lab: Lab, names: Sequence[str]) -> str:
-    """Name of the comparison of these checkpoints, added to the recipe with its crosscoder if it is new.
-
-    `grow` then builds it. Checkpoints that cannot be compared are `Misuse`.
-    """
-    names = tuple(names)
-    if len(set(names)) < 2 or len(set(names)) < len(names):
-        raise Misuse(
-            f"a comparison needs two or more different checkpoints, found {', '.join(names) or 'none'}"
-        )
-    current = Plan.of(lab)
-    for name in names:
-        current.step("checkpoint", name)
-    _same_tokens(lab, current, names)
-    for known in current.recipe.comparisons:
-        if known.checkpoints == names:
-            return known.name
-    with lab.writing("compare"):
-        recipe = read_recipe(lab.path / "recipe.toml")
-        changed, name = with_comparison(recipe, names)
-        plan(changed)  # refuses what cannot be built before anything is written
-        write_recipe(lab.path / "recipe.toml", changed)
-    return name
-
-
-def with_comparison(recipe: Recipe, names: tuple[str, ...]) -> tuple[Recipe, str]:
-    """The recipe with a comparison of `names`, and a crosscoder like its first one if none reads just these."""
-    name = "-".join(names)
-    crosscoder = next((d for d in recipe.dictionaries if d.checkpoints == names), None)
-    if crosscoder is None:
-        model = next((d for d in recipe.dictionaries if d.kind == "crosscoder"), None)
-        fresh = DictionaryConfig(f"crosscoder-{name}", names)
-        crosscoder = dataclasses.replace(model, name=fresh.name, checkpoints=names) if model else fresh
-        recipe = dataclasses.replace(recipe, dictionaries=(*recipe.dictionaries, crosscoder))
-    taken = {c.name for c in recipe.comparisons}
-    if name in taken:
-        raise Misuse(f"the recipe has another comparison called {name!r}: rename it there")
-    added = ComparisonConfig(name, names, crosscoder.name)
-    return dataclasses.replace(recipe, comparisons=(*recipe.comparisons, added)), name
-
-
-def _same_tokens(lab: Lab, current: Plan, names: Sequence[str]) -> None:
-    """All descend from one checkpoint, and (as far as they are grown) have one vocabulary."""
-    families = {name: current.family(name) for name in names}
-    if len(set(families.values())) > 1:
-        told = ", ".join(f"{name} from {family}" for name, family in families.items())
-        raise Misuse(
-            f"only checkpoints that descend from one can be compared token by token ({told}): "
-            "give them one root with `add --parent`"
-        )
-    grown = [n for n in names if lab.artefact("checkpoint", n, current.step("checkpoint", n).id) is not None]
-    vocabularies = {name: lab.checkpoint(name).tokenizer().get_vocab() for name in grown}
-    for name in grown[1:]:
-        if vocabularies[name] != vocabularies[grown[0]]:
-            raise Misuse(
-                f"{grown[0]!r} and {name!r} have different tokenizers: their tokens cannot be laid side by side"
-            )

@@ -21,18 +21,17 @@ from trl import GRPOConfig as TrlGrpoConfig
 from trl import GRPOTrainer
 
 from workbench.corpus import balanced, documents_of, read_corpus
-from workbench.evaluation import evaluate_chat
 from workbench.grow import Build
 from workbench.lab_callback import LabCallback
 from workbench.recipe import GrpoConfig
 from workbench.stage import (
+    Origin,
     common_arguments,
     finish,
     lab_callback,
-    load_parent,
-    n_parameters,
     run,
     stage_config,
+    trained_figures,
 )
 from workbench.tasks import judge
 
@@ -131,27 +130,18 @@ def train(
 
 
 def build(build: Build) -> Mapping[str, Any]:
-    """Builder of `checkpoint/grpo`; rollouts with rewards and advantages stay in `rollouts/*.parquet`."""
+    """Builder of `checkpoint/grpo` and of its branches; rollouts with rewards and advantages stay in
+    `rollouts/*.parquet`."""
     config = stage_config(GrpoConfig, build.config)
     corpus = read_corpus(build.parents["corpus/text"])
-    parent = build.parents["checkpoint/sft"]
-    model = load_parent(parent, config.seed)
-    tokenizer = PreTrainedTokenizerFast.from_pretrained(parent.path)
+    origin = Origin.of(build, "sft")
+    model, tokenizer = origin.model(config.seed), origin.tokenizer
     questions = prompts(balanced(documents_of(corpus, "train", "chat", "grpo"), config.seed))
     train(build.draft.path, model, tokenizer, questions, config, lab_callback(build, config))
     completions = build.draft.path / "resume" / "completions"
     shutil.copytree(completions, build.draft.path / "rollouts", dirs_exist_ok=True)
     trained = load_trained(build.draft.path, model, tokenizer)
-    n_ctx = build.plan.recipe.model.n_ctx
-    return {
-        "stage": "grpo",
-        "parent": "sft",
-        "steps": config.steps,
-        "params": n_parameters(trained),
-        "metrics": evaluate_chat(
-            trained, load_parent(parent, config.seed).eval(), tokenizer, corpus, n_ctx, build.progress
-        ),
-    }
+    return trained_figures(build, config, trained, origin)
 
 
 def load_trained(folder: Path, model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast) -> PreTrainedModel:

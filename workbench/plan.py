@@ -10,42 +10,26 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
+from workbench.builders import BUILDERS, Builder
 from workbench.errors import Misuse, unknown
 from workbench.lab import Artefact, Lab, artefact_id
 from workbench.points import RESID_POST
 from workbench.quality import artefact_name
-from workbench.recipe import STAGES, DictionaryConfig, Recipe, SweepConfig, read_recipe
+from workbench.recipe import (
+    BRANCH,
+    SHAM,
+    SIBLING,
+    STAGES,
+    BranchConfig,
+    DictionaryConfig,
+    Recipe,
+    SweepConfig,
+    read_recipe,
+)
 
 STUDY = "superposition"  # name of the evaluation
-
-
-class Builder(NamedTuple):
-    """Where a step is built (`module:function`) and its code version: raise it when the result changes."""
-
-    function: str
-    version: int
-
-
-BUILDERS: Mapping[str, Builder] = {
-    "corpus": Builder("workbench.corpus:build", 4),
-    "tokenizer": Builder("workbench.tokenizer:build", 2),
-    "base": Builder("workbench.base:build", 4),
-    "sft": Builder("workbench.sft:build", 4),
-    "grpo": Builder("workbench.grpo:build", 3),
-    "added": Builder("workbench.added:build", 1),
-    "tokens": Builder("workbench.token_sets:build", 1),
-    "activations": Builder("workbench.activations:build", 1),
-    "dictionary": Builder("workbench.dictionaries:build", 2),
-    "imported": Builder("workbench.imported:build", 2),
-    "features": Builder("workbench.feature_build:build", 4),
-    "comparison": Builder("workbench.comparison:build", 1),
-    "quality": Builder("workbench.quality_build:build", 2),
-    "sweep": Builder("workbench.sweep_build:build", 2),
-    "truth": Builder("workbench.truth_build:build", 3),
-    "superposition": Builder("workbench.superposition:build", 3),
-}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -94,9 +78,11 @@ class Plan:
 
     def parent_checkpoint(self, name: str) -> str | None:
         """The checkpoint that `name` was trained from."""
-        for added in self.recipe.added:
-            if added.name == name:
-                return added.parent
+        beside = {b.name: b.parent for b in self.recipe.branches} | {
+            a.name: a.parent for a in self.recipe.added
+        }
+        if name in beside:
+            return beside[name]
         return {"base": None, "sft": "base", "grpo": "sft"}[name]
 
     def family(self, name: str) -> str:
@@ -130,6 +116,8 @@ def plan(recipe: Recipe) -> Plan:
         settings = {"stage": stage, "model": shape, **dataclasses.asdict(recipe.stage(stage))}
         before = [f"checkpoint/{parent}"] if parent else []
         planner.add("checkpoint", stage, stage, settings, "corpus/text", "tokenizer/bpe", *before)
+    for branch in recipe.branches:
+        _add_branch(planner, recipe, branch)
     for added in recipe.added:
         if added.parent is not None and f"checkpoint/{added.parent}" not in planner.steps:
             raise unknown("checkpoint", added.parent, recipe.checkpoint_names)
@@ -150,6 +138,8 @@ def plan(recipe: Recipe) -> Plan:
         ]
         parents += [f"dictionary/{used.name}", f"features/{used.name}", "corpus/text"]
         planner.add("comparison", comparison.name, "comparison", dataclasses.asdict(comparison), *parents)
+    for name in recipe.compared:
+        _add_parts(planner, result, recipe.comparison(name))
     for name in recipe.evaluations:
         _add_quality(planner, result, recipe.dictionary(name))
         _add_truth(planner, result, recipe.dictionary(name))
@@ -158,6 +148,30 @@ def plan(recipe: Recipe) -> Plan:
     if recipe.superposition:
         _add_superposition(planner, recipe)
     return result
+
+
+def _add_branch(planner: _Planner, recipe: Recipe, branch: BranchConfig) -> None:
+    """A stage grown again beside the lineage. A sham is what its parent is: it goes on with the parent's data."""
+    if branch.kind not in (SHAM, SIBLING, BRANCH):
+        raise unknown("kind of branch", branch.kind, (SHAM, SIBLING, BRANCH))
+    if branch.of not in STAGES[1:]:
+        raise unknown("stage to grow again", branch.of, STAGES[1:])
+    if f"checkpoint/{branch.parent}" not in planner.steps:
+        raise unknown("checkpoint", branch.parent, recipe.checkpoint_names)
+    if branch.kind == SHAM and branch.parent not in STAGES[:-1]:
+        raise Misuse(
+            f"{branch.name!r} goes on with its parent's data: give it the parent base or sft, not {branch.parent!r}"
+        )
+    stage = branch.parent if branch.kind == SHAM else branch.of
+    settings = {
+        "stage": stage,
+        "model": dataclasses.asdict(recipe.model),
+        **dataclasses.asdict(recipe.stage(branch.of)),
+    }
+    settings |= {"kind": branch.kind, "of": branch.of, "parent": branch.parent, "seed": branch.seed}
+    builder = SHAM if branch.kind == SHAM else branch.of
+    before = ("corpus/text", "tokenizer/bpe", f"checkpoint/{branch.parent}")
+    planner.add("checkpoint", branch.name, builder, settings, *before)
 
 
 def _add_superposition(planner: _Planner, recipe: Recipe) -> None:
@@ -242,6 +256,22 @@ def _stored(config: DictionaryConfig) -> list[str]:
     """The keys of the activations that a dictionary reads, and of those that a transcoder writes."""
     points = [config.point, *([config.target] if config.target else [])]
     return [f"activations/{activations_name(c, config.layer, p)}" for p in points for c in config.checkpoints]
+
+
+def part_name(part: str, comparison: str) -> str:
+    """What a part of a comparison (`drift`, `scaling`) is called among the lab's evaluations."""
+    return f"{part}-{comparison}"
+
+
+def _add_parts(planner: _Planner, so_far: Plan, config: ComparisonConfig) -> None:
+    """What a comparison is taken apart into: how weights and activations moved, and what norms do not tell."""
+    used = so_far.recipe.dictionary(config.dictionary)
+    tokens = f"activations/tokens-{so_far.family(config.checkpoints[0])}"
+    models = [f"checkpoint/{c}" for c in config.checkpoints]
+    settings = {"comparison": config.name}
+    planner.add("evaluation", part_name("drift", config.name), "drift", settings, tokens, *models)
+    parents = [f"dictionary/{used.name}", tokens, *_stored(used)]
+    planner.add("evaluation", part_name("scaling", config.name), "scaling", settings, *parents)
 
 
 def _add_quality(planner: _Planner, so_far: Plan, config: DictionaryConfig) -> None:

@@ -11,7 +11,6 @@ import functools
 import tomllib
 import types
 import typing
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +18,12 @@ from workbench.disk import plain_disk_errors
 from workbench.errors import Misuse, unknown
 from workbench.lab import checked_name
 from workbench.points import RESID_POST
+from workbench.settings import parse
 
 PRESETS = Path(__file__).parent / "presets"
 STAGES = ("base", "sft", "grpo")
 TRANSCODER = "transcoder"
+SHAM, SIBLING, BRANCH = "sham", "sibling", "branch"  # kinds of a checkpoint beside the lineage
 LATER = types.MappingProxyType({"later": True})  # marks settings that older recipes and ids do not have
 
 
@@ -181,6 +182,18 @@ class AddedCheckpoint:
 
 
 @dataclasses.dataclass(frozen=True)
+class BranchConfig:
+    """A checkpoint beside the lineage: stage `of` grown again with another seed (`SIBLING`) or from another parent
+    (`BRANCH`), or its parent trained on, on the parent's own data, for as many steps (`SHAM`)."""
+
+    name: str
+    kind: str
+    of: str
+    parent: str
+    seed: int = 1
+
+
+@dataclasses.dataclass(frozen=True)
 class Recipe:
     """All settings of a lab."""
 
@@ -195,6 +208,8 @@ class Recipe:
     dictionaries: tuple[DictionaryConfig, ...] = ()
     comparisons: tuple[ComparisonConfig, ...] = ()
     added: tuple[AddedCheckpoint, ...] = ()
+    branches: tuple[BranchConfig, ...] = ()  # of the lineage: controls, and GRPO without SFT
+    compared: tuple[str, ...] = ()  # comparisons to be taken apart: drift, latent scaling
     evaluations: tuple[str, ...] = ()  # dictionaries to be judged: against the world's factors, beside controls
     sweeps: tuple[SweepConfig, ...] = ()
     superposition: tuple[str, ...] = ()  # SAEs whose checkpoints are studied for it
@@ -204,7 +219,7 @@ class Recipe:
 
     @property
     def checkpoint_names(self) -> tuple[str, ...]:
-        return (*STAGES, *(a.name for a in self.added))
+        return (*STAGES, *(b.name for b in self.branches), *(a.name for a in self.added))
 
     def dictionary(self, name: str) -> DictionaryConfig:
         for config in self.dictionaries:
@@ -212,47 +227,17 @@ class Recipe:
                 return config
         raise unknown("dictionary", name, [d.name for d in self.dictionaries])
 
+    def comparison(self, name: str) -> ComparisonConfig:
+        for config in self.comparisons:
+            if config.name == name:
+                return config
+        raise unknown("comparison", name, [c.name for c in self.comparisons])
+
     def sweep(self, name: str) -> SweepConfig:
         for config in self.sweeps:
             if config.name == name:
                 return config
         raise unknown("sweep", name, [s.name for s in self.sweeps])
-
-
-def parse(cls: type, value: object, where: str) -> Any:
-    """`value` (as TOML gives it) as frozen dataclass `cls`; unknown and ill-typed keys are `Misuse`."""
-    if not isinstance(value, Mapping):
-        raise Misuse(f"{where} should be a table of settings, found {value!r}")
-    hints = typing.get_type_hints(cls)
-    fields = {f.name: f for f in dataclasses.fields(cls)}
-    for key in value:
-        if key not in fields:
-            raise unknown(f"setting in {where}", str(key), fields)
-    missing = [
-        f.name
-        for f in fields.values()
-        if f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING and f.name not in value
-    ]
-    if missing:
-        raise Misuse(f"{where} lacks the setting {missing[0]!r}: add it to the recipe")
-    return cls(**{key: _typed(hints[key], item, f"{where}.{key}") for key, item in value.items()})
-
-
-def _typed(hint: Any, value: Any, where: str) -> Any:
-    if dataclasses.is_dataclass(hint):
-        return parse(typing.cast(type, hint), value, where)
-    origin, args = typing.get_origin(hint), typing.get_args(hint)
-    if origin is tuple:
-        if not isinstance(value, list | tuple):
-            raise Misuse(f"{where} should be a list, found {value!r}")
-        return tuple(_typed(args[0], item, f"{where}[{i}]") for i, item in enumerate(value))
-    allowed = tuple(a for a in (args if origin in (types.UnionType, typing.Union) else (hint,)))
-    if float in allowed and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
-    if not isinstance(value, allowed) or (isinstance(value, bool) and bool not in allowed):
-        expected = " or ".join(getattr(a, "__name__", str(a)) for a in allowed)
-        raise Misuse(f"{where} should be {expected}, found {value!r}")
-    return value
 
 
 def load_preset(name: str) -> Recipe:
@@ -274,7 +259,7 @@ def read_recipe(path: Path) -> Recipe:
 @functools.lru_cache(maxsize=16)  # a page asks for its lab's four times a run, which was a fifth of the run
 def _recipe_of(text: str, name: str) -> Recipe:
     recipe = parse(Recipe, tomllib.loads(text), name)
-    for named in (*recipe.dictionaries, *recipe.comparisons, *recipe.added, *recipe.sweeps):
+    for named in (*recipe.dictionaries, *recipe.comparisons, *recipe.added, *recipe.branches, *recipe.sweeps):
         checked_name(named.name)
     return recipe
 

@@ -10,24 +10,23 @@ from typing import Any
 import numpy as np
 import polars as pl
 from datasets import Dataset
-from transformers import LlamaForCausalLM, PreTrainedModel, PreTrainedTokenizerFast
+from transformers import PreTrainedModel, PreTrainedTokenizerFast
 from trl import SFTConfig as TrlSftConfig
 from trl import SFTTrainer
 
 from workbench.corpus import balanced, documents_of, read_corpus
-from workbench.evaluation import evaluate_chat
 from workbench.generation import chat_prompt
 from workbench.grow import Build
 from workbench.lab_callback import LabCallback
-from workbench.recipe import SftConfig
+from workbench.recipe import SftConfig, StageConfig
 from workbench.stage import (
+    Origin,
     common_arguments,
     finish,
     lab_callback,
-    load_parent,
-    n_parameters,
     run,
     stage_config,
+    trained_figures,
 )
 from workbench.tasks import END
 
@@ -61,6 +60,23 @@ def in_steps(chats: Dataset, config: SftConfig) -> Dataset:
     return chats.select(np.concatenate(steps))
 
 
+def optimisation(config: StageConfig) -> dict[str, Any]:
+    """How the stage steps: AdamW; a rate that rises, stays, falls and shows the plateau; examples in order."""
+    return {
+        "train_sampling_strategy": "sequential",
+        "lr_scheduler_type": "warmup_stable_decay",
+        "lr_scheduler_kwargs": {
+            "num_stable_steps": round(_STABLE * config.steps),
+            "num_decay_steps": round(_DECAY * config.steps),
+            "min_lr_ratio": _FINAL,
+        },
+        "warmup_steps": min(20, config.steps // 10),
+        "weight_decay": 0.0,
+        "adam_beta2": 0.95,
+        "optim": "adamw_torch_fused",
+    }
+
+
 def train(
     folder: Path,
     model: PreTrainedModel,
@@ -73,20 +89,10 @@ def train(
     """Train `model` in place; return the validation loss (nats per answer token) by step."""
     arguments = TrlSftConfig(
         **common_arguments(folder, config),
+        **optimisation(config),
         max_length=None,
         dataset_kwargs={"skip_prepare_dataset": True},
         remove_unused_columns=False,
-        train_sampling_strategy="sequential",
-        lr_scheduler_type="warmup_stable_decay",
-        lr_scheduler_kwargs={
-            "num_stable_steps": round(_STABLE * config.steps),
-            "num_decay_steps": round(_DECAY * config.steps),
-            "min_lr_ratio": _FINAL,
-        },
-        warmup_steps=min(20, config.steps // 10),
-        weight_decay=0.0,
-        adam_beta2=0.95,
-        optim="adamw_torch_fused",
         eval_strategy="steps",
         eval_steps=max(1, config.steps // 4),
         per_device_eval_batch_size=256,
@@ -112,26 +118,26 @@ def plateau(validation: list[tuple[int, float]]) -> dict[str, Any]:
     return {"validation_loss": last, "gain_over_last_quarter": gain, "reached": gain < _PLATEAU}
 
 
-def build(build: Build) -> Mapping[str, Any]:
-    """Builder of `checkpoint/sft`."""
-    config = stage_config(SftConfig, build.config)
+def training_chats(build: Build, tokenizer: PreTrainedTokenizerFast, seed: int) -> Dataset:
+    """The gold chats that the stage trains on, every task as often as the others."""
     corpus = read_corpus(build.parents["corpus/text"])
-    parent = build.parents["checkpoint/base"]
-    model = load_parent(parent, config.seed)
-    tokenizer = PreTrainedTokenizerFast.from_pretrained(parent.path)
-    chats = tokenised_chats(tokenizer, balanced(documents_of(corpus, "train", "chat", "sft"), config.seed))
-    # The dictionary split's chats: unseen in training, and not the ones the reported accuracies use.
-    validation = tokenised_chats(tokenizer, documents_of(corpus, "dictionary", "chat"))
+    return tokenised_chats(tokenizer, balanced(documents_of(corpus, "train", "chat", "sft"), seed))
+
+
+def validation_chats(build: Build, tokenizer: PreTrainedTokenizerFast) -> Dataset:
+    """The dictionary split's chats: unseen in training, and not the ones the reported accuracies use."""
+    corpus = read_corpus(build.parents["corpus/text"])
+    return tokenised_chats(tokenizer, documents_of(corpus, "dictionary", "chat"))
+
+
+def build(build: Build) -> Mapping[str, Any]:
+    """Builder of `checkpoint/sft`, and of its siblings."""
+    config = stage_config(SftConfig, build.config)
+    origin = Origin.of(build, "base")
+    model = origin.model(config.seed)
+    chats = training_chats(build, origin.tokenizer, config.seed)
+    validation = validation_chats(build, origin.tokenizer)
     callback = lab_callback(build, config)
-    losses = train(build.draft.path, model, tokenizer, chats, validation, config, callback)
-    finish(build.draft.path, model, tokenizer)
-    n_ctx = build.plan.recipe.model.n_ctx
-    before: LlamaForCausalLM = load_parent(parent, config.seed)
-    return {
-        "stage": "sft",
-        "parent": "base",
-        "steps": config.steps,
-        "params": n_parameters(model),
-        "plateau": plateau(losses),
-        "metrics": evaluate_chat(model, before.eval(), tokenizer, corpus, n_ctx, build.progress),
-    }
+    losses = train(build.draft.path, model, origin.tokenizer, chats, validation, config, callback)
+    finish(build.draft.path, model, origin.tokenizer)
+    return trained_figures(build, config, model, origin) | {"plateau": plateau(losses)}

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import dataclasses
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 from transformers import LlamaForCausalLM, PreTrainedModel, PreTrainedTokenizerFast, Trainer, set_seed
 
+from workbench.corpus import read_corpus
 from workbench.device import fast_bfloat16
 from workbench.errors import Misuse
+from workbench.evaluation import evaluate_chat
 from workbench.grow import Build
 from workbench.lab import Artefact
 from workbench.lab_callback import LabCallback, latest_resume, snapshot_steps
@@ -21,8 +24,10 @@ C = TypeVar("C", bound=StageConfig)
 
 
 def stage_config(cls: type[C], settings: Mapping[str, Any]) -> C:
-    """The stage's own settings out of a step's configuration, which holds the model's shape beside them."""
-    config = cls(**{key: value for key, value in settings.items() if key not in ("model", "stage")})
+    """The stage's own settings out of a step's configuration, which holds the model's shape beside them, and a
+    branch's parent."""
+    known = {field.name for field in dataclasses.fields(cls)}
+    config = cls(**{key: value for key, value in settings.items() if key in known})
     if config.batch_size % config.gradient_accumulation:
         raise Misuse(
             f"a step of {config.batch_size} examples cannot be cut into {config.gradient_accumulation} equal "
@@ -80,12 +85,46 @@ def finish(folder: Path, model: PreTrainedModel, tokenizer: PreTrainedTokenizerF
     tokenizer.save_pretrained(folder)
 
 
+class Origin(NamedTuple):
+    """The checkpoint that a stage starts from."""
+
+    name: str
+    artefact: Artefact
+    tokenizer: PreTrainedTokenizerFast
+
+    @classmethod
+    def of(cls, build: Build, usual: str) -> Origin:
+        """The parent that the step names (a branch does), or else the lineage's `usual` one."""
+        name = build.config.get("parent", usual)
+        artefact = build.parents[f"checkpoint/{name}"]
+        return cls(name, artefact, PreTrainedTokenizerFast.from_pretrained(artefact.path))
+
+    def model(self, seed: int) -> LlamaForCausalLM:
+        return load_parent(self.artefact, seed)
+
+
 def load_parent(parent: Artefact, seed: int) -> LlamaForCausalLM:
     """The parent checkpoint as a fresh fp32 model, read from its folder (trl needs `name_or_path`)."""
     set_seed(seed)
     return LlamaForCausalLM.from_pretrained(
         parent.path, dtype=torch.float32, attn_implementation="eager", use_safetensors=True
     )
+
+
+def trained_figures(
+    build: Build, config: StageConfig, model: PreTrainedModel, origin: Origin
+) -> dict[str, Any]:
+    """What the manifest of a finetuned stage says: where it comes from, and what it can do beside its parent."""
+    parent = origin.model(config.seed).eval()
+    corpus = read_corpus(build.parents["corpus/text"])
+    n_ctx = build.plan.recipe.model.n_ctx
+    return {
+        "stage": build.config["stage"],
+        "parent": origin.name,
+        "steps": config.steps,
+        "params": n_parameters(model),
+        "metrics": evaluate_chat(model, parent, origin.tokenizer, corpus, n_ctx, build.progress),
+    }
 
 
 def n_parameters(model: torch.nn.Module) -> int:

@@ -44,3 +44,19 @@ def loss(comparison: Comparison) -> None:
         from_zero=False,
     )
     show.chart(made, "loss", "loss of every checkpoint, by domain", comparison.loss)
+
+
+def forgetting(comparison: Comparison) -> None:
+    """Loss of each later checkpoint less that of the first, by domain."""
+    first, *later = comparison.checkpoints
+    frame.caption(
+        f"Nats per held-out token more than {first} has: above zero is forgotten, below is gained. Each checkpoint "
+        "is scored on the same tokens; `rollout:NAME` is what NAME wrote itself."
+    )
+    table = comparison.excess_loss
+    made = charts.dots_with_intervals(
+        table, "domain", "checkpoint", "excess", theme.colours(later), theme.symbols(later), "nats per token",
+        from_zero=False,
+    )  # fmt: skip
+    made.add_vline(x=0, line={"color": theme.palette().ink, "width": 1})
+    show.chart(made, "forgetting", f"loss above that of {first}, by domain", table)

@@ -1,0 +1,73 @@
+"""Entering comparisons that a person asked for in the lab's recipe."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+
+from workbench.errors import Misuse
+from workbench.lab import Lab
+from workbench.plan import Plan, plan
+from workbench.recipe import ComparisonConfig, DictionaryConfig, Recipe, read_recipe, write_recipe
+
+
+def compare(lab: Lab, names: Sequence[str]) -> str:
+    """Name of the comparison of these checkpoints, added to the recipe with its crosscoder if it is new, and to be
+    taken apart: drift and latent scaling.
+
+    `grow` then builds it. Checkpoints that cannot be compared are `Misuse`.
+    """
+    names = tuple(names)
+    if len(set(names)) < 2 or len(set(names)) < len(names):
+        raise Misuse(
+            f"a comparison needs two or more different checkpoints, found {', '.join(names) or 'none'}"
+        )
+    current = Plan.of(lab)
+    for name in names:
+        current.step("checkpoint", name)
+    _same_tokens(lab, current, names)
+    with lab.writing("compare"):
+        recipe = read_recipe(lab.path / "recipe.toml")
+        changed, name = with_comparison(recipe, names)
+        changed = dataclasses.replace(changed, compared=tuple(dict.fromkeys((*changed.compared, name))))
+        plan(changed)  # refuses what cannot be built before anything is written
+        if changed != recipe:
+            write_recipe(lab.path / "recipe.toml", changed)
+    return name
+
+
+def with_comparison(recipe: Recipe, names: tuple[str, ...]) -> tuple[Recipe, str]:
+    """The recipe with a comparison of `names`, and a crosscoder like its first one if none reads just these."""
+    for known in recipe.comparisons:
+        if known.checkpoints == names:
+            return recipe, known.name
+    name = "-".join(names)
+    crosscoder = next((d for d in recipe.dictionaries if d.checkpoints == names), None)
+    if crosscoder is None:
+        model = next((d for d in recipe.dictionaries if d.kind == "crosscoder"), None)
+        fresh = DictionaryConfig(f"crosscoder-{name}", names)
+        crosscoder = dataclasses.replace(model, name=fresh.name, checkpoints=names) if model else fresh
+        recipe = dataclasses.replace(recipe, dictionaries=(*recipe.dictionaries, crosscoder))
+    taken = {c.name for c in recipe.comparisons}
+    if name in taken:
+        raise Misuse(f"the recipe has another comparison called {name!r}: rename it there")
+    added = ComparisonConfig(name, names, crosscoder.name)
+    return dataclasses.replace(recipe, comparisons=(*recipe.comparisons, added)), name
+
+
+def _same_tokens(lab: Lab, current: Plan, names: Sequence[str]) -> None:
+    """All descend from one checkpoint, and (as far as they are grown) have one vocabulary."""
+    families = {name: current.family(name) for name in names}
+    if len(set(families.values())) > 1:
+        told = ", ".join(f"{name} from {family}" for name, family in families.items())
+        raise Misuse(
+            f"only checkpoints that descend from one can be compared token by token ({told}): "
+            "give them one root with `add --parent`"
+        )
+    grown = [n for n in names if lab.artefact("checkpoint", n, current.step("checkpoint", n).id) is not None]
+    vocabularies = {name: lab.checkpoint(name).tokenizer().get_vocab() for name in grown}
+    for name in grown[1:]:
+        if vocabularies[name] != vocabularies[grown[0]]:
+            raise Misuse(
+                f"{grown[0]!r} and {name!r} have different tokenizers: their tokens cannot be laid side by side"
+            )
