@@ -67,7 +67,16 @@ def errors(app: AppTest) -> list[str]:
                 "Sweeps",
             ],
         ),
-        ("compare", ["Shared and exclusive latents", "How predictions part", "Loss by domain"]),
+        (
+            "compare",
+            [
+                "Shared and exclusive latents",
+                "Exclusive, or only shrunk away?",
+                "How predictions part",
+                "Loss by domain",
+            ],
+        ),
+        ("drift", []),
     ],
 )
 def test_page_draws_a_grown_lab(tiny_lab: Lab, page: str, headers: list[str]) -> None:
@@ -78,7 +87,9 @@ def test_page_draws_a_grown_lab(tiny_lab: Lab, page: str, headers: list[str]) ->
     assert [header.value for header in app.header] == headers
 
 
-@pytest.mark.parametrize("page", ["lab", "trace", "superposition", "features", "dictionaries", "compare"])
+@pytest.mark.parametrize(
+    "page", ["lab", "trace", "superposition", "features", "dictionaries", "compare", "drift"]
+)
 def test_page_of_a_lab_with_nothing_in_it_says_what_to_do(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, page: str
 ) -> None:

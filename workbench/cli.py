@@ -112,20 +112,28 @@ def add(
 def compare(
     lab: LabName,
     names: Annotated[list[str], typer.Argument(help="Two or more checkpoints.")],
+    controls: Annotated[
+        bool,
+        typer.Option("--controls", help="Beside each stage's sham and sibling, grown if they are not there."),
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Lay checkpoints side by side: what each has alone, how far weights, activations and predictions moved."""
     from workbench.comparison_account import account
     from workbench.comparison_requests import compare as request_comparison
+    from workbench.comparison_requests import request_controls_of
     from workbench.grow import grow as grow_lab
     from workbench.lab import Lab
-    from workbench.plan import part_name
+    from workbench.plan import Plan, part_name
 
     opened = Lab.open(lab)
     chosen = request_comparison(opened, [n for each in names for n in each.split(",") if n])
-    parts = [f"evaluation/{part_name(part, chosen)}" for part in ("drift", "scaling")]
-    grow_lab(opened, [f"comparison/{chosen}", *parts])
-    told = account(opened, chosen)
+    wanted = [chosen]
+    if controls:
+        wanted += request_controls_of(opened, Plan.of(opened).recipe.comparison(chosen).checkpoints)
+    parts = [f"evaluation/{part_name(part, each)}" for part in ("drift", "scaling") for each in wanted]
+    grow_lab(opened, [*(f"comparison/{each}" for each in wanted), *parts])
+    told = account(opened, chosen, controls)
     answer({"lab": lab, "comparison": chosen, **told.figures}, as_json, told.describe)
 
 

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from workbench.comparison import Comparison
+from workbench.controls import Controls
 from workbench.drift import Drift
 from workbench.lab import Lab
 from workbench.specificity import Specificity
@@ -21,11 +22,13 @@ class Account:
     comparison: Comparison
     drift: Drift
     specificity: Specificity
+    controls: Controls | None
 
     def describe(self) -> str:
         """For people."""
         pairs = [self._pair(a, b) for a, b in itertools.combinations(self.comparison.checkpoints, 2)]
-        return "\n".join([f"comparison {self.comparison.name!r}", *pairs, *self.specificity.sentences()])
+        lines = [f"comparison {self.comparison.name!r}", *pairs, *self.specificity.sentences()]
+        return "\n".join([*lines, self.controls.describe()] if self.controls else lines)
 
     def _pair(self, before: str, after: str) -> str:
         import polars as pl
@@ -51,12 +54,15 @@ class Account:
         return "\n".join(lines)
 
 
-def account(lab: Lab, name: str) -> Account:
-    """The comparison called `name`, which has been taken apart."""
+def account(lab: Lab, name: str, controls: bool = False) -> Account:
+    """The comparison called `name`, which has been taken apart; `controls`: beside shams and siblings."""
     comparison, drift, specificity = Comparison.of(lab, name), Drift.of(lab, name), Specificity.of(lab, name)
     figures = {
         **lab.find("comparison", name).figures,
         "weights_moved": drift.figures["moved"],
         "exclusive": specificity.figures(),
     }
-    return Account(figures, comparison, drift, specificity)
+    beside = Controls.of(lab, comparison.checkpoints) if controls else None
+    if beside is not None:
+        figures["controls"] = beside.verdicts()
+    return Account(figures, comparison, drift, specificity, beside)

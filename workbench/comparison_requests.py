@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 
+from workbench.branches import request_controls
+from workbench.controls import pairs_of
 from workbench.errors import Misuse
 from workbench.lab import Lab
 from workbench.plan import Plan, plan
@@ -34,6 +36,13 @@ def compare(lab: Lab, names: Sequence[str]) -> str:
         if changed != recipe:
             write_recipe(lab.path / "recipe.toml", changed)
     return name
+
+
+def request_controls_of(lab: Lab, checkpoints: Sequence[str]) -> list[str]:
+    """Enter the controls of the stages among `checkpoints`, and the comparisons that use them; their names."""
+    wanted = pairs_of(tuple(checkpoints))
+    request_controls(lab)
+    return [compare(lab, (pair.before, pair.after)) for pair in wanted]
 
 
 def with_comparison(recipe: Recipe, names: tuple[str, ...]) -> tuple[Recipe, str]:

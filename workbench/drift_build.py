@@ -87,6 +87,8 @@ def representations(
     layers, pairs = layers_of(models), list(itertools.combinations(models, 2))
     sums: dict[tuple[str, str, int], PairedSums] = {}
     kept: dict[tuple[str, int], list[np.ndarray]] = {(name, layer): [] for name in models for layer in layers}
+    rng = np.random.default_rng(1)
+    share = MATRIX_TOKENS / max(1, int((tokens.stops - tokens.starts)[windows].sum()))
     block_of = np.random.default_rng(0).permutation(tokens.documents.height) % BLOCKS
     n = 0
     for batch in tokens.batches(TOKENS_AT_ONCE, windows):
@@ -97,9 +99,9 @@ def representations(
             if (a, b, layer) not in sums:
                 sums[a, b, layer] = PairedSums(x.shape[1], y.shape[1])
             sums[a, b, layer].add(x, y, block)
-        if n < MATRIX_TOKENS:
-            for (name, layer), parts in kept.items():
-                parts.append(read[name][layer])
+        some = rng.random(len(block)) < share  # of every batch: the long windows come first
+        for (name, layer), parts in kept.items():
+            parts.append(read[name][layer][some])
         n += len(block)
         report(len(block))
     rows = [

@@ -1,0 +1,97 @@
+"""The Drift and Compare pages of a lab whose comparison was taken apart."""
+
+from __future__ import annotations
+
+import polars as pl
+import pytest
+
+from pages.components import drift_layers, drift_weights, specific
+from tests.test_pages import errors, opened, sentences
+from tests.tiny_lab import shared_lab
+from workbench.drift import Drift
+from workbench.lab import Lab
+from workbench.specificity import Specificity
+
+NAME = "base-sft-grpo"
+PAIRS = [("base", "sft"), ("base", "grpo"), ("sft", "grpo")]
+
+
+@pytest.fixture
+def lab(monkeypatch: pytest.MonkeyPatch) -> Lab:
+    lab = shared_lab()
+    monkeypatch.setenv("MARBLE_HOME", str(lab.path.parent))
+    monkeypatch.setenv("MARBLE_LAB", lab.name)
+    return lab
+
+
+def test_drift_shows_weights_activations_and_what_was_forgotten(lab: Lab) -> None:
+    app = opened("drift")
+    assert not app.exception
+    assert errors(app) == []
+    assert [header.value for header in app.header] == ["Weights", "Activations", "What was forgotten"]
+    assert any("base → sft" in text for text in sentences(app))
+
+
+@pytest.mark.parametrize("title", list(drift_weights.READINGS))
+def test_every_figure_of_the_weights_can_be_drawn(lab: Lab, title: str) -> None:
+    app = opened("drift", weights=title)
+    assert not app.exception
+    assert errors(app) == []
+    assert any(drift_weights.READINGS[title].says in text for text in sentences(app))
+
+
+def test_an_address_of_no_comparison_says_so(lab: Lab) -> None:
+    app = opened("drift", comparison="base-sfd-grpo")
+    assert not app.exception
+    assert "did you mean 'base-sft-grpo'" in errors(app)[0]
+
+
+def test_maps_hold_the_table_cell_by_cell(lab: Lab) -> None:
+    drift = Drift.of(lab, NAME)
+    made = drift_weights.drawn(drift.weights, PAIRS, drift_weights.READINGS["moved"])
+    assert len(made.data) == len(PAIRS)
+    for trace, (before, after) in zip(made.data, PAIRS, strict=True):
+        rows = drift.weights.filter(pl.col("before") == before, pl.col("after") == after)
+        drawn = {
+            (kind, layer): value
+            for kind, line in zip(trace.y, trace.z, strict=True)
+            for layer, value in zip(trace.x, line, strict=True)
+            if value is not None
+        }
+        assert len(drawn) == rows.height
+        for row in rows.iter_rows(named=True):
+            place = drift_weights.OUTSIDE if row["layer"] is None else f"layer {row['layer']}"
+            assert drawn[row["kind"], place] == row["moved"]
+
+
+def test_curves_and_matrices_have_a_trace_for_every_pair(lab: Lab) -> None:
+    drift = Drift.of(lab, NAME)
+    assert len(drift_layers.curves(drift.layers).data) == 2 * len(PAIRS)
+    squares = drift_layers.matrices(drift.cka, PAIRS).data
+    assert [len(square.z) for square in squares] == [lab.checkpoint("base").n_layers] * len(PAIRS)
+
+
+def test_compare_says_what_scaling_leaves_of_the_norms(lab: Lab) -> None:
+    app = opened("compare")
+    assert not app.exception
+    assert errors(app) == []
+    assert any("random shared latents" in text for text in sentences(app))
+
+
+def test_a_latent_that_never_fires_has_nothing_to_scale(lab: Lab) -> None:
+    found = Specificity.of(lab, NAME)
+    silent = set(range(found.comparison.latents.height)) - set(found.table["latent"].to_list())
+    if not silent:
+        pytest.skip("every latent of the tiny crosscoder fires")
+    app = opened("compare", joint=str(min(silent)))
+    assert any("fires on no held-out token" in text for text in sentences(app))
+
+
+def test_ratios_of_a_latent_stay_within_the_picture(lab: Lab) -> None:
+    found = Specificity.of(lab, NAME)
+    latent = found.table["latent"][0]
+    rows = found.table.filter(pl.col("latent") == latent)
+    made = specific.ratios(rows)
+    for trace in made.data:
+        assert len(trace.x) == 6
+        assert all(value is None or 0 <= value <= specific.LARGEST for value in trace.x)

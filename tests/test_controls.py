@@ -1,0 +1,91 @@
+"""Beside its controls: what a stage changed is told from what going on, or another seed, changes too."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+
+import pytest
+import torch
+
+from tests.tiny_lab import build, draft, make_lab, moved, tiny_recipe
+from workbench.branches import request_controls
+from workbench.comparison_account import account
+from workbench.comparison_requests import compare, request_controls_of
+from workbench.controls import Controls, Pair, pairs_of
+from workbench.errors import Misuse
+from workbench.lab import Lab
+
+HARDLY = 0.02  # how far a control moves from what it is compared with; the tiny stages move by 0.2
+
+
+@pytest.fixture(scope="module")
+def lab(tmp_path_factory: pytest.TempPathFactory) -> Lab:
+    """Stage sft moved far from base; its sham hardly from base and its sibling hardly from sft."""
+    recipe = dataclasses.replace(tiny_recipe(), comparisons=(), dictionaries=tiny_recipe().dictionaries[-1:])
+    lab = make_lab(tmp_path_factory.mktemp("controls"), "tiny", recipe)
+    request_controls(lab)
+    for name, parent in (("sft-sham", "base"), ("sft-sibling", "sft")):
+        torch.manual_seed(1)
+        folder = draft(lab, "checkpoint", name)
+        moved(lab.checkpoint(parent).model(), HARDLY).save_pretrained(folder.path)
+        lab.checkpoint(parent).tokenizer().save_pretrained(folder.path)
+        folder.commit({})
+    names = request_controls_of(lab, ("base", "sft"))
+    parts = (f"evaluation/{part}-{name}" for part in ("drift", "scaling") for name in names)
+    return build(lab, *(f"comparison/{name}" for name in names), *parts)
+
+
+def test_pairs_by_hand() -> None:
+    assert pairs_of(("base", "sft")) == [
+        Pair("sft", "stage", "base", "sft"),
+        Pair("sft", "sham", "base", "sft-sham"),
+        Pair("sft", "sibling", "sft", "sft-sibling"),
+    ]
+    assert len(pairs_of(("base", "sft", "grpo"))) == 6
+    with pytest.raises(Misuse, match="only sft and grpo have controls; found mine, yours"):
+        pairs_of(("mine", "yours"))
+
+
+def test_a_stage_that_moved_is_beyond_its_controls(lab: Lab) -> None:
+    verdicts = {v["figure"]: v for v in Controls.of(lab, ("base", "sft")).verdicts()}
+    for figure in ("weights moved", "activations moved", "1 − CKA", "KL from the parent"):
+        found = verdicts[figure]
+        assert found["credible"], figure
+        assert found["value"] > found["floor"] == max(found["sham"], found["sibling"])
+        assert found["sham"] > 0
+    assert verdicts["weights moved"]["value"] == pytest.approx(10 * verdicts["weights moved"]["sham"], rel=0.05)
+
+
+def test_a_stage_that_did_no_more_than_its_controls_is_not(lab: Lab) -> None:
+    """The sham in the stage's place: nothing is beyond the floor."""
+    controls = Controls.of(lab, ("base", "sft"))
+    stage, sham, sibling = controls.comparisons
+    swapped = {
+        stage: controls.comparisons[sham],
+        sham: controls.comparisons[sham],
+        sibling: controls.comparisons[sham],
+    }
+    as_sham = {Pair("sft", pair.kind, "base", "sft-sham"): name for pair, name in swapped.items()}
+    assert not any(v["credible"] for v in dataclasses.replace(controls, comparisons=as_sham).verdicts())
+
+
+def test_every_figure_has_three_rows_and_its_n(lab: Lab) -> None:
+    table = Controls.of(lab, ("base", "sft")).table
+    assert set(table.group_by("figure").len()["len"]) == {3}
+    assert (table["n"] > 0).all()
+    known = table.drop_nulls()
+    assert ((known["low"] <= known["value"]) & (known["value"] <= known["high"])).all()
+
+
+def test_the_account_tells_controls_and_is_json(lab: Lab) -> None:
+    name = compare(lab, ("base", "sft"))
+    told = account(lab, name, controls=True)
+    assert "sft: weights moved" in told.describe()
+    assert "beyond both" in told.describe()
+    assert len(json.loads(json.dumps(told.figures))["controls"]) == 6
+
+
+def test_controls_that_were_not_compared_say_what_to_do(lab: Lab) -> None:
+    with pytest.raises(Misuse, match=r"compare tiny base sft grpo --controls"):
+        Controls.of(lab, ("base", "sft", "grpo"))
