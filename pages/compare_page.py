@@ -2,7 +2,7 @@
 
 import streamlit as st
 
-from pages.components import behaviour, frame, latent, shares, specific, store, theme
+from pages.components import behaviour, compared, frame, latent, shares, specific, store, theme
 
 lab = frame.begin(
     "Compare", "What checkpoints share, what only one of them has, and how their predictions part."
@@ -18,7 +18,7 @@ with frame.sentences():
         )
         st.stop()
     name = st.selectbox("Comparison", names, key="comparison", bind="query-params", width=360)
-    comparison = store.comparison(lab, name)
+    comparison = compared.comparison(lab, name)
     colours = theme.colours(comparison.checkpoints)
 
     st.header("Shared and exclusive latents", anchor=False)
@@ -28,8 +28,8 @@ with frame.sentences():
         latent.side_by_side(found, shares.cosines(comparison, chosen), colours, "joint")
 
     st.header("Exclusive, or only shrunk away?", anchor=False)
-    if name in store.taken_apart(lab):
-        specific.view(store.specificity(lab, name), chosen)
+    if name in compared.taken_apart(lab):
+        specific.view(compared.specificity(lab, name), chosen)
     else:
         told = " ".join(comparison.checkpoints)
         frame.note(

@@ -2,14 +2,14 @@
 
 import streamlit as st
 
-from pages.components import behaviour, drift_layers, drift_weights, frame, store, theme
+from pages.components import behaviour, beside_controls, compared, drift_layers, drift_weights, frame, theme
 
 lab = frame.begin(
     "Drift", "How far each stage moved the weights, the activations and the predictions, and where."
 )
 
 with frame.sentences():
-    apart = store.taken_apart(lab)
+    apart = compared.taken_apart(lab)
     if not apart:
         frame.note(
             "No comparison has been taken apart yet: "
@@ -18,7 +18,7 @@ with frame.sentences():
         st.stop()
     frame.doubted("comparison", "comparison", apart)
     name = st.selectbox("Comparison", apart, key="comparison", bind="query-params", width=360)
-    comparison, drift = store.comparison(lab, name), store.drift(lab, name)
+    comparison, drift = compared.comparison(lab, name), compared.drift(lab, name)
     colours = theme.colours(comparison.checkpoints)
 
     st.header("Weights", anchor=False)
@@ -29,3 +29,13 @@ with frame.sentences():
 
     st.header("What was forgotten", anchor=False)
     behaviour.forgetting(comparison)
+
+    st.header("Beside sham and sibling", anchor=False)
+    if (controls := compared.controls(lab, comparison.checkpoints)) is not None:
+        beside_controls.view(controls)
+    else:
+        told = " ".join(comparison.checkpoints)
+        frame.note(
+            "Whether a stage did this, or any training would have, tell its sham and its sibling: "
+            f"`python -m workbench compare {lab.name} {told} --controls` does it, in about ten minutes."
+        )

@@ -8,6 +8,8 @@ import json
 import pytest
 import torch
 
+from pages.components import beside_controls
+from tests.test_pages import errors, opened, sentences
 from tests.tiny_lab import build, draft, make_lab, moved, tiny_recipe
 from workbench.branches import request_controls
 from workbench.comparison_account import account
@@ -89,3 +91,17 @@ def test_the_account_tells_controls_and_is_json(lab: Lab) -> None:
 def test_controls_that_were_not_compared_say_what_to_do(lab: Lab) -> None:
     with pytest.raises(Misuse, match=r"compare tiny base sft grpo --controls"):
         Controls.of(lab, ("base", "sft", "grpo"))
+
+
+def test_the_drift_page_names_what_is_beyond_both(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MARBLE_HOME", str(lab.path.parent))
+    monkeypatch.setenv("MARBLE_LAB", lab.name)
+    app = opened("drift", comparison="base-sft")
+    assert not app.exception
+    assert errors(app) == []
+    assert any("beyond both controls: weights moved" in text for text in sentences(app))
+
+
+def test_the_picture_has_a_mark_for_every_row(lab: Lab) -> None:
+    table = Controls.of(lab, ("base", "sft")).table
+    assert sum(len(trace.x) for trace in beside_controls.drawn(table).data) == table.height

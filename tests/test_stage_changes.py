@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from saes.heldout import Ratio
-from workbench.intervals import wilson
+from workbench.intervals import newcombe, wilson
 from workbench.stage_changes import FIGURES, Stage, changes
 
 
@@ -87,3 +87,10 @@ def test_a_figure_that_is_not_there_is_null():
     assert lacking["low"].is_null().all()
     assert not lacking["clear"].any()
     assert changes({"a": stage(1)}, {"a": stage(1)}).height == 0
+
+
+def test_newcombes_interval_by_the_published_example() -> None:
+    """56/70 against 48/80: 0.0524 to 0.3339 [Newcombe 1998, table II, case a, method 10]."""
+    low, high = newcombe((48, 80), (56, 70))
+    assert low == pytest.approx(0.0524, abs=1e-4)
+    assert high == pytest.approx(0.3339, abs=1e-4)

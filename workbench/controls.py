@@ -21,6 +21,7 @@ from workbench.branches import control_of
 from workbench.comparison import Comparison
 from workbench.drift import Drift
 from workbench.errors import Misuse
+from workbench.intervals import newcombe
 from workbench.lab import Lab
 from workbench.plan import Plan
 from workbench.recipe import SHAM, SIBLING, STAGES, ComparisonConfig, Recipe
@@ -107,6 +108,21 @@ class Controls:
         yield from self._deepest(drift)
         kl = comparison.kl.row(by_predicate=_everywhere(pair), named=True)
         yield "KL from the parent", kl["kl"], kl["low"], kl["high"], kl["n"]
+        yield from self._gains(pair)
+
+    def _gains(self, pair: Pair) -> Iterator[tuple[str, float, float | None, float | None, int]]:
+        """Accuracy after less before, by task, where both were asked."""
+        scores = [
+            (self.lab.find("checkpoint", name).figures.get("metrics") or {}).get("accuracy") or {}
+            for name in (pair.before, pair.after)
+        ]
+        for task in scores[1]:
+            if task in scores[0]:
+                before, after = (
+                    (round(each[task]["mean"] * each[task]["n"]), each[task]["n"]) for each in scores
+                )
+                gain = after[0] / after[1] - before[0] / before[1]
+                yield f"gain on {task.replace('_', ' ')}", gain, *newcombe(before, after), after[1]
 
     @staticmethod
     def _deepest(drift: Drift) -> Iterator[tuple[str, float, float | None, float | None, int]]:
@@ -128,6 +144,8 @@ class Controls:
         found = []
         for (stage, figure), part in self.table.group_by("stage", "figure", maintain_order=True):
             by_kind = {row["kind"]: row for row in part.iter_rows(named=True)}
+            if len(by_kind) < len(KINDS):
+                continue  # a task that a parent was not asked has no gain to hold against its controls
             mine, *theirs = (by_kind[kind] for kind in KINDS)
             ends = [row["high"] if row["high"] is not None else row["value"] for row in theirs]
             least = mine["low"] if mine["low"] is not None else mine["value"]

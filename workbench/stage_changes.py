@@ -27,7 +27,7 @@ import polars as pl
 from jaxtyping import Bool, Float, Int
 
 from saes.heldout import Ratio
-from workbench.intervals import Interval, quantiles, resampled_medians, resampled_sums, wilson
+from workbench.intervals import Interval, newcombe, quantiles, resampled_medians, resampled_sums
 
 SCHEMA = {
     "figure": pl.String, "earlier": pl.String, "later": pl.String, "before": pl.Float64, "after": pl.Float64,
@@ -118,19 +118,10 @@ def _medians(first: Float[np.ndarray, "alive"], second: Float[np.ndarray, "other
 
 
 def _newcombe(first: Stage, second: Stage) -> Interval:
-    """Newcombe 1998, method 10, of the two shares of living latents, each times its d_sae / d_model."""
-    ends = []
-    for stage in (first, second):
-        low, high = wilson(int(stage.alive.sum()), len(stage.alive))
-        scale = len(stage.alive) / stage.d_model
-        ends.append((scale * (_share(stage) - low), scale * (high - _share(stage))))
-    change = _per_dimension(second) - _per_dimension(first)
-    (down_first, up_first), (down_second, up_second) = ends
-    return Interval(change - math.hypot(up_first, down_second), change + math.hypot(down_first, up_second))
-
-
-def _share(stage: Stage) -> float:
-    return float(stage.alive.mean())
+    """Of the two shares of living latents, each times its d_sae / d_model."""
+    counted = [(int(stage.alive.sum()), len(stage.alive)) for stage in (first, second)]
+    scales = [len(stage.alive) / stage.d_model for stage in (first, second)]
+    return newcombe(counted[0], counted[1], (scales[0], scales[1]))
 
 
 def _per_dimension(stage: Stage) -> float:

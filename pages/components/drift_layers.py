@@ -115,6 +115,7 @@ def matrices(cka: pl.DataFrame, pairs: Sequence[tuple[str, str]]) -> go.Figure:
                 showscale=at == 0,
                 colorbar={"title": "CKA", "thickness": 12},
                 texttemplate="%{z:.2f}" if len(layers) <= 8 else None,
+                textfont={"color": theme.palette().ink},
                 hovertemplate=f"{a} %{{y}}, {b} %{{x}}: %{{z:.4f}}<extra></extra>",
                 xgap=2,
                 ygap=2,

@@ -102,6 +102,7 @@ def drawn(table: pl.DataFrame, pairs: Sequence[tuple[str, str]], reading: Readin
                 showscale=at == 0,
                 colorbar={"title": reading.title, "thickness": 12},
                 texttemplate="%{z:.2g}" if len(layers) <= 8 else None,
+                textfont={"color": theme.palette().ink},
                 hovertemplate="%{y}, %{x}: %{z:.4g}<extra>" + f"{a} → {b}" + "</extra>",
                 hoverongaps=False,
                 xgap=2,
@@ -121,6 +122,6 @@ def _value(row: dict[str, float] | None, reading: Reading) -> float | None:
 
 
 def scale() -> list[tuple[float, str]]:
-    """From the page's own colour to the accent: nothing is nothing in either theme."""
+    """From the page's own colour to a tint of the accent: nothing is nothing in either theme."""
     palette = theme.palette()
-    return [(0.0, palette.panel), (1.0, palette.accent)]
+    return [(0.0, palette.panel), (1.0, palette.tint)]

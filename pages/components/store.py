@@ -12,22 +12,19 @@ import streamlit as st
 from workbench.checkpoint import Checkpoint
 from workbench.errors import MarbleError
 from workbench.lab import Artefact, Lab
-from workbench.plan import STUDY, Plan, part_name, resolve
+from workbench.plan import STUDY, Plan, resolve
 
 if TYPE_CHECKING:
     import polars as pl
     from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
-    from workbench.comparison import Comparison
     from workbench.dashboard import Dashboard
-    from workbench.drift import Drift
     from workbench.feature_geometry import Plane
     from workbench.feature_match import Matches
     from workbench.feature_query import Searcher
     from workbench.features import FeatureTable
     from workbench.quality import Quality
     from workbench.sampling import Continuation, Sampling
-    from workbench.specificity import Specificity
     from workbench.superposition import Study
     from workbench.sweeps import Sweep
     from workbench.trace import Trace
@@ -148,49 +145,6 @@ def matches(lab: Lab, name: str, latent: int, other: str) -> Matches:
     """How well every latent of `other` matches one of `name`."""
     first, second = ((n, lab.find("features", n).id) for n in (name, other))
     return _matches(str(lab.path), first, latent, second)
-
-
-@st.cache_resource(max_entries=8, show_spinner=False)
-def _comparison(lab_path: str, name: str, id_: str) -> Comparison:
-    from workbench.comparison import Comparison
-
-    return Comparison.of(Lab(Path(lab_path)), name)
-
-
-def comparison(lab: Lab, name: str) -> Comparison:
-    """A finished comparison, kept by the artefact's id."""
-    return _comparison(str(lab.path), name, lab.find("comparison", name).id)
-
-
-def taken_apart(lab: Lab) -> list[str]:
-    """Finished comparisons whose drift and latent scaling are there."""
-    done = set(finished(lab, "evaluation"))
-    parts = ("drift", "scaling")
-    return [name for name in finished(lab, "comparison") if all(part_name(p, name) in done for p in parts)]
-
-
-@st.cache_resource(max_entries=8, show_spinner=False)
-def _drift(lab_path: str, comparison: str, id_: str) -> Drift:
-    from workbench.drift import Drift
-
-    return Drift.of(Lab(Path(lab_path)), comparison)
-
-
-def drift(lab: Lab, comparison: str) -> Drift:
-    """The drift of a comparison that was taken apart, kept by the artefact's id."""
-    return _drift(str(lab.path), comparison, lab.find("evaluation", part_name("drift", comparison)).id)
-
-
-@st.cache_resource(max_entries=8, show_spinner=False)
-def _specificity(lab_path: str, comparison: str, id_: str) -> Specificity:
-    from workbench.specificity import Specificity
-
-    return Specificity.of(Lab(Path(lab_path)), comparison)
-
-
-def specificity(lab: Lab, comparison: str) -> Specificity:
-    """Latent scaling of a comparison that was taken apart, kept by the artefact's id."""
-    return _specificity(str(lab.path), comparison, lab.find("evaluation", part_name("scaling", comparison)).id)
 
 
 @st.cache_resource(max_entries=16, show_spinner=False)

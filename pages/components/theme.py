@@ -28,6 +28,7 @@ class Palette:
     page: str
     accent: str
     alarm: str
+    tint: str  # of a full cell of a map: ink stays readable on it
     stages: dict[str, str]
     others: tuple[str, ...]
 
@@ -40,6 +41,7 @@ LIGHT = Palette(
     page="#fbfaf7",
     accent="#35596e",
     alarm="#a8323f",
+    tint="#8fb3c7",
     stages={"base": "#2f6690", "sft": "#b97f12", "grpo": "#b1445a"},
     others=("#3e8e7e", "#7a5ba6", "#6f7b3a", "#5f6b76"),
 )
@@ -51,6 +53,7 @@ DARK = Palette(
     page="#15171a",
     accent="#9fc0d3",
     alarm="#f0909a",
+    tint="#3d6c88",
     stages={"base": "#78b0dc", "sft": "#e5bc62", "grpo": "#ee8ea0"},
     others=("#7fcab9", "#b79bdd", "#b9c47f", "#a9b4be"),
 )
