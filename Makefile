@@ -1,6 +1,7 @@
 # `make up` installs into .venv and serves the app; `make test` runs the whole suite in the same venv.
 PYTHON ?= python3
 LAB ?= demo
+WORKERS ?= 2
 VENV := .venv
 BIN := $(VENV)/bin
 
@@ -19,7 +20,7 @@ up: install
 
 test: install
 	$(BIN)/ruff check .
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
 
 lint: install
 	$(BIN)/ruff check .

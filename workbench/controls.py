@@ -96,7 +96,9 @@ class Controls:
         rows = [
             (*pair, *figure) for pair, name in self.comparisons.items() for figure in self._figures(pair, name)
         ]
-        return pl.DataFrame(rows, schema=list(SCHEMA_NAMES), orient="row", infer_schema_length=None)
+        table = pl.DataFrame(rows, schema=list(SCHEMA_NAMES), orient="row", infer_schema_length=None)
+        # a task that a parent was not asked has no gain to hold against its controls
+        return table.filter(pl.len().over("stage", "figure") == len(KINDS))
 
     def _figures(self, pair: Pair, name: str) -> Iterator[tuple[str, float, float | None, float | None, int]]:
         found = Specificity.of(self.lab, name).exclusive(pair.after)
@@ -144,8 +146,6 @@ class Controls:
         found = []
         for (stage, figure), part in self.table.group_by("stage", "figure", maintain_order=True):
             by_kind = {row["kind"]: row for row in part.iter_rows(named=True)}
-            if len(by_kind) < len(KINDS):
-                continue  # a task that a parent was not asked has no gain to hold against its controls
             mine, *theirs = (by_kind[kind] for kind in KINDS)
             ends = [row["high"] if row["high"] is not None else row["value"] for row in theirs]
             least = mine["low"] if mine["low"] is not None else mine["value"]

@@ -110,7 +110,7 @@ def test_sae_lens_opens_a_matching_pursuit_folder_and_agrees(tmp_path):
         latents = theirs.encode(x[:, 0])
         torch.testing.assert_close(latents, ours.encode(x), atol=1e-5, rtol=1e-5)
         torch.testing.assert_close(again.encode(x), ours.encode(x))
-        torch.testing.assert_close(theirs.decode(latents), ours.reconstruct(x)[:, 0], atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(theirs.decode(latents), ours.reconstruct(x)[:, 0], atol=1e-4, rtol=1e-4)
     code = ours.encode_sparse(x)
     torch.testing.assert_close(code.dense(len(x), 20), ours.encode(x))
 
