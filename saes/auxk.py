@@ -9,6 +9,7 @@ source in what "dead" means: silent for a share of *this run*, not for 10 millio
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
@@ -38,10 +39,23 @@ def auxk_loss(
         dead = torch.ones(len(columns), dtype=torch.bool)
     n = min(config.aux_tokens, x.shape[0])
     residual = (target[:n] - target_hat[:n]).detach()
-    pre = F.linear(x[:n], W_enc.index_select(0, columns), b_enc.index_select(0, columns))
+    pre = F.linear(x[:n], _rows(W_enc, columns), b_enc.index_select(0, columns))
     latents = F.relu(pre) * dead
     if len(columns) > config.aux_k:
-        edge = latents.detach().topk(config.aux_k, dim=1).values[:, -1:]
-        latents = latents * (latents >= edge)
-    missed = residual - latents @ W_dec.index_select(0, columns)
+        latents = latents * (latents >= _kth_largest(latents.detach(), config.aux_k))
+    missed = residual - latents @ _rows(W_dec, columns)
     return config.aux_coeff * missed.square().sum() / residual.square().sum().clamp_min(1e-12)
+
+
+def _rows(table: Float[Tensor, "latent d"], columns: Int[Tensor, " column"]) -> Float[Tensor, "column d"]:
+    """Some rows. On a CPU their gradient is added to those rows alone; that of `index_select` is a whole table,
+    zeros elsewhere."""
+    return F.embedding(columns, table, sparse=table.device.type == "cpu")
+
+
+def _kth_largest(latents: Float[Tensor, "token column"], k: int) -> Float[Tensor, "token 1"]:
+    """The k-th largest of each row; on a CPU by partition, which takes a third of `topk`."""
+    if latents.device.type != "cpu":
+        return latents.topk(k, dim=1).values[:, -1:]
+    at = latents.shape[1] - k
+    return torch.from_numpy(np.partition(latents.numpy(), at, axis=1)[:, at : at + 1])

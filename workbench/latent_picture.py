@@ -99,7 +99,9 @@ def _head(draw: ImageDraw.ImageDraw, dictionary: str, found: Dashboard) -> int:
     row, own = said(found.row, found.annotations[found.latent]), found.row
     called = row["label"] or "  ".join((row["top_tokens"] or ["never fires"])[:3])
     star = "* " if found.annotations[found.latent].star else ""
-    title = f"{star}{dictionary}, latent {found.latent}: {legible(called.replace('␣', ' '))}"
+    title = (
+        f"{star}{dictionary}, latent {found.latent}: {legible(called.replace('␣', ' ').replace('↵', ' / '))}"
+    )
     draw.text((MARGIN, MARGIN - 8), _cut(title, TITLE, WIDTH - 2 * MARGIN), INK, _font(TITLE))
     facts = [f"fires on {own['density']:.3%} of tokens", f"strongest {own['max_activation']:.3g}"]
     if row["label_score"] is not None and row["label"]:

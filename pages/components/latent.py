@@ -73,8 +73,10 @@ def _explained(explanation: Mapping[str, Any]) -> None:
 
 
 def _literal(text: str) -> str:
-    """`text` with what markdown would read in a heading set off."""
-    return re.sub(r"([\\`*_{}\[\]()#+\-.!|<>~$:])", r"\\\1", text)
+    """`text` with what markdown would read in a heading set off. Icons (`:material/…:`) and bare addresses are
+    looked for after escapes are gone: a word joiner, which is not seen, keeps them apart."""
+    escaped = re.sub(r"([\\`*_{}\[\]()#+\-.!|<>~$:])", r"\\\1", text)
+    return re.sub(r"(\\:|@|www\\\.)", "\\1\u2060", escaped)
 
 
 def dashboard(found: Dashboard, colour: str, key: str, chooser: str = "latent", narrow: bool = False) -> None:
@@ -217,7 +219,7 @@ def densities(by_checkpoint: Mapping[str, float]) -> list[Panel]:
         return []
     colours = theme.colours(list(by_checkpoint))
     rows = [
-        Row(label=name, value=value, text=words.share(value), colour=colours[name])
+        Row(label=name, value=value, text=f"{100 * value:.3g}%", colour=colours[name])
         for name, value in by_checkpoint.items()
     ]
     table = pl.DataFrame({"checkpoint": list(by_checkpoint), "share of tokens": list(by_checkpoint.values())})

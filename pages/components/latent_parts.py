@@ -132,10 +132,11 @@ def _neighbours(rows: pl.DataFrame, value: str, x_title: str, colour: str) -> di
         Row(
             label=f"{row['other']}: {row['called'] or '–'}",
             value=row[value],
-            text=f"{row['count']:,} tokens" if value == "jaccard" else words.number(row[value]),
+            text=words.number(row[value]),
             colour=colour,
             said=[
                 f"{value} {words.number(row[value])}",
+                *([f"{row['count']:,} tokens in common"] if value == "jaccard" else []),
                 f"it fires on {words.share(row['other_density'])} of tokens",
             ],
             go=row["other"],

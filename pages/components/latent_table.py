@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 import polars as pl
 import streamlit as st
 
-from pages.components import export, frame, glossary, latent_filters, store, theme
+from pages.components import export, frame, glossary, latent_filters, store, theme, words
 from workbench import feature_query as fq
+from workbench.annotations import said
 from workbench.lab import Lab
 
 if TYPE_CHECKING:
@@ -32,8 +33,9 @@ def view(lab: Lab, table: FeatureTable) -> tuple[int, str]:
     if len(found):
         start = _start(len(found))
         _table(_columns(found, asked, start), table.name, asked.query.order)
+    doubts = st.container()
+    _remember_doubt(table)
     left, right = st.columns([3, 2], vertical_alignment="bottom")
-    _doubted(table)
     with left:
         chosen = st.number_input(
             "Latent (or choose a row, or click a point)",
@@ -44,21 +46,43 @@ def view(lab: Lab, table: FeatureTable) -> tuple[int, str]:
             bind="query-params",
             width=300,
         )
+        frame.caption(_whereabouts(table, found, int(chosen)))
     with right:
         export.listed(table, found)
+    with doubts:
+        _doubted(table, int(chosen))
     return int(chosen), asked.reads
 
 
-def _doubted(table: FeatureTable) -> None:
-    """Say it where the address, or the dictionary shown before, asks for a latent that this one does not have."""
+def _whereabouts(table: FeatureTable, found: pl.DataFrame, chosen: int) -> str:
+    """What the chosen latent is called, whether the table has it, and where to see it."""
+    called = words.label(said(table.table.row(chosen, named=True), table.annotations[chosen]))
+    listed = "" if found["latent"].is_in([chosen]).any() else "; it is not among those in the table"
+    return f"Latent {chosen}, {called}{listed}. Its dashboard is below."
+
+
+def _remember_doubt(table: FeatureTable) -> None:
+    """Where the address, or the dictionary shown before, asks for a latent that this one does not have: the widget
+    drops such a value from the address, and the page runs again without it."""
     asked, n = st.query_params.get("latent"), table.table.height
     if asked is not None and not (asked.isdecimal() and int(asked) < n):
-        frame.note(
-            f"there is no latent {asked!r}: {table.name} has latents 0 to {n - 1:,}; this is another one.",
-            error=True,
-        )
+        st.session_state["doubted"] = asked
     if int(st.session_state.get("latent") or 0) >= n:
-        del st.session_state["latent"]
+        st.session_state["doubted"] = str(st.session_state.pop("latent"))
+
+
+def _doubted(table: FeatureTable, chosen: int) -> None:
+    """Say so as long as the latent that stands in for it is shown."""
+    if (asked := st.session_state.get("doubted")) is None:
+        return
+    if chosen != _first(table):
+        del st.session_state["doubted"]
+        return
+    n = table.table.height
+    frame.note(
+        f"there is no latent {asked!r}: {table.name} has latents 0 to {n - 1:,}; this is another one.",
+        error=True,
+    )
 
 
 def colour_of(table: FeatureTable) -> str:
@@ -146,9 +170,9 @@ def _table(shown: pl.DataFrame, name: str, order: str) -> None:
         for c in shown.columns
         if c.startswith("density_")
     }
-    said = glossary.WORDS
+    explained = glossary.WORDS
     st.dataframe(
-        shown.with_columns(pl.col("label").fill_null("")),  # "None" would read as a label
+        shown.with_columns(pl.col("^(own_)?label$").fill_null("")),  # "None" would read as a label
         key=key,
         hide_index=True,
         height=430,
@@ -159,9 +183,9 @@ def _table(shown: pl.DataFrame, name: str, order: str) -> None:
             "latent": st.column_config.NumberColumn("latent", width=58, pinned=True),
             "star": st.column_config.TextColumn("★", width=32, help="You starred it."),
             "own_label": st.column_config.TextColumn("your label", width=150),
-            "label": st.column_config.TextColumn("label", width=150, help=said["label"]),
+            "label": st.column_config.TextColumn("label", width=150, help=explained["label"]),
             "label_score": st.column_config.NumberColumn(
-                "label r", format="%.2f", width=60, help=said["label r"]
+                "label r", format="%.2f", width=60, help=explained["label r"]
             ),
             "fires_with": st.column_config.NumberColumn(
                 "fires with", format="%.3g", width=72, help="Its strongest activation on your text."
@@ -170,15 +194,17 @@ def _table(shown: pl.DataFrame, name: str, order: str) -> None:
             "hits": st.column_config.NumberColumn("hits", width=52, help="Places where the word was found."),
             "change": st.column_config.NumberColumn("change", format="× %.3g", width=80),
             **compared,
-            "top_tokens": st.column_config.ListColumn("fires on", width=150, help=said["fires on"]),
+            "top_tokens": st.column_config.ListColumn("fires on", width=150, help=explained["fires on"]),
             "density": st.column_config.NumberColumn(
-                "density", format="percent", width=70, help=said["density"]
+                "density", format="percent", width=70, help=explained["density"]
             ),
             "max_activation": st.column_config.NumberColumn(
                 "strongest", format="%.3g", width=76, help="Its largest activation on held-out tokens."
             ),
-            "factor": st.column_config.TextColumn("best factor", width=150, help=said["factor"]),
-            "factor_auroc": st.column_config.NumberColumn("AUROC", format="%.2f", width=66, help=said["AUROC"]),
-            "promoted": st.column_config.ListColumn("promotes", help=said["promotes"]),
+            "factor": st.column_config.TextColumn("best factor", width=150, help=explained["factor"]),
+            "factor_auroc": st.column_config.NumberColumn(
+                "AUROC", format="%.2f", width=66, help=explained["AUROC"]
+            ),
+            "promoted": st.column_config.ListColumn("promotes", help=explained["promotes"]),
         },
     )

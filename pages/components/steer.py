@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from workbench.steering import Dose, Effect
 
 ADD, ABLATE = "add its direction", "take it away"
+LEAST = (0.01, 0.01)  # room on either side of the marks: a probability, and nats per token
 
 
 def view(lab: Lab, table: FeatureTable, chosen: int) -> None:
@@ -142,6 +143,15 @@ def _dose_table(dose: Dose) -> pl.DataFrame:
 
 def _ablation(lab: Lab, table: FeatureTable, chosen: int, ask: steered.Ask) -> None:
     tokens, effects = steered.ablation(lab, table.name, chosen, ask)
+    if not ask.chat:
+        values = store.on_text(lab, table.name, chosen, ask.text)[1]
+        if n_on := sum(value != 0 for value in values):
+            frame.note(f"The latent fires on {n_on} of the text's {len(values)} tokens.")
+        else:
+            frame.note(
+                f"The latent fires on none of the text's {len(values)} tokens, so taking it away changes nothing "
+                "there: try one of the texts that its dashboard shows."
+            )
     frame.caption(
         "What the latent adds is subtracted wherever it fires; all else, the dictionary's error too, stays. "
         f"The probability is that of its promoted tokens ({'  '.join(tokens)}) after the text; the loss is on "
@@ -182,7 +192,9 @@ def _effect_picture(effects: list[Effect], colour: str) -> go.Figure:
             col=at,
         )
         made.add_vline(values[0], line={"color": palette.muted, "width": 1.5, "dash": "dot"}, row=1, col=at)
-        made.update_xaxes(title=title, nticks=5, row=1, col=at)
+        room = max(LEAST[at - 1], (max(values) - min(values)) * 0.1)  # no noise blown up to fill the picture
+        ends = [max(0.0, min(values) - room), max(values) + room]
+        made.update_xaxes(title=title, nticks=5, range=ends, row=1, col=at)
     names = [e.name for e in effects]
     made.update_yaxes(tickvals=list(range(len(names))), ticktext=names, range=[len(names) - 0.5, -0.5])
     return made
