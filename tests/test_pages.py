@@ -380,3 +380,32 @@ def test_the_words_of_the_field_are_explained(tiny_lab: Lab, page: str) -> None:
 def test_a_clicked_points_number_is_read_however_the_browser_sends_it(sent: object) -> None:
     """An array given to a figure comes back as an object."""
     assert show.number_of({"customdata": sent}) == 17
+
+
+def test_a_latent_that_is_not_there_is_doubted_until_another_is_chosen(tiny_lab: Lab) -> None:
+    """The widget drops the number from the address and the page runs again: the sentence has to outlive that."""
+    app = opened("features", dictionary="sae-sft", latent="99999")
+    assert any("there is no latent '99999'" in text for text in errors(app))
+    app.query_params.pop("latent", None)
+    assert any("there is no latent '99999'" in text for text in errors(app.run()))
+    other = 5 if app.number_input(key="latent").value != 5 else 6
+    assert errors(app.number_input(key="latent").set_value(other).run()) == []
+
+
+def test_the_chosen_latent_is_told_beside_the_table(tiny_lab: Lab) -> None:
+    app = opened("features", dictionary="sae-sft", latent="5")
+    assert any("Latent 5, " in text and "Its dashboard is below" in text for text in sentences(app))
+    app = opened("features", dictionary="sae-sft", latent="5", find="zzzz no such text")
+    assert any("it is not among those in the table" in text for text in sentences(app))
+
+
+def test_taking_a_silent_latent_away_says_that_nothing_changes(tiny_lab: Lab) -> None:
+    table = store.features(tiny_lab, "sae-sft")
+    text = "Fellow citizens of the Senate"
+    fires = set(table.fires_on(text)["latent"].to_list())
+    silent = next(latent for latent in range(table.table.height) if latent not in fires)
+    shown = {"dictionary": "sae-sft", "view": "Steer", "steer_by": "take it away", "steer_prompt": text}
+    app = opened("features", latent=str(silent), **shown)
+    assert any("fires on none of the text" in said for said in sentences(app))
+    app = opened("features", latent=str(min(fires)), **shown)
+    assert any("The latent fires on " in said and "none" not in said for said in sentences(app))
