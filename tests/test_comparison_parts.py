@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import json
 
 import numpy as np
 import polars as pl
@@ -117,6 +118,7 @@ def test_an_account_names_every_pair_and_every_checkpoint(lab: Lab) -> None:
         assert f"{before} → {after}: weights moved by" in text
     assert text.count("latent scaling") == 3
     assert set(told.figures["exclusive"]) == {"base", "sft", "grpo"}
+    json.dumps(told.figures, allow_nan=False)
 
 
 def test_words_for_none_and_for_some() -> None:
@@ -127,7 +129,7 @@ def test_words_for_none_and_for_some() -> None:
     )
     some = Exclusive("sft", few, Share.of(2, 3), few, Share.of(0, 50))
     assert "3 of 90 latents are its own by norm; latent scaling confirms 2" in sentence(some)
-    assert np.isnan(Share.of(0, 0).value)
+    assert Share.of(0, 0) == (0, 0, None, None)
 
 
 def test_a_comparison_not_taken_apart_says_so(tmp_path) -> None:

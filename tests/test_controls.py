@@ -13,7 +13,7 @@ from tests.test_pages import errors, opened, sentences
 from tests.tiny_lab import build, draft, make_lab, moved, tiny_recipe
 from workbench.branches import request_controls
 from workbench.comparison_account import account
-from workbench.comparison_requests import compare, request_controls_of
+from workbench.comparison_requests import compare, compare_beside_controls
 from workbench.controls import Controls, Pair, pairs_of
 from workbench.errors import Misuse
 from workbench.lab import Lab
@@ -33,7 +33,7 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Lab:
         moved(lab.checkpoint(parent).model(), HARDLY).save_pretrained(folder.path)
         lab.checkpoint(parent).tokenizer().save_pretrained(folder.path)
         folder.commit({})
-    names = request_controls_of(lab, ("base", "sft"))
+    names = compare_beside_controls(lab, ("base", "sft"))
     parts = (f"evaluation/{part}-{name}" for part in ("drift", "scaling") for name in names)
     return build(lab, *(f"comparison/{name}" for name in names), *parts)
 
@@ -47,6 +47,13 @@ def test_pairs_by_hand() -> None:
     assert len(pairs_of(("base", "sft", "grpo"))) == 6
     with pytest.raises(Misuse, match="only sft and grpo have controls; found mine, yours"):
         pairs_of(("mine", "yours"))
+
+
+def test_checkpoints_without_controls_are_refused_before_anything_is_written(lab: Lab) -> None:
+    before = (lab.path / "recipe.toml").read_text()
+    with pytest.raises(Misuse, match="have controls"):
+        compare_beside_controls(lab, ("base", "mine"))
+    assert (lab.path / "recipe.toml").read_text() == before
 
 
 def test_a_stage_that_moved_is_beyond_its_controls(lab: Lab) -> None:

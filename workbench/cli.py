@@ -121,20 +121,18 @@ def compare(
     """Lay checkpoints side by side: what each has alone, how far weights, activations and predictions moved."""
     from workbench.comparison_account import account
     from workbench.comparison_requests import compare as request_comparison
-    from workbench.comparison_requests import request_controls_of
+    from workbench.comparison_requests import compare_beside_controls
     from workbench.grow import grow as grow_lab
     from workbench.lab import Lab
-    from workbench.plan import Plan, part_name
+    from workbench.plan import part_name
 
     opened = Lab.open(lab)
-    chosen = request_comparison(opened, [n for each in names for n in each.split(",") if n])
-    wanted = [chosen]
-    if controls:
-        wanted += request_controls_of(opened, Plan.of(opened).recipe.comparison(chosen).checkpoints)
+    asked = [n for each in names for n in each.split(",") if n]
+    wanted = compare_beside_controls(opened, asked) if controls else [request_comparison(opened, asked)]
     parts = [f"evaluation/{part_name(part, each)}" for part in ("drift", "scaling") for each in wanted]
     grow_lab(opened, [*(f"comparison/{each}" for each in wanted), *parts])
-    told = account(opened, chosen, controls)
-    answer({"lab": lab, "comparison": chosen, **told.figures}, as_json, told.describe)
+    told = account(opened, wanted[0], controls)
+    answer({"lab": lab, "comparison": wanted[0], **told.figures}, as_json, told.describe)
 
 
 @app.command()

@@ -38,11 +38,13 @@ def compare(lab: Lab, names: Sequence[str]) -> str:
     return name
 
 
-def request_controls_of(lab: Lab, checkpoints: Sequence[str]) -> list[str]:
-    """Enter the controls of the stages among `checkpoints`, and the comparisons that use them; their names."""
-    wanted = pairs_of(tuple(checkpoints))
+def compare_beside_controls(lab: Lab, names: Sequence[str]) -> list[str]:
+    """`compare`, and the comparisons that tell the stages among `names` from their controls, which are entered too;
+    the names of all, the one asked for first."""
+    beside = pairs_of(tuple(names))  # refuses checkpoints without controls before anything is written
+    asked = compare(lab, names)
     request_controls(lab)
-    return [compare(lab, (pair.before, pair.after)) for pair in wanted]
+    return [asked, *(compare(lab, (pair.before, pair.after)) for pair in beside)]
 
 
 def with_comparison(recipe: Recipe, names: tuple[str, ...]) -> tuple[Recipe, str]:

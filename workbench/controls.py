@@ -103,7 +103,8 @@ class Controls:
     def _figures(self, pair: Pair, name: str) -> Iterator[tuple[str, float, float | None, float | None, int]]:
         found = Specificity.of(self.lab, name).exclusive(pair.after)
         for figure, share in (("own by norm", found.by_norm), ("specific by scaling", found.specific)):
-            yield figure, share.value, share.low, share.high, share.n
+            if share.value is not None:
+                yield figure, share.value, share.low, share.high, share.n
         drift, comparison = Drift.of(self.lab, name), Comparison.of(self.lab, name)
         n = int(drift.weights["n"].sum())
         yield "weights moved", drift.figures["moved"][f"{pair.before}|{pair.after}"], None, None, n

@@ -31,20 +31,20 @@ FEWEST = 50  # shared latents that are asked at least
 
 
 class Share(NamedTuple):
-    """`hits` of `n`, with a 95 % Wilson interval; NaN of none."""
+    """`hits` of `n`, with a 95 % Wilson interval; None of none."""
 
     hits: int
     n: int
-    low: float
-    high: float
+    low: float | None
+    high: float | None
 
     @classmethod
     def of(cls, hits: int, n: int) -> Share:
-        return cls(hits, n, *(wilson(hits, n) if n else (float("nan"), float("nan"))))
+        return cls(hits, n, *(wilson(hits, n) if n else (None, None)))
 
     @property
-    def value(self) -> float:
-        return self.hits / self.n if self.n else float("nan")
+    def value(self) -> float | None:
+        return self.hits / self.n if self.n else None
 
 
 class Exclusive(NamedTuple):
