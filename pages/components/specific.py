@@ -89,6 +89,7 @@ def ratios(rows: pl.DataFrame) -> go.Figure:
                     "arrayminus": (value - low).to_list(),
                     "thickness": 1.5,
                     "width": 5,
+                    "color": theme.palette().ink,
                 },
                 customdata=list(zip(rows[kind], rows["n"], strict=True)),
                 hovertemplate="%{y}: %{customdata[0]:.3f}, on %{customdata[1]:,} tokens<extra></extra>",
@@ -97,6 +98,11 @@ def ratios(rows: pl.DataFrame) -> go.Figure:
             1,
             column,
         )
+        for name, known in zip(names, rows[kind].is_not_null(), strict=True):
+            if not known:  # β of the latent's own checkpoint is not above zero
+                made.add_annotation(
+                    x=0, y=name, text="not to be taken", showarrow=False, xanchor="left", row=1, col=column
+                )
         made.add_vline(x=bound, line={"color": theme.palette().alarm, "dash": "dot", "width": 1.5}, col=column)
     made.update_xaxes(range=[0, LARGEST * 1.03], fixedrange=True)
     made.update_yaxes(autorange="reversed", showgrid=False, fixedrange=True)
