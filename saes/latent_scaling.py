@@ -119,9 +119,9 @@ def latent_scaling(
         sums.add(*_entries(crosscoder, x, others, {k: s.model for k, s in beside.items()}), group[rows])
         report(len(rows))
     found = sums.finished()
-    squares = np.square(_decoders(crosscoder)).sum(axis=2)
     added = _overlaps(crosscoder, [s.model for s in beside.values()])
     n_models = crosscoder.n_models
+    squares = np.diagonal(added[:, :, :n_models], axis1=1, axis2=2)
     error = _scaling(found, 1, added, squares)
     rest = _scaling(found, 1 + n_models * len(names), np.zeros_like(added[:, :, :n_models]), squares)
     return LatentScaling(names, n_models, error, rest, found.fires)
@@ -204,14 +204,9 @@ def _summed(
     return keys[starts], np.add.reduceat(columns[order], starts, axis=0) if len(keys) else columns
 
 
-def _decoders(crosscoder: Dictionary) -> Float[np.ndarray, "latent model d"]:
-    """Decoders in normalised units."""
-    return (crosscoder.W_dec / crosscoder.scales[:, None]).double().cpu().numpy()
-
-
 def _overlaps(crosscoder: Dictionary, stands_for: Sequence[str]) -> Float[np.ndarray, "latent own other"]:
-    """⟨d^own, d^other⟩: what f_j d_j^other itself adds to the error."""
-    decoders = _decoders(crosscoder)
+    """⟨d^own, d^other⟩ in normalised units: what f_j d_j^other itself adds to the error."""
+    decoders = (crosscoder.W_dec / crosscoder.scales[:, None]).double().cpu().numpy()
     theirs = [*range(crosscoder.n_models), *(crosscoder.model_index(name) for name in stands_for)]
     return np.einsum("jod,jmd->jom", decoders, decoders[:, theirs])
 
@@ -227,22 +222,23 @@ def _scaling(
     n_latents, n_models, n_all = added.shape
     even = np.full(found.n_groups, 1 / found.n_groups)
     drawn = np.random.default_rng(0).multinomial(found.n_groups, even, size=RESAMPLES).T
-    everything = np.ones((found.n_groups, 1))
+    weights = np.concatenate(
+        [np.ones((found.n_groups, 1)), drawn], axis=1
+    )  # all as they are, then the resamples
+    f2 = found.by_latent(0) @ weights
 
-    def covariance(own: int, other: int, weights: np.ndarray) -> np.ndarray:
-        """Σ f ⟨d^own, y^other⟩, groups weighted."""
-        sums = found.by_latent(first + own * n_all + other)
-        return sums @ weights + added[:, own, other, None] * (found.by_latent(0) @ weights)
+    def covariance(own: int, other: int) -> np.ndarray:
+        """Σ f ⟨d^own, y^other⟩ of all tokens, then of each resample."""
+        return found.by_latent(first + own * n_all + other) @ weights + added[:, own, other, None] * f2
 
     beta, low, high = (np.full((n_latents, n_models, n_all), np.nan) for _ in range(3))
-    total = (found.by_latent(0) @ everything)[:, 0]
     for own in range(n_models):
-        below = covariance(own, own, drawn)
+        below = covariance(own, own)
         for other in range(n_all):
+            above = covariance(own, other)
             with np.errstate(divide="ignore", invalid="ignore"):
-                beta[:, own, other] = covariance(own, other, everything)[:, 0] / (squares[:, own] * total)
-            sampled = _ratio(covariance(own, other, drawn), below)
-            low[:, own, other], high[:, own, other] = _quantiles(sampled)
+                beta[:, own, other] = above[:, 0] / (squares[:, own] * f2[:, 0])
+            low[:, own, other], high[:, own, other] = _quantiles(_ratio(above[:, 1:], below[:, 1:]))
     return Scaling(beta, low, high)
 
 

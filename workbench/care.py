@@ -86,6 +86,7 @@ def _model_checks(lab: Lab, name: str) -> list[Check]:
     """The hooked model equals the Hugging Face model; a checkpoint is at no distance from its copy."""
     import torch
 
+    from workbench.representation_drift import cka_between
     from workbench.weight_drift import total_moved, weight_drift
 
     checkpoint = lab.checkpoint(name)
@@ -97,7 +98,8 @@ def _model_checks(lab: Lab, name: str) -> list[Check]:
         p, q = (out.logits.log_softmax(-1) for out in (one, other))
         kl = (p.exp() * (p - q)).sum().item()
     weights = total_moved(weight_drift(dict(model.named_parameters()), dict(copy.named_parameters())))
-    off = max(_off_one(*pair) for pair in zip(one.hidden_states, other.hidden_states, strict=True))
+    hidden = zip(one.hidden_states, other.hidden_states, strict=True)
+    off = max(abs(cka_between(x[0].numpy(), y[0].numpy()) - 1) for x, y in hidden)
     return [
         Check(f"{name}: hooked model against Hugging Face", gap < 1e-4, f"largest logit difference {gap:.1e}"),
         Check(f"{name}: KL to its own copy", kl == 0.0, f"{kl:.1e} nats, must be exactly 0"),
@@ -106,18 +108,6 @@ def _model_checks(lab: Lab, name: str) -> list[Check]:
             f"{name}: CKA with its own copy", off < 1e-12, f"at most {off:.1e} from 1 at any layer, bound 1e-12"
         ),
     ]
-
-
-def _off_one(one: Any, other: Any) -> float:
-    """|CKA − 1| of two checkpoints' activations `[1, token, d]`."""
-    import numpy as np
-
-    from workbench.representation_drift import PairedSums, cka
-
-    x, y = one[0].numpy(), other[0].numpy()
-    sums = PairedSums(x.shape[1], y.shape[1], blocks=1)
-    sums.add(x, y, np.zeros(len(x), dtype=np.int64))
-    return abs(cka(sums.sums.weighted(np.ones(1))) - 1)
 
 
 def _planted_checks(lab: Lab, plan: Plan) -> list[Check]:

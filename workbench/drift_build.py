@@ -13,13 +13,15 @@ from typing import Any
 import numpy as np
 import polars as pl
 from jaxtyping import Float
+from torch import Tensor
 from transformers import PreTrainedModel
 
 from workbench.checkpoint import Checkpoint
 from workbench.device import best_device
+from workbench.dictionaries import token_sets
 from workbench.grow import Build
 from workbench.points import Site
-from workbench.representation_drift import BLOCKS, PairedSums, cka, with_intervals
+from workbench.representation_drift import BLOCKS, PairedSums, cka_between, with_intervals
 from workbench.site import read_sites, with_fast_attention
 from workbench.tokens import TokenSet
 from workbench.weight_drift import apart, total_moved, weight_drift
@@ -44,16 +46,16 @@ def build(build: Build) -> Mapping[str, Any]:
     """Builder of `evaluation/drift-<comparison>`."""
     names = build.plan.recipe.comparison(build.config["comparison"]).checkpoints
     models = {n: with_fast_attention(Checkpoint.of(build.lab, n).model(best_device())) for n in names}
-    weights = weights_table(models)
+    parameters = {name: dict(model.named_parameters()) for name, model in models.items()}
+    weights = weights_table(parameters)
     weights.write_parquet(build.draft.path / "weights.parquet")
-    tokens = TokenSet(next(a.path for k, a in build.parents.items() if "/tokens-" in k), "heldout")
+    tokens = token_sets(build)["heldout"]
     windows = tokens.sample_windows(COMPARED_TOKENS, seed=2)
     build.progress.start(int((tokens.stops - tokens.starts)[windows].sum()), "tokens", label="drift")
     layers, matrix = representations(models, tokens, windows, build.progress.advance)
     layers.write_parquet(build.draft.path / "layers.parquet")
     matrix.write_parquet(build.draft.path / "cka.parquet")
     pairs = list(itertools.combinations(names, 2))
-    parameters = {name: dict(model.named_parameters()) for name, model in models.items()}
     return {
         "moved": {
             f"{a}|{b}": total_moved(weights.filter(pl.col("before") == a, pl.col("after") == b))
@@ -63,14 +65,13 @@ def build(build: Build) -> Mapping[str, Any]:
     }
 
 
-def weights_table(models: Mapping[str, PreTrainedModel]) -> pl.DataFrame:
+def weights_table(parameters: Mapping[str, Mapping[str, Tensor]]) -> pl.DataFrame:
     """`weight_drift` of every pair, in the order in which the checkpoints are given."""
-    parameters = {name: dict(model.named_parameters()) for name, model in models.items()}
     return pl.concat(
         weight_drift(parameters[a], parameters[b]).select(
             pl.lit(a).alias("before"), pl.lit(b).alias("after"), pl.all()
         )
-        for a, b in itertools.combinations(models, 2)
+        for a, b in itertools.combinations(parameters, 2)
     )
 
 
@@ -119,10 +120,7 @@ def _matrix(
 ) -> pl.DataFrame:
     rows = []
     for (a, b), i, j in itertools.product(pairs, layers, layers):
-        x, y = at[a, i], at[b, j]
-        paired = PairedSums(x.shape[1], y.shape[1], blocks=1)
-        paired.add(x, y, np.zeros(len(x), dtype=np.int64))
-        rows.append((a, b, i, j, cka(paired.sums.weighted(np.ones(1))), len(x)))
+        rows.append((a, b, i, j, cka_between(at[a, i], at[b, j]), len(at[a, i])))
     return pl.DataFrame(rows, schema=CKA_SCHEMA, orient="row")
 
 

@@ -23,6 +23,7 @@ from workbench.recipe import (
     SIBLING,
     STAGES,
     BranchConfig,
+    ComparisonConfig,
     DictionaryConfig,
     Recipe,
     SweepConfig,
@@ -258,8 +259,11 @@ def _stored(config: DictionaryConfig) -> list[str]:
     return [f"activations/{activations_name(c, config.layer, p)}" for p in points for c in config.checkpoints]
 
 
+PARTS = ("drift", "scaling")  # what a comparison is taken apart into
+
+
 def part_name(part: str, comparison: str) -> str:
-    """What a part of a comparison (`drift`, `scaling`) is called among the lab's evaluations."""
+    """What one of the `PARTS` of a comparison is called among the lab's evaluations."""
     return f"{part}-{comparison}"
 
 

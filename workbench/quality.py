@@ -30,6 +30,7 @@ from typing import TYPE_CHECKING, Any
 
 from workbench.errors import Failure, unknown
 from workbench.lab import Lab
+from workbench.part_tables import read_part
 
 if TYPE_CHECKING:
     import numpy as np
@@ -193,15 +194,4 @@ class Quality:
             raise Failure(f"{path} cannot be read ({error}): evaluate {self.dictionary!r} again") from error
 
     def _table(self, name: str) -> pl.DataFrame:
-        import polars as pl
-
-        path = self.path / f"{name}.parquet"
-        try:
-            table = pl.read_parquet(path)
-        except (OSError, pl.exceptions.PolarsError) as error:
-            raise Failure(
-                f"{path} cannot be read ({type(error).__name__}): evaluate {self.dictionary!r} again"
-            ) from error
-        if lacking := set(COLUMNS[name]) - set(table.columns):
-            raise Failure(f"{path} lacks the column {min(lacking)!r}: evaluate {self.dictionary!r} again")
-        return table
+        return read_part(self.path, name, COLUMNS[name], f"evaluate {self.dictionary!r} again")

@@ -11,6 +11,7 @@ import functools
 import tomllib
 import types
 import typing
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ PRESETS = Path(__file__).parent / "presets"
 STAGES = ("base", "sft", "grpo")
 TRANSCODER = "transcoder"
 SHAM, SIBLING, BRANCH = "sham", "sibling", "branch"  # kinds of a checkpoint beside the lineage
+N = typing.TypeVar("N", "DictionaryConfig", "ComparisonConfig", "SweepConfig")
 LATER = types.MappingProxyType({"later": True})  # marks settings that older recipes and ids do not have
 
 
@@ -222,22 +224,21 @@ class Recipe:
         return (*STAGES, *(b.name for b in self.branches), *(a.name for a in self.added))
 
     def dictionary(self, name: str) -> DictionaryConfig:
-        for config in self.dictionaries:
-            if config.name == name:
-                return config
-        raise unknown("dictionary", name, [d.name for d in self.dictionaries])
+        return _named("dictionary", self.dictionaries, name)
 
     def comparison(self, name: str) -> ComparisonConfig:
-        for config in self.comparisons:
-            if config.name == name:
-                return config
-        raise unknown("comparison", name, [c.name for c in self.comparisons])
+        return _named("comparison", self.comparisons, name)
 
     def sweep(self, name: str) -> SweepConfig:
-        for config in self.sweeps:
-            if config.name == name:
-                return config
-        raise unknown("sweep", name, [s.name for s in self.sweeps])
+        return _named("sweep", self.sweeps, name)
+
+
+def _named(kind: str, configs: Sequence[N], name: str) -> N:
+    """The one called `name`; near names are offered for unknown ones."""
+    for config in configs:
+        if config.name == name:
+            return config
+    raise unknown(kind, name, [c.name for c in configs])
 
 
 def load_preset(name: str) -> Recipe:

@@ -72,6 +72,13 @@ def cka(sums: Sums) -> float:
     return float((xy**2).sum() / below) if below > 0 else float("nan")
 
 
+def cka_between(x: Float[np.ndarray, "token d"], y: Float[np.ndarray, "token e"]) -> float:
+    """`cka` of two arrays held whole."""
+    paired = PairedSums(x.shape[1], y.shape[1], blocks=1)
+    paired.add(x, y, np.zeros(len(x), dtype=np.int64))
+    return cka(paired.sums.weighted(np.ones(1)))
+
+
 def moved(sums: Sums) -> float:
     """√(Σ‖y − x‖² / Σ‖x‖²); NaN for models of different width."""
     if sums.xx.shape != sums.yy.shape:

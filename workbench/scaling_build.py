@@ -14,10 +14,9 @@ import polars as pl
 from saes.arrays import ActivationArrays
 from saes.latent_scaling import LatentScaling, latent_scaling
 from workbench.device import best_device
+from workbench.dictionaries import stored_sources, token_sets
 from workbench.dictionary_folder import dictionary_sentences, open_dictionary
 from workbench.grow import Build
-from workbench.plan import activations_name
-from workbench.tokens import TokenSet
 
 SCHEMA: Mapping[str, Any] = {
     "latent": pl.Int64, "own": pl.String, "other": pl.String, "error": pl.Float64, "error_low": pl.Float64,
@@ -31,11 +30,8 @@ def build(build: Build) -> Mapping[str, Any]:
     recipe = build.plan.recipe
     comparison = recipe.comparison(build.config["comparison"])
     used = recipe.dictionary(comparison.dictionary)
-    tokens = TokenSet(next(a.path for k, a in build.parents.items() if "/tokens-" in k), "heldout")
-    stored = [
-        build.parents[f"activations/{activations_name(c, used.layer, used.point)}"].path / "heldout.npy"
-        for c in comparison.checkpoints
-    ]
+    tokens = token_sets(build)["heldout"]
+    stored = [source.path / "heldout.npy" for source in stored_sources(build, used, used.point)]
     counted = ~np.asarray(tokens.special)
     build.progress.start(int(counted.sum()), "tokens", label=f"latent scaling of {used.name}")
     with dictionary_sentences(used.name):

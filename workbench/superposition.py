@@ -22,9 +22,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from jaxtyping import Float, Int
 
-from workbench.errors import Failure, Misuse
+from workbench.errors import Misuse
 from workbench.grow import Build
 from workbench.lab import Lab
+from workbench.part_tables import read_part
 from workbench.plan import STUDY, plan
 from workbench.recipe import STAGES, read_recipe, write_recipe
 
@@ -84,18 +85,7 @@ class Study:
         return self._table("changes")
 
     def _table(self, name: str) -> pl.DataFrame:
-        import polars as pl
-
-        path = self.path / f"{name}.parquet"
-        try:
-            table = pl.read_parquet(path)
-        except (OSError, pl.exceptions.PolarsError) as error:
-            raise Failure(
-                f"{path} cannot be read ({type(error).__name__}): remove it and study again"
-            ) from error
-        if missing := set(COLUMNS[name]) - set(table.columns):
-            raise Failure(f"{path} lacks the column {min(missing)!r}: remove it and study again")
-        return table
+        return read_part(self.path, name, COLUMNS[name], "remove it and study again")
 
 
 def request(lab: Lab) -> tuple[str, ...]:

@@ -15,8 +15,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from workbench.errors import Failure, Misuse, unknown
+from workbench.errors import Misuse, unknown
 from workbench.lab import Lab, canonical, checked_name
+from workbench.part_tables import read_part
 from workbench.plan import Plan, plan
 from workbench.points import parse_site
 from workbench.quality import dead_on_few
@@ -51,16 +52,7 @@ class Sweep:
     @cached_property
     def table(self) -> pl.DataFrame:
         """One row a dictionary (see the module's head), PCA's rows last."""
-        import polars as pl
-
-        path = self.path / "sweep.parquet"
-        try:
-            table = pl.read_parquet(path)
-        except (OSError, pl.exceptions.PolarsError) as error:
-            raise Failure(f"{path} cannot be read ({type(error).__name__}): sweep again") from error
-        if lacking := set(COLUMNS) - set(table.columns):
-            raise Failure(f"{path} lacks the column {min(lacking)!r}: sweep again")
-        return table
+        return read_part(self.path, "sweep", COLUMNS, "sweep again")
 
     def pareto(self, figure: str, title: str, **look: Any) -> go.Figure:
         """L0 against `figure` (`fvu`, `ce_score`, …), PCA dotted."""

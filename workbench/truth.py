@@ -8,8 +8,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from workbench.errors import Failure
 from workbench.lab import Lab
+from workbench.part_tables import read_part
 from workbench.points import MLP_IN, MLP_OUT, RESID_POST
 
 if TYPE_CHECKING:
@@ -58,13 +58,7 @@ class Truth:
 
     def table(self, name: str) -> pl.DataFrame:
         """One of `TABLES`."""
-        import polars as pl
-
-        path = self.path / f"{name}.parquet"
-        try:
-            return pl.read_parquet(path)
-        except (OSError, pl.exceptions.PolarsError) as error:
-            raise Failure(f"{path} cannot be read ({type(error).__name__}): evaluate again") from error
+        return read_part(self.path, name, (), "evaluate again")
 
     def levels(self) -> pl.DataFrame:
         """candidates, pool, metric, mean, low, high, n (factors): single units at the latents' numbers of

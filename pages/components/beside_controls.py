@@ -26,8 +26,9 @@ def view(controls: Controls) -> None:
         "beyond both, interval and all, is the stage's doing; for shares of latents the larger of the two is the "
         'false-positive rate of "this stage added it". Each pair has a crosscoder of its own.'
     )
-    for stage in dict.fromkeys(v["stage"] for v in controls.verdicts()):
-        mine = [v for v in controls.verdicts() if v["stage"] == stage]
+    verdicts = controls.verdicts()
+    for stage in dict.fromkeys(v["stage"] for v in verdicts):
+        mine = [v for v in verdicts if v["stage"] == stage]
         beyond = [v["figure"] for v in mine if v["credible"]]
         rest = [v["figure"] for v in mine if not v["credible"]]
         frame.note(f"{stage}: beyond both controls: {_listed(beyond)}. Not beyond them: {_listed(rest)}.")

@@ -11,7 +11,7 @@ import streamlit as st
 from pages.components import store
 from workbench.errors import MarbleError
 from workbench.lab import Lab
-from workbench.plan import Plan, part_name
+from workbench.plan import PARTS, Plan, part_name
 
 if TYPE_CHECKING:
     from workbench.comparison import Comparison
@@ -35,9 +35,8 @@ def comparison(lab: Lab, name: str) -> Comparison:
 def taken_apart(lab: Lab) -> list[str]:
     """Finished comparisons whose drift and latent scaling are there."""
     done = set(store.finished(lab, "evaluation"))
-    parts = ("drift", "scaling")
     return [
-        name for name in store.finished(lab, "comparison") if all(part_name(p, name) in done for p in parts)
+        name for name in store.finished(lab, "comparison") if all(part_name(p, name) in done for p in PARTS)
     ]
 
 
@@ -81,6 +80,6 @@ def controls(lab: Lab, checkpoints: tuple[str, ...]) -> Controls | None:
         configs = [comparison_of(recipe, pair) for pair in pairs_of(checkpoints)]
         names = [config.name for config in configs if config is not None]
         if len(names) == len(configs) and set(names) <= set(apart):
-            ids = tuple(lab.find("evaluation", part_name("drift", name)).id for name in names)
+            ids = tuple(lab.find("evaluation", part_name(p, name)).id for p in PARTS for name in names)
             return _controls(str(lab.path), checkpoints, ids)
     return None

@@ -10,6 +10,7 @@ from plotly.subplots import make_subplots
 
 from pages.components import charts, frame, show, theme
 from saes.latent_scaling import ERROR_BOUND, RECONSTRUCTION_BOUND
+from workbench.specificity import sentence
 
 if TYPE_CHECKING:
     from workbench.specificity import Specificity
@@ -32,20 +33,21 @@ def view(found: Specificity, latent: int) -> None:
         f"(ν reconstruction, bound {RECONSTRUCTION_BOUND:g}: other latents carry it) [Minder 2025]. Random shared "
         "latents asked the same give its false-positive rate. 95 % Wilson intervals."
     )
-    for sentence in found.sentences():
-        frame.note(sentence)
+    exclusive = [found.exclusive(name) for name in names]
+    for each in exclusive:
+        frame.note(sentence(each))
     rows = [
         {
             "question": said,
-            "checkpoint": name,
+            "checkpoint": each.checkpoint,
             "share": share.value,
             "low": share.low,
             "high": share.high,
             "n": share.n,
         }
-        for name in names
+        for each in exclusive
         for question, said in QUESTIONS.items()
-        if (share := getattr(found.exclusive(name), question)).n
+        if (share := getattr(each, question)).n
     ]
     table = pl.DataFrame(rows)
     made = charts.dots_with_intervals(

@@ -16,7 +16,6 @@ from __future__ import annotations
 import dataclasses
 import importlib.util
 import sys
-import time
 from collections.abc import Callable, Mapping
 
 import numpy as np
@@ -25,7 +24,7 @@ from torch import Tensor, nn
 
 import saes
 from tests.benchmarks import report
-from tests.benchmarks.sae_training import ACTIVE, N_HELDOUT, WARM_UP
+from tests.benchmarks.sae_training import ACTIVE, N_HELDOUT, Clock
 from workbench.device import best_device, keep_freed_memory
 
 RATES = (2e-3, 5e-3, 1e-2)
@@ -70,22 +69,6 @@ def superposed(n_tokens: int, n_models: int, d: int, n_features: int, seed: int 
     return torch.stack(made, dim=1)
 
 
-class Clock:
-    """Tokens per second from the end of step `WARM_UP` to the last tick."""
-
-    def __init__(self, problem: Problem) -> None:
-        self.problem = problem
-        self.ends: list[tuple[int, float]] = []
-
-    def tick(self, step: int) -> None:
-        report.synchronise()
-        self.ends.append((step, time.perf_counter()))
-
-    def rate(self) -> float:
-        (first, began), (last, ended) = next(e for e in self.ends if e[0] >= WARM_UP), self.ends[-1]
-        return (last - first) * self.problem.batch_size / (ended - began)
-
-
 def fvu(heldout: Tensor, reconstruct: Callable[[Tensor], Tensor]) -> float:
     """Mean over the models of the fraction of variance unexplained."""
     residual = torch.zeros(heldout.shape[1], dtype=torch.double)
@@ -102,7 +85,7 @@ def ours(problem: Problem, train: Tensor, heldout: Tensor, lr: float) -> Figures
         n_latents=problem.n_latents, k=problem.k, n_steps=problem.n_steps, batch_size=problem.batch_size, lr=lr,
         decoder_norm=0.1, k_start=problem.k, decay_share=0.5, log_every=1, device=best_device(),
     )  # fmt: skip
-    clock = Clock(problem)
+    clock = Clock(problem.batch_size)
     dictionary = saes.fit(saes.TensorActivations(train), config, on_step=lambda step: clock.tick(step.step))
     return {"tokens_per_s": clock.rate(), "fvu": fvu(heldout, dictionary.reconstruct)}
 
@@ -142,7 +125,7 @@ def dense(problem: Problem, train: Tensor, heldout: Tensor, lr: float) -> Figure
     """The dense crosscoder, its rate falling over the second half, as ours does."""
     mean = train.mean(dim=0)
     scale = (train - mean).square().mean(dim=(0, 2)).sqrt()[:, None]
-    coder, clock = DenseCrosscoder(problem).to(best_device()), Clock(problem)
+    coder, clock = DenseCrosscoder(problem).to(best_device()), Clock(problem.batch_size)
     optimizer = torch.optim.Adam(coder.parameters(), lr=lr, betas=(0.9, 0.99), fused=True)
     for step, x in enumerate(train.split(problem.batch_size), 1):
         optimizer.param_groups[0]["lr"] = lr * min(1.0, 2 * (1 - (step - 1) / problem.n_steps))
@@ -170,7 +153,7 @@ def modeldiffr(problem: Problem, train: Tensor, heldout: Tensor, lr: float) -> F
         dict_size=problem.n_latents, k=problem.k, steps=problem.n_steps, batch_size=problem.batch_size, lr=lr,
         holdout=0.01,
     )  # fmt: skip
-    clock = Clock(problem)
+    clock = Clock(problem.batch_size)
     model, _ = their_train(
         train[:, 0], train[:, 1], config, lambda said: clock.tick(int(said.split()[1].split("/")[0]))
     )

@@ -86,19 +86,20 @@ def superposed(n_tokens: int, d: int, n_features: int, seed: int = 0) -> Tensor:
 
 
 class Clock:
-    """Tokens per second from the end of step `WARM_UP` to the last."""
+    """Tokens per second from the end of step `WARM_UP` (or of the first told after it) to the last."""
 
-    def __init__(self, problem: Problem) -> None:
-        self.problem = problem
-        self.ends: list[float] = []
+    def __init__(self, batch_size: int) -> None:
+        self.batch_size = batch_size
+        self.ends: list[tuple[int, float]] = []
 
-    def tick(self) -> None:
+    def tick(self, step: int | None = None) -> None:
+        """The end of a step: of the next, if it is not told which."""
         report.synchronise()
-        self.ends.append(time.perf_counter())
+        self.ends.append((len(self.ends) + 1 if step is None else step, time.perf_counter()))
 
     def rate(self) -> float:
-        steps = len(self.ends) - WARM_UP
-        return steps * self.problem.batch_size / (self.ends[-1] - self.ends[WARM_UP - 1])
+        (first, began), (last, ended) = next(e for e in self.ends if e[0] >= WARM_UP), self.ends[-1]
+        return (last - first) * self.batch_size / (ended - began)
 
 
 def quality(heldout: Tensor, reconstruct: Callable[[Tensor], tuple[Tensor, Tensor]]) -> dict[str, float]:
@@ -120,7 +121,7 @@ def ours(problem: Problem, data: Data, lr: float) -> dict[str, float]:
         batch_size=problem.batch_size, lr=lr, decoder_norm=0.1, k_start=problem.k, decay_share=0.5,
         log_every=1, device=best_device(),
     )  # fmt: skip
-    clock = Clock(problem)
+    clock = Clock(problem.batch_size)
     activations = saes.TensorActivations(data.train[:, None])
     dictionary = saes.fit(activations, config, on_step=lambda _: clock.tick())
 
@@ -150,7 +151,7 @@ def sae_lens(problem: Problem, data: Data, lr: float) -> dict[str, float]:
         dead_feature_window=problem.n_steps // 10, logger=LoggingConfig(log_to_wandb=False),
         device=best_device(),
     )  # fmt: skip
-    trainer, clock = SAETrainer(settings, sae, data.batches(problem)), Clock(problem)
+    trainer, clock = SAETrainer(settings, sae, data.batches(problem)), Clock(problem.batch_size)
     for batch in data.batches(problem):
         trainer.step(batch)
         trainer.n_training_steps += 1
@@ -185,7 +186,7 @@ def dictionary_learning(problem: Problem, data: Data, lr: float) -> dict[str, fl
         decay_start=2 * problem.n_steps // 3, seed=0, device=best_device(),
     )  # fmt: skip
     trainer.dead_feature_threshold = problem.n_tokens // 10
-    clock = Clock(problem)
+    clock = Clock(problem.batch_size)
     for step, batch in enumerate(data.batches(problem)):
         trainer.update(step, batch)
         clock.tick()
@@ -208,7 +209,7 @@ def sparsify(problem: Problem, data: Data, lr: float) -> dict[str, float]:
     coder.b_dec.data = data.train[: problem.batch_size].mean(dim=0)
     optimizer = torch.optim.Adam(coder.parameters(), lr=lr)
     silent = torch.zeros(problem.n_latents, dtype=torch.long, device=best_device())
-    clock = Clock(problem)
+    clock = Clock(problem.batch_size)
     for step, x in enumerate(data.batches(problem)):
         left = (problem.n_steps - step) / (problem.n_steps / 3)
         optimizer.param_groups[0]["lr"] = lr * min(1.0, (step + 1) / (problem.n_steps / 50), left)
