@@ -28,7 +28,7 @@ with frame.sentences():
         latent.side_by_side(found, shares.cosines(comparison, chosen), colours, "joint")
 
     st.header("Exclusive, or only shrunk away?", anchor=False)
-    if name in compared.taken_apart(lab):
+    if name in compared.taken_apart(lab, "scaling"):
         specific.view(compared.specificity(lab, name), chosen)
     else:
         told = " ".join(comparison.checkpoints)

@@ -9,7 +9,7 @@ lab = frame.begin(
 )
 
 with frame.sentences():
-    apart = compared.taken_apart(lab)
+    apart = compared.taken_apart(lab, "drift")
     if not apart:
         frame.note(
             "No comparison has been taken apart yet: "

@@ -259,7 +259,11 @@ def _stored(config: DictionaryConfig) -> list[str]:
     return [f"activations/{activations_name(c, config.layer, p)}" for p in points for c in config.checkpoints]
 
 
-PARTS = ("drift", "scaling")  # what a comparison is taken apart into
+# What a comparison is taken apart into, and what each part stands on beside the tokens.
+PARTS: Mapping[str, tuple[str, ...]] = {
+    "drift": ("checkpoints",),
+    "scaling": ("dictionary", "activations"),
+}
 
 
 def part_name(part: str, comparison: str) -> str:
@@ -268,14 +272,19 @@ def part_name(part: str, comparison: str) -> str:
 
 
 def _add_parts(planner: _Planner, so_far: Plan, config: ComparisonConfig) -> None:
-    """What a comparison is taken apart into: how weights and activations moved, and what norms do not tell."""
+    """The `PARTS` of a comparison."""
     used = so_far.recipe.dictionary(config.dictionary)
     tokens = f"activations/tokens-{so_far.family(config.checkpoints[0])}"
-    models = [f"checkpoint/{c}" for c in config.checkpoints]
-    settings = {"comparison": config.name}
-    planner.add("evaluation", part_name("drift", config.name), "drift", settings, tokens, *models)
-    parents = [f"dictionary/{used.name}", tokens, *_stored(used)]
-    planner.add("evaluation", part_name("scaling", config.name), "scaling", settings, *parents)
+    groups = {
+        "checkpoints": [f"checkpoint/{c}" for c in config.checkpoints],
+        "dictionary": [f"dictionary/{used.name}"],
+        "activations": _stored(used),
+        "corpus": ["corpus/text"],
+    }
+    for part, stands_on in PARTS.items():
+        parents = [key for group in stands_on for key in groups[group]]
+        settings = {"comparison": config.name}
+        planner.add("evaluation", part_name(part, config.name), part, settings, tokens, *parents)
 
 
 def _add_quality(planner: _Planner, so_far: Plan, config: DictionaryConfig) -> None:

@@ -11,13 +11,15 @@ import streamlit as st
 from pages.components import store
 from workbench.errors import MarbleError
 from workbench.lab import Lab
-from workbench.plan import PARTS, Plan, part_name
+from workbench.plan import Plan, part_name
 
 if TYPE_CHECKING:
     from workbench.comparison import Comparison
     from workbench.controls import Controls
     from workbench.drift import Drift
     from workbench.specificity import Specificity
+
+CONTROLLED = ("drift", "scaling")  # parts that the controls are told by
 
 
 @st.cache_resource(max_entries=8, show_spinner=False)
@@ -32,11 +34,11 @@ def comparison(lab: Lab, name: str) -> Comparison:
     return _comparison(str(lab.path), name, lab.find("comparison", name).id)
 
 
-def taken_apart(lab: Lab) -> list[str]:
-    """Finished comparisons whose drift and latent scaling are there."""
+def taken_apart(lab: Lab, *parts: str) -> list[str]:
+    """Finished comparisons whose `parts` are there."""
     done = set(store.finished(lab, "evaluation"))
     return [
-        name for name in store.finished(lab, "comparison") if all(part_name(p, name) in done for p in PARTS)
+        name for name in store.finished(lab, "comparison") if all(part_name(p, name) in done for p in parts)
     ]
 
 
@@ -76,10 +78,10 @@ def controls(lab: Lab, checkpoints: tuple[str, ...]) -> Controls | None:
     from workbench.controls import comparison_of, pairs_of
 
     with contextlib.suppress(MarbleError):
-        recipe, apart = Plan.of(lab).recipe, taken_apart(lab)
+        recipe, apart = Plan.of(lab).recipe, taken_apart(lab, *CONTROLLED)
         configs = [comparison_of(recipe, pair) for pair in pairs_of(checkpoints)]
         names = [config.name for config in configs if config is not None]
         if len(names) == len(configs) and set(names) <= set(apart):
-            ids = tuple(lab.find("evaluation", part_name(p, name)).id for p in PARTS for name in names)
+            ids = tuple(lab.find("evaluation", part_name(p, name)).id for p in CONTROLLED for name in names)
             return _controls(str(lab.path), checkpoints, ids)
     return None
