@@ -3,6 +3,7 @@
 Architectures: `batchtopk` [Bussmann 2024] keeps the k·B largest entries of a batch, `topk` [Gao 2024] the k
 largest of each token, `matryoshka_batchtopk` [Bussmann 2025] is the former with a loss on the
 reconstructions from the first `widths[0]`, `widths[1]`, … latents too, so that early latents stay general.
+`l1` is the crosscoder of [Lindsey 2024], for contrast (`saes.l1_run`).
 SAELens' own trainer makes `standard`, `gated`, `jumprelu`, `abstopk` and `matching_pursuit` (`saes.saelens`).
 """
 
@@ -19,7 +20,9 @@ BATCHTOPK, TOPK, MATRYOSHKA = SPARSE = ("batchtopk", "topk", "matryoshka_batchto
 STANDARD, GATED, JUMPRELU, ABSTOPK, MATCHING_PURSUIT = SAELENS = (
     "standard", "gated", "jumprelu", "abstopk", "matching_pursuit",
 )  # fmt: skip
-ARCHITECTURES = SPARSE + SAELENS
+L1 = "l1"
+ARCHITECTURES = (*SPARSE, L1, *SAELENS)
+JOINT = (*SPARSE, L1)  # those that read several models
 
 
 @dataclass(frozen=True)
@@ -45,6 +48,7 @@ class TrainConfig:
     grad_clip: float = 1.0
     widths: tuple[int, ...] = ()  # inner widths of a Matryoshka dictionary; empty: a 16th and a 4th of it
     skip: bool = False  # a transcoder's linear path from input to output beside its latents
+    dedicated: float = 0.0  # share of a crosscoder's latents that each model has to itself
     seed: int = 0  # of the starting weights
     data_seed: int = 0  # of the order of the batches; runs that train together share it
     device: str = "cpu"
@@ -68,6 +72,8 @@ class TrainConfig:
             )
         if self.widths and self.arch != MATRYOSHKA:
             raise DictionaryError(f"inner widths belong to {MATRYOSHKA}; {self.arch} has none")
+        if not 0 <= self.dedicated <= 0.5:
+            raise DictionaryError(f"dedicated is {self.dedicated}; each model's share is between 0 and 0.5")
         inner = (0, *self.widths, self.n_latents)
         if any(a >= b for a, b in itertools.pairwise(inner)):
             raise DictionaryError(

@@ -53,6 +53,11 @@ class SparseRun:
         self.weights = {name: weights[name].to(device).requires_grad_() for name in names}
         self.W_enc, self.b_enc, self.W_dec, self.b_dec = (self.weights[name] for name in WEIGHTS)
         self.silent_steps = silent_steps.to(device)
+        self.owned = dedicated(self.units.mean.shape[0], self.units.mean.shape[1], self.config).to(device)
+        if self.config.dedicated:
+            with torch.no_grad():
+                self.W_enc.mul_(self.owned)
+                self.W_dec.mul_(self.owned)
         self.units, self.target_units = self.units.to(device), self.target_units.to(device)
         self.optimizer = torch.optim.Adam(
             list(self.weights.values()), lr=self.config.lr, betas=BETAS, fused=True
@@ -90,6 +95,10 @@ class SparseRun:
     def _clip(self) -> None:
         """Scale the gradients down to the norm `grad_clip`; on a CPU, which need not wait to know, only where
         they are longer."""
+        if self.config.dedicated:  # Adam leaves a zero that never has a gradient where it is
+            for weight in (self.W_enc, self.W_dec):
+                if weight.grad is not None:
+                    weight.grad.mul_(self.owned)
         weights = list(self.weights.values())
         norm = torch.nn.utils.get_total_norm([w.grad for w in weights if w.grad is not None])
         if norm.device.type != "cpu" or norm > self.config.grad_clip:
@@ -185,6 +194,17 @@ class SparseRun:
     @property
     def needs_thresholds(self) -> bool:
         return self.config.arch != TOPK or self.is_transcoder
+
+
+def dedicated(n_models: int, d: int, config: TrainConfig) -> Float[Tensor, "latent flat"]:
+    """1 where a latent may read and write: the first `dedicated` of them the first model alone, the next the
+    second's, the rest every model's [arXiv 2606.26474]."""
+    owned = torch.ones(config.n_latents, n_models, d)
+    n = round(config.dedicated * config.n_latents)
+    for m in range(n_models):
+        owned[m * n : (m + 1) * n] = 0
+        owned[m * n : (m + 1) * n, m] = 1
+    return owned.flatten(1)
 
 
 def starting_weights(n_models: int, d: int, d_out: int | None, config: TrainConfig) -> dict[str, Tensor]:

@@ -21,9 +21,10 @@ import torch
 
 from saes.arrays import Activations, Paired, read, shuffled_batches, spread
 from saes.calibrate import Units, calibrated, measure
-from saes.config import SPARSE, TrainConfig
+from saes.config import L1, SPARSE, TrainConfig
 from saes.dictionary import Dictionary
 from saes.errors import DictionaryError, StateError
+from saes.l1_run import L1Run
 from saes.run import Report, Run
 from saes.sparse_run import SparseRun
 from saes.state import read_states, write_states
@@ -168,6 +169,12 @@ def _check_kinds(configs: Sequence[TrainConfig], transcoders: bool, n_models: in
                 f"a transcoder is one of {', '.join(SPARSE)} and reads one model; "
                 f"found {config.arch} and {n_models}"
             )
+        if config.dedicated and n_models * config.dedicated > 1:
+            raise DictionaryError(
+                f"{n_models} models cannot each have {config.dedicated:g} of the latents to themselves"
+            )
+        if config.dedicated and n_models == 1:
+            raise DictionaryError("dedicated latents are a crosscoder's: give two models or more")
         if config.skip and not transcoders:
             raise DictionaryError("skip is a transcoder's linear path: give targets, or leave it out")
 
@@ -181,6 +188,8 @@ def _at_target(dictionary: Dictionary, target_site: str) -> Dictionary:
 def _begin(units: Units, config: TrainConfig, target_units: Units | None) -> Run:
     if config.arch in SPARSE:
         return SparseRun(units, config, target_units)
+    if config.arch == L1:
+        return L1Run(units, config)
     from saes.saelens import SaeLensRun
 
     return SaeLensRun(units, config)

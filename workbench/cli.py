@@ -124,7 +124,7 @@ def compare(
     from workbench.comparison_requests import compare_beside_controls
     from workbench.grow import grow as grow_lab
     from workbench.lab import Lab
-    from workbench.plan import PARTS, part_name
+    from workbench.parts import PARTS, part_name
 
     opened = Lab.open(lab)
     asked = [n for each in names for n in each.split(",") if n]

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from workbench.lab import Lab
 from workbench.part_tables import read_part
-from workbench.plan import part_name
+from workbench.parts import part_name
 
 if TYPE_CHECKING:
     import polars as pl

@@ -15,6 +15,7 @@ from typing import Any
 from workbench.builders import BUILDERS, Builder
 from workbench.errors import Misuse, unknown
 from workbench.lab import Artefact, Lab, artefact_id
+from workbench.parts import PARTS, part_name
 from workbench.points import RESID_POST
 from workbench.quality import artefact_name
 from workbench.recipe import (
@@ -259,23 +260,11 @@ def _stored(config: DictionaryConfig) -> list[str]:
     return [f"activations/{activations_name(c, config.layer, p)}" for p in points for c in config.checkpoints]
 
 
-# What a comparison is taken apart into, and what each part stands on beside the tokens.
-PARTS: Mapping[str, tuple[str, ...]] = {
-    "drift": ("checkpoints",),
-    "scaling": ("dictionary", "activations"),
-}
-
-
-def part_name(part: str, comparison: str) -> str:
-    """What one of the `PARTS` of a comparison is called among the lab's evaluations."""
-    return f"{part}-{comparison}"
-
-
 def _add_parts(planner: _Planner, so_far: Plan, config: ComparisonConfig) -> None:
     """The `PARTS` of a comparison."""
     used = so_far.recipe.dictionary(config.dictionary)
-    tokens = f"activations/tokens-{so_far.family(config.checkpoints[0])}"
     groups = {
+        "tokens": [f"activations/tokens-{so_far.family(config.checkpoints[0])}"],
         "checkpoints": [f"checkpoint/{c}" for c in config.checkpoints],
         "dictionary": [f"dictionary/{used.name}"],
         "activations": _stored(used),
@@ -284,7 +273,7 @@ def _add_parts(planner: _Planner, so_far: Plan, config: ComparisonConfig) -> Non
     for part, stands_on in PARTS.items():
         parents = [key for group in stands_on for key in groups[group]]
         settings = {"comparison": config.name}
-        planner.add("evaluation", part_name(part, config.name), part, settings, tokens, *parents)
+        planner.add("evaluation", part_name(part, config.name), part, settings, *parents)
 
 
 def _add_quality(planner: _Planner, so_far: Plan, config: DictionaryConfig) -> None:

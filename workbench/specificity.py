@@ -22,7 +22,7 @@ from workbench.comparison import SHARED, Comparison
 from workbench.intervals import wilson
 from workbench.lab import Lab
 from workbench.part_tables import read_part
-from workbench.plan import part_name
+from workbench.parts import part_name
 
 if TYPE_CHECKING:
     import polars as pl

@@ -11,7 +11,8 @@ import streamlit as st
 from pages.components import store
 from workbench.errors import MarbleError
 from workbench.lab import Lab
-from workbench.plan import Plan, part_name
+from workbench.parts import part_name
+from workbench.plan import Plan
 
 if TYPE_CHECKING:
     from workbench.comparison import Comparison

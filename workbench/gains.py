@@ -1,0 +1,204 @@
+"""What carries the gains of a comparison's stages, read: for each task that a stage improved, the set of latents
+and what switching it on and off does.
+
+A set carries a gain where, switched on in the parent, accuracy rises above the parent's and above that with as many
+latents of like reach, intervals and all; switched off in the stage, it falls below the stage's and theirs.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from workbench.intervals import newcombe
+from workbench.lab import Lab
+from workbench.part_tables import read_part
+from workbench.parts import part_name
+from workbench.plan import Plan
+
+if TYPE_CHECKING:
+    import polars as pl
+
+PARENT, STAGE, WHOLE, ALL, SET, MATCHED = "parent", "stage", "whole stream", "all latents", "set", "matched"
+ON, OFF = "on", "off"
+SAID = {
+    "swap": "the stage's decoder in place of the parent's",
+    "amplify": "more (or none) of it by each checkpoint's own decoder",
+    "difference": "an SAE of the streams' difference",
+}
+
+
+class Gap(NamedTuple):
+    """A task that a stage does better than its parent: accuracies on all held-out questions, and the gain with its
+    95 % interval [Newcombe 1998]."""
+
+    stage: str
+    parent: str
+    task: str
+    before: float
+    after: float
+    low: float
+    high: float
+    n: int
+
+
+def improved(lab: Lab, plan: Plan, names: Sequence[str]) -> list[Gap]:
+    """The gaps between checkpoints among `names` and their parents, as far as both were asked the task."""
+    found = []
+    for stage in names:
+        parent = plan.parent_checkpoint(stage)
+        if parent not in names:
+            continue
+        scores = [
+            (lab.find("checkpoint", name).figures.get("metrics") or {}).get("accuracy") or {}
+            for name in (parent, stage)
+        ]
+        for task in (t for t in scores[1] if t in scores[0]):
+            before, after = ((round(each[task]["mean"] * each[task]["n"]), each[task]["n"]) for each in scores)
+            low, high = newcombe(before, after)
+            if low > 0:
+                share = before[0] / before[1], after[0] / after[1]
+                found.append(Gap(stage, str(parent), task, *share, low, high, after[1]))
+    return found
+
+
+class Effect(NamedTuple):
+    """A set switched one way at one dose: accuracy before, with it, and with as many of like reach."""
+
+    way: str
+    dose: float
+    size: int
+    before: float
+    accuracy: float
+    low: float
+    high: float
+    n: int
+    matched: float
+    matched_low: float
+    matched_high: float
+
+    @property
+    def carries(self) -> bool:
+        """Beyond what stands there unmoved, and beyond the control, intervals and all."""
+        if self.way == ON:
+            return self.low > max(self.before, self.matched_high)
+        return self.high < min(self.before, self.matched_low)
+
+
+@dataclasses.dataclass(frozen=True)
+class Gains:
+    """The tables of `workbench.gain_build`."""
+
+    comparison: str
+    figures: Mapping[str, Any]
+    path: Path
+
+    @classmethod
+    def of(cls, lab: Lab, comparison: str) -> Gains:
+        """`Misuse` where the comparison has not been taken apart."""
+        artefact = lab.find("evaluation", part_name("gains", comparison))
+        return cls(comparison, artefact.figures, artefact.path)
+
+    @cached_property
+    def gaps(self) -> list[Gap]:
+        return [Gap(**gap) for gap in self.figures["gaps"]]
+
+    @cached_property
+    def carriers(self) -> pl.DataFrame:
+        """stage, task, mover, rank, latent, nats (a held-out answer gains), chosen (is of the set)."""
+        return read_part(self.path, "carriers", ("stage", "task", "mover", "rank", "latent", "nats", "chosen"))
+
+    @cached_property
+    def curve(self) -> pl.DataFrame:
+        """stage, task, mover, way, latents (set or matched), size, recovered (share of the gap in log p), low, …"""
+        return read_part(self.path, "curve", ("stage", "task", "mover", "way", "latents", "size", "recovered"))
+
+    @cached_property
+    def answers(self) -> pl.DataFrame:
+        """stage, task, mover, way, latents, size, dose, accuracy, low, high, n, well_formed."""
+        return read_part(self.path, "answers", ("stage", "task", "mover", "way", "latents", "dose", "accuracy"))
+
+    @cached_property
+    def spill(self) -> pl.DataFrame:
+        """stage, task, mover, way, dose, on (another task, or `all` prose), before, after, low, high, n."""
+        return read_part(self.path, "spill", ("stage", "task", "mover", "way", "dose", "on", "before", "after"))
+
+    def of_gap(self, table: pl.DataFrame, gap: Gap, mover: str | None = None) -> pl.DataFrame:
+        """The rows of one gap (and mover)."""
+        import polars as pl
+
+        rows = table.filter((pl.col("stage") == gap.stage) & (pl.col("task") == gap.task))
+        return rows if mover is None else rows.filter(pl.col("mover") == mover)
+
+    def movers(self, gap: Gap) -> list[str]:
+        return self.of_gap(self.carriers, gap)["mover"].unique(maintain_order=True).to_list()
+
+    def set_of(self, gap: Gap, mover: str) -> list[int]:
+        """The latents of the set, foremost first."""
+        import polars as pl
+
+        return self.of_gap(self.carriers, gap, mover).filter(pl.col("chosen"))["latent"].to_list()
+
+    def unmoved(self, gap: Gap) -> dict[tuple[str, str], dict[str, Any]]:
+        """(way, parent or stage or whole stream) → its row of `answers`."""
+        rows = self.of_gap(self.answers, gap, "")
+        return {(row["way"], row["latents"]): row for row in rows.iter_rows(named=True)}
+
+    def effects(self, gap: Gap, mover: str) -> Iterator[Effect]:
+        """The set at the doses at which its control was tried."""
+        import polars as pl
+
+        rows = self.of_gap(self.answers, gap, mover)
+        plain = self.unmoved(gap)
+        for row in rows.filter(pl.col("latents") == SET).iter_rows(named=True):
+            control = rows.filter(
+                pl.col("latents").str.starts_with(MATCHED),
+                pl.col("way") == row["way"],
+                pl.col("dose") == row["dose"],
+            )
+            if control.is_empty():
+                continue
+            before = plain[row["way"], PARENT if row["way"] == ON else STAGE]["accuracy"]
+            # the draw that does most of what the set does
+            worst = control.sort("accuracy", descending=row["way"] == ON).row(0, named=True)
+            yield Effect(
+                row["way"], row["dose"], row["size"], before, row["accuracy"], row["low"], row["high"], row["n"],
+                worst["accuracy"], worst["low"], worst["high"],
+            )  # fmt: skip
+
+    def sentences(self) -> list[str]:
+        """What a person reads: one a gap and way of switching."""
+        if not self.gaps:
+            return ["no task that was asked of both a stage and its parent got better"]
+        return [self.sentence(gap, mover) for gap in self.gaps for mover in self.movers(gap)]
+
+    def sentence(self, gap: Gap, mover: str) -> str:
+        """One gap, one mover: both directions beside their control."""
+        n = len(self.set_of(gap, mover))
+        told = [_said(gap, effect) for effect in self.effects(gap, mover)]
+        task = gap.task.replace("_", " ")
+        head = f"{gap.stage}, {task} ({gap.before:.3f} → {gap.after:.3f}): {n} latent{'s'[: n != 1]}, {SAID[mover]}"
+        return f"{head}: {'; '.join(told)}"
+
+    def summary(self) -> list[dict[str, Any]]:
+        """Every effect as JSON."""
+        return [
+            {"stage": gap.stage, "task": gap.task, "mover": mover, "latents": self.set_of(gap, mover)}
+            | effect._asdict()
+            | {"carries": effect.carries}
+            for gap in self.gaps
+            for mover in self.movers(gap)
+            for effect in self.effects(gap, mover)
+        ]
+
+
+def _said(gap: Gap, effect: Effect) -> str:
+    where = f"on in {gap.parent}" if effect.way == ON else f"off in {gap.stage}"
+    verdict = "carries" if effect.carries else "does not carry"
+    return (
+        f"{where} ×{effect.dose:g} {effect.before:.3f} → {effect.accuracy:.3f} "
+        f"[{effect.low:.3f}, {effect.high:.3f}] (as many of like reach {effect.matched:.3f}): {verdict}"
+    )

@@ -1,0 +1,153 @@
+"""Which latents carry what a stage gained: switched on in the parent, switched off in the stage.
+
+With f the code of all checkpoints' streams at the same tokens, a set S of latents is
+
+    on    in the parent   a_P + α Σ_{j∈S} f_j u_j
+    off   in the stage    a_S − α Σ_{j∈S} f_j w_j
+
+    swap         a crosscoder's code     u_j = w_j = d_j^S − d_j^P      what the stage writes in the parent's place
+    amplify      the same code           u_j = d_j^P, w_j = d_j^S       each its own decoder [arXiv 2604.25011]
+    difference   an SAE's of a_S − a_P   u_j = w_j = d_j                what the streams differ by
+
+Latents are ordered by their share in what switching all of them on adds to log p of the stage's own answers: f_j
+⟨u_j, g⟩ summed over tokens, g the gradient averaged along the way there (integrated gradients [Sundararajan 2017]).
+The order is found on other questions than those that judge it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from saes.sparse import Code, Pattern, sparse_decode
+from workbench.gains import ON
+from workbench.joint_reading import JointReading, Move
+
+SWAP, AMPLIFY, DIFFERENCE = "swap", "amplify", "difference"
+PATH = 4  # points on the way at which the gradient is taken
+
+Streams = Mapping[str, Tensor]
+
+
+class Mover(NamedTuple):
+    """Latents that can be switched: their code of all models' streams `[token d]`, and the directions that they are
+    switched on and off along, `[latent d]`."""
+
+    name: str
+    encode: Callable[[Streams], Code]
+    on: Float[Tensor, "latent d"]
+    off: Float[Tensor, "latent d"]
+    parent: str
+    stage: str
+
+    @property
+    def n_latents(self) -> int:
+        return len(self.on)
+
+    def added(self, streams: Streams, chosen: Bool[Tensor, "latent"], way: str) -> Float[Tensor, "token d"]:
+        """Σ_{j∈S} f_j u_j (or w_j) at every token."""
+        code = self.encode(streams)
+        n = len(streams[self.parent])
+        kept = code.values * chosen[code.latents]
+        directions = self.on if way == ON else self.off
+        return sparse_decode(kept, directions, Pattern(code.rows, code.latents, n, self.n_latents))
+
+    def moved(self, way: str) -> str:
+        """The model that is moved."""
+        return self.parent if way == ON else self.stage
+
+    def move(self, chosen: Bool[Tensor, "latent"], way: str, dose: float = 1.0) -> Move:
+        """What stands at the site with the latents switched, by this dose."""
+        sign = dose if way == ON else -dose
+        return lambda streams: streams[self.moved(way)] + sign * self.added(streams, chosen, way)
+
+
+class Questions(NamedTuple):
+    """Prompts, each with the answer that a model gave (ids, its end included)."""
+
+    prompts: list[list[int]]
+    answers: list[list[int]]
+
+    def rows(self) -> list[list[int]]:
+        return [p + a for p, a in zip(self.prompts, self.answers, strict=True)]
+
+
+def attribution(
+    reading: JointReading, mover: Mover, ids: Int[Tensor, "row pos"], asked: Bool[Tensor, "row pos_1"]
+) -> tuple[Float[np.ndarray, "latent"], Float[np.ndarray, "latent"]]:
+    """What each latent, switched on in the parent, adds to the log p of the tokens `asked`, in nats over all rows;
+    and how long its writing is in all, Σ_t ‖f_tj u_j‖."""
+    streams = reading.streams(ids)
+    flat = {name: stream.flatten(0, 1) for name, stream in streams.items()}
+    code = mover.encode(flat)
+    everything = torch.ones(mover.n_latents, dtype=torch.bool, device=code.values.device)
+    start = streams[mover.parent]
+    way = mover.added(flat, everything, ON).view_as(start)
+    gradient = torch.zeros_like(start)
+    for share in (np.arange(PATH) + 0.5) / PATH:
+        at = (start + float(share) * way).detach().requires_grad_()
+        reading.log_p(mover.parent, ids, at)[asked].sum().backward()
+        gradient += at.grad / PATH
+    inner = (mover.on[code.latents] * gradient.flatten(0, 1)[code.rows]).sum(dim=1)
+    sums = np.zeros((2, mover.n_latents))
+    latents = code.latents.cpu().numpy()
+    norms = mover.on.norm(dim=1)[code.latents]
+    for row, values in enumerate((code.values * inner, code.values * norms)):
+        sums[row] = np.bincount(latents, values.double().cpu().numpy(), minlength=mover.n_latents)
+    return sums[0], sums[1]
+
+
+@torch.no_grad()
+def answer_nats(
+    reading: JointReading,
+    name: str,
+    ids: Int[Tensor, "row pos"],
+    asked: Bool[Tensor, "row pos_1"],
+    move: Move | None = None,
+) -> Float[np.ndarray, "row"]:
+    """log p of each row's asked tokens under the model called `name`, moved."""
+    stream = None
+    if move is not None:
+        streams = reading.streams(ids)
+        flat = {each: stream.flatten(0, 1) for each, stream in streams.items()}
+        stream = move(flat).view_as(streams[name])
+    told = reading.log_p(name, ids, stream)
+    return (told * asked.to(told.device)).sum(dim=1).double().cpu().numpy()
+
+
+def size_matched(
+    order: Sequence[int], sizes: Float[np.ndarray, "latent"], n: int, rng: np.random.Generator
+) -> list[int]:
+    """`n` other latents, each drawn from the ten whose writing is nearest in length to that of one of the first `n`
+    of `order`: a control of the same number and reach."""
+    chosen, free = list(order[:n]), {int(j) for j in np.flatnonzero(sizes)} - set(order[:n])
+    drawn: list[int] = []
+    for latent in chosen:
+        left = np.array(sorted(free - set(drawn)))
+        if len(left) == 0:
+            break
+        nearest = left[np.argsort(np.abs(np.log(sizes[left]) - np.log(max(sizes[latent], 1e-12))))[:10]]
+        drawn.append(int(rng.choice(nearest)))
+    return drawn
+
+
+def as_mask(
+    latents: Sequence[int], n_latents: int, device: torch.device | str = "cpu"
+) -> Bool[Tensor, "latent"]:
+    """The set as a mask."""
+    mask = torch.zeros(n_latents, dtype=torch.bool, device=device)
+    mask[torch.as_tensor(list(latents), dtype=torch.long, device=device)] = True
+    return mask
+
+
+def recovered(
+    moved: Float[np.ndarray, "row"], start: Float[np.ndarray, "row"], end: Float[np.ndarray, "row"]
+) -> float:
+    """Share of the way from `start` to `end`, sums over rows divided once; NaN where there is no way."""
+    way = float((end - start).sum())
+    return float((moved - start).sum()) / way if way else float("nan")

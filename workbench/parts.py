@@ -1,0 +1,17 @@
+"""What a comparison is taken apart into: one evaluation a part, and what each part stands on."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+# Groups of parents, in the order that their ids are hashed in.
+PARTS: Mapping[str, tuple[str, ...]] = {
+    "drift": ("tokens", "checkpoints"),
+    "scaling": ("dictionary", "tokens", "activations"),
+    "gains": ("dictionary", "tokens", "activations", "checkpoints", "corpus"),
+}
+
+
+def part_name(part: str, comparison: str) -> str:
+    """What one of the `PARTS` of a comparison is called among the lab's evaluations."""
+    return f"{part}-{comparison}"
