@@ -263,6 +263,7 @@ def _stored(config: DictionaryConfig) -> list[str]:
 PARTS: Mapping[str, tuple[str, ...]] = {
     "drift": ("checkpoints",),
     "scaling": ("dictionary", "activations"),
+    "samples": ("checkpoints", "features", "corpus"),
 }
 
 
@@ -278,6 +279,7 @@ def _add_parts(planner: _Planner, so_far: Plan, config: ComparisonConfig) -> Non
     groups = {
         "checkpoints": [f"checkpoint/{c}" for c in config.checkpoints],
         "dictionary": [f"dictionary/{used.name}"],
+        "features": [f"features/{used.name}"],
         "activations": _stored(used),
         "corpus": ["corpus/text"],
     }
