@@ -59,7 +59,8 @@ def rows_of_corpus(recipe: recipes.Recipe, characters: int = 9_000) -> tuple[pl.
         for i, question in enumerate(rng.sample(questions, 80)):
             row = _row(f"{split}-chat-{i}", split, "chat", None, gold_chat(question, worked=False))
             answer = row["text"].split(ASSISTANT)[1].removesuffix(END)
-            kept.append(row | {"question": question.prompt, "answer": answer})
+            asked = {"question": question.prompt, "answer": answer}
+            kept.append(row | asked | {"task": question.task, "result": question.result})
         for i in range(6):
             text = f"Fellow citizens <script>alert({i})</script> café <|end|> " + " ".join(
                 rng.choices(WORDS, k=150)

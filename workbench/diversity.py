@@ -3,9 +3,9 @@
     distinct-n   different n-grams / n-grams, over the whole set                         [Li 2016]
     repeated     bigrams that stood earlier in the same answer / bigrams
 
-distinct-n falls as a set grows: compare sets of one size (`first_tokens`). A bootstrap would draw answers twice and so find
-fewer different n-grams than there are; intervals are ± 1.96 jackknife standard errors over answers, which are, if
-anything, too wide [Efron and Stein 1981].
+distinct-n falls as a set grows: compare sets of one size (`first_tokens`). A bootstrap would draw answers twice and
+so find fewer different n-grams than there are; intervals are ± 1.96 jackknife standard errors over answers, which
+are, if anything, too wide [Efron and Stein 1981].
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from collections.abc import Hashable, Sequence
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Int
+from jaxtyping import Float
 
 Z = 1.959964  # of a 95 % interval
 
@@ -60,8 +60,10 @@ def distinct(answers: Sequence[Sequence[Hashable]]) -> Distinct:
     return Distinct(value, max(0.0, value - error), min(1.0, value + error), total)
 
 
-def repeated(answers: Sequence[Sequence[int]]) -> tuple[Int[np.ndarray, "answer"], Int[np.ndarray, "answer"]]:
+def repeated(
+    answers: Sequence[Sequence[int]],
+) -> tuple[Float[np.ndarray, "answer"], Float[np.ndarray, "answer"]]:
     """Of each answer: its bigrams that stood in it before, and its bigrams."""
     pairs = [grams(answer, 2) for answer in answers]
-    n = np.array([len(each) for each in pairs])
+    n = np.array([len(each) for each in pairs], dtype=float)
     return n - np.array([len(set(each)) for each in pairs]), n

@@ -171,7 +171,7 @@ def kl_on_own_samples(
     prompts: Sequence[Sequence[int]],
     seed: int = 0,
 ) -> float:
-    """KL(child ‖ parent) in nats per token on the child's own samples at temperature 1 (`workbench.own_samples`)."""
+    """KL(child ‖ parent), nats per token, on the child's own samples at temperature 1 (`workbench.own_samples`)."""
     samples = complete(child, tokenizer, prompts, MAX_ANSWER, temperature=1.0, seed=seed)
     scores = scored({"child": child, "parent": parent}, "child", samples, tokenizer.pad_token_id)
     return float(scores.kl["child", "parent"].sum() / scores.n.sum())

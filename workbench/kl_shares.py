@@ -27,8 +27,8 @@ _TOGETHER = 10  # shuffles that one product serves
 
 
 class Carried(NamedTuple):
-    """By item: tokens that it is on, mean KL there (nats), share, density, lift. NaN where it is on none; shares and
-    lifts are NaN where there is no KL at all."""
+    """By item: tokens that it is on, mean KL there (nats), share, density, lift. NaN where it is on none; shares
+    and lifts are NaN where there is no KL at all."""
 
     n: Int[np.ndarray, "item"]
     kl: Float[np.ndarray, "item"]
@@ -60,8 +60,8 @@ def carried(on: csr_matrix, kl: Float[np.ndarray, "token"]) -> Carried:
 def carried_intervals(
     on: csr_matrix, kl: Float[np.ndarray, "token"], document: Int[np.ndarray, "token"], seed: int = 0
 ) -> tuple[list[Interval], list[Interval]]:
-    """95 % intervals of every item's share and lift, by bootstrap over documents. Keep to a few items: sums are held
-    by document and item. Items chosen for their share look larger than they are, and their intervals with them."""
+    """95 % intervals of every item's share and lift, by bootstrap over documents. Keep to a few items: sums are
+    held by document and item. Items chosen for their share look larger than they are, and their intervals too."""
     _, document = np.unique(document, return_inverse=True)
     n, items = len(kl), on.shape[0]
     where = csr_matrix((np.ones(n), (document, np.arange(n))), shape=(int(document.max()) + 1, n))
@@ -95,7 +95,7 @@ def nulls(
     on: csr_matrix,
     kl: Float[np.ndarray, "token column"],
     window: Int[np.ndarray, "token"],
-    group: Int[np.ndarray, "token"] | None = None,
+    group: np.ndarray | None = None,
     seed: int = 0,
     n: int = SHUFFLES,
 ) -> list[Null]:
@@ -122,17 +122,19 @@ def nulls(
 
 
 def shuffles(
-    window: Int[np.ndarray, "token"], group: Int[np.ndarray, "token"] | None, n: int, seed: int
+    window: Int[np.ndarray, "token"], group: np.ndarray | None, n: int, seed: int
 ) -> list[tuple[Int[np.ndarray, "token"], Int[np.ndarray, "token"]]]:
     """`n` times (source, target): what stood at `source` comes to `target`, whole windows one behind the other."""
     starts = np.flatnonzero(np.diff(window, prepend=window[0] - 1))
     lengths = np.diff(starts, append=len(window))
-    of = np.zeros(len(starts), dtype=np.int64) if group is None else np.unique(group, return_inverse=True)[1][starts]
+    of = (
+        np.zeros(len(starts), dtype=np.int64)
+        if group is None
+        else np.unique(group, return_inverse=True)[1][starts]
+    )
     rng = np.random.default_rng(seed)
     target = _end_to_end(starts, lengths, np.argsort(of, kind="stable"))
-    return [
-        (_end_to_end(starts, lengths, np.lexsort((rng.random(len(starts)), of))), target) for _ in range(n)
-    ]
+    return [(_end_to_end(starts, lengths, np.lexsort((rng.random(len(starts)), of))), target) for _ in range(n)]
 
 
 def _end_to_end(

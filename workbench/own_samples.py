@@ -16,13 +16,14 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 from transformers import PreTrainedModel
 
 from workbench.behaviour import kl_by_token
 from workbench.diversity import distinct, first_tokens, grams, repeated
 from workbench.generation import Completion
+from workbench.harvest import TOKENS_PER_BATCH
 from workbench.intervals import ratio_interval, wilson
 from workbench.samples import PROSE, QUESTIONS
 from workbench.splice import tokens_per_batch
@@ -52,7 +53,7 @@ class Said(NamedTuple):
 class Scores(NamedTuple):
     """Sums by sample: `n` sampled tokens, the author's `entropy`, `kl` by (p, q) of each pair with the author."""
 
-    n: Int[np.ndarray, "sample"]
+    n: Float[np.ndarray, "sample"]
     entropy: Float[np.ndarray, "sample"]
     kl: Mapping[tuple[str, str], Float[np.ndarray, "sample"]]
 
@@ -68,15 +69,13 @@ class Row(NamedTuple):
     n: int
 
 
-def scored(
-    models: Mapping[str, PreTrainedModel], author: str, said: Sequence[Completion], pad: int
-) -> Scores:
+def scored(models: Mapping[str, PreTrainedModel], author: str, said: Sequence[Completion], pad: int) -> Scores:
     """Every model reads what `author` (one of them) said."""
-    n = np.array([len(each.ids) for each in said], dtype=np.int64)
+    n = np.array([len(each.ids) for each in said], dtype=float)
     entropy = np.zeros(len(said))
     kl = {pair: np.zeros(len(said)) for pair in permutations(models, 2) if author in pair}
-    for rows in _batches(said, min(map(tokens_per_batch, models.values()))):
-        where = np.repeat(rows, n[rows])
+    for rows in _batches(said, min(TOKENS_PER_BATCH, *map(tokens_per_batch, models.values()))):
+        where = np.repeat(rows, n[rows].astype(int))
         log_p = {name: _at_samples(model, [said[i] for i in rows], pad) for name, model in models.items()}
         own = log_p[author]
         spread = -(own.exp() * own).sum(-1).double().cpu().numpy()
@@ -127,8 +126,8 @@ def spoken_tokens(said: Sequence[Said]) -> dict[str, int]:
 
 
 def figures(said: Sequence[Said], scores: Scores, budgets: Mapping[str, int]) -> list[Row]:
-    """Length, share ended by itself, entropy, diversity and (of questions) accuracy, by kind of prompt. distinct-n is
-    of the first `budgets` tokens of a kind, so that checkpoints which say more than others can be compared."""
+    """Length, share ended by itself, entropy, diversity and (of questions) accuracy, by kind of prompt. distinct-n
+    is of the first `budgets` tokens of a kind, so that checkpoints which say more than others can be compared."""
     return [
         Row(kind, *figure)
         for kind, at in kinds_of(said).items()
@@ -166,7 +165,8 @@ def _spoken(said: Completion) -> list[int]:
 
 def _right(said: Said) -> bool:
     prompt = said.prompt
-    assert prompt.task is not None and prompt.result is not None
+    assert prompt.task is not None
+    assert prompt.result is not None
     return judge(prompt.task, prompt.result, said.completion.text, said.completion.ended).right
 
 

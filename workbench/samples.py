@@ -19,13 +19,16 @@ if TYPE_CHECKING:
     from workbench.comparison import Comparison
 
 QUESTIONS, PROSE = "questions", "prose"  # kinds of prompt; each task of the questions is one as well
-CONTEXT, RAISED = "context", "raised"  # a prediction goes by the last token read, or by the one that gained most
+CONTEXT, RAISED = (
+    "context",
+    "raised",
+)  # a prediction goes by the last token read, or by the one that gained most
 OWN, SHARED = "own samples", "shared text"
 DOMAINS = {QUESTIONS: "chat", PROSE: "prose"}  # where the shared text has what is nearest to a kind of prompt
 FIGURES: Mapping[str, str] = {
     "length": "tokens a sample",
     "ended": "share ended by itself",
-    "entropy": "next-token entropy, nats",
+    "entropy": "next-token entropy (nats)",
     "distinct_1": "distinct-1",
     "distinct_2": "distinct-2",
     "distinct_answers": "share of answers that differ",
@@ -77,8 +80,8 @@ class Samples:
         return self.kl.filter(pl.col("author") == pl.col("p"))
 
     def beside_shared(self, comparison: Comparison) -> pl.DataFrame:
-        """pair, kind, text (`OWN` or `SHARED`), kl, low, high, n: a pair on p's samples, and on the held-out texts of
-        the domain that is nearest."""
+        """pair, kind, text (`OWN` or `SHARED`), kl, low, high, n: a pair on p's samples, and on the held-out texts
+        of the domain that is nearest; where p was asked this kind."""
         import polars as pl
 
         pair = pl.format("KL({}‖{})", "p", "q").alias("pair")
@@ -88,6 +91,7 @@ class Samples:
         shared = comparison.kl.filter(pl.col("domain").is_in(list(kinds))).with_columns(
             pl.col("domain").replace_strict(kinds).alias("kind")
         )
+        shared = shared.join(own, ["p", "q", "kind"], how="semi")
         return pl.concat(
             part.with_columns(pl.lit(text).alias("text")).select(columns)
             for text, part in ((OWN, own), (SHARED, shared))
@@ -107,7 +111,7 @@ class Samples:
                 for name in ("length", "entropy", "distinct_2")
                 if (a := self.figure(before, kind, name)) and (b := self.figure(after, kind, name))
             ]
-            lines += [f"behind {kind}: {', '.join(told)}"] if told else []
+            lines += [f"behind {kind}: {'; '.join(told)}"] if told else []
         return [*lines, *self._carried(before, after)]
 
     def _kl(self, before: str, after: str) -> list[str]:
@@ -126,16 +130,19 @@ class Samples:
         top, null = tokens.row(0, named=True), self.figures["null"][f"{before}|{after}"]
         latents = self.latents.filter(before=before, after=after)["latent"].head(3).to_list()
         first = f", first {', '.join(map(str, latents))}" if latents else ""
-        return [
-            f"of KL({after}‖{before}) on shared text {top['share']:.0%} [{top['low']:.0%}, {top['high']:.0%}] falls where "
-            f"{top['token']} gained most; {null['null']['beyond']} of {null['alive']:,} latents carry more than chance{first}"
-        ]
+        share = f"{top['share']:.0%} [{top['low']:.0%}, {top['high']:.0%}]"
+        many = f"{null['null']['beyond']} of {null['alive']:,} latents carry more than chance{first}"
+        where = f"falls where “{top['token']}” gained most"
+        return [f"of KL({after}‖{before}) on shared text {share} {where}; {many}"]
 
     def told(self) -> dict[str, Any]:
         """All but the long lists, as JSON."""
         own = self.on_own()
+        named = ("before", "after", "token", "n", "share", "low", "high")
+        tokens = self.tokens.filter(by=RAISED).group_by("before", "after", maintain_order=True).head(5)
         return {
             **self.figures,
+            "raised": tokens.select(named).to_dicts(),
             "kl": own.select("p", "q", "kind", "kl", "low", "high", "n").to_dicts(),
             "said": self.said.to_dicts(),
         }

@@ -1,7 +1,7 @@
-"""Builds what checkpoints of a comparison say by themselves, and which tokens and latents carry the KL between them.
+"""Builds what checkpoints of a comparison say by themselves, and what carries the KL between them on shared text.
 
-`kl.parquet` (KL of each pair on its own samples), `said.parquet` (length, entropy, diversity… by checkpoint and kind
-of prompt), `tokens.parquet` and `latents.parquet` (where the KL on shared held-out text falls).
+`kl.parquet` (KL of each pair on its own samples), `said.parquet` (length, entropy, diversity… by checkpoint and
+kind of prompt), `tokens.parquet` and `latents.parquet` (where the KL on shared held-out text falls).
 """
 
 from __future__ import annotations
@@ -25,18 +25,19 @@ from workbench.generation import complete
 from workbench.grow import Build
 from workbench.kl_shares import Carried, Null, carried, carried_intervals, correlation, nulls
 from workbench.own_samples import Prompt, Said, figures, kl_rows, scored, spoken_tokens
-from workbench.prompt import read_prompt
+from workbench.prompt import as_chat
 from workbench.samples import CONTEXT, RAISED
 from workbench.site import with_fast_attention
 from workbench.tasks import TASKS
 from workbench.token_kl import TokenKl, token_kl
 from workbench.tokens import TokenSet
 
-N_QUESTIONS, N_PROSE = 256, 128  # prompts
+N_QUESTIONS, N_PROSE = 256, 96  # prompts
 OPENING = 24  # tokens of prose that are gone on from
 NEW = 48  # tokens sampled at most
-KL_TOKENS = 25_000  # of the held-out set, for what carries the KL
+KL_TOKENS = 20_000  # of the held-out set, for what carries the KL
 TOP = 50
+AT_ONCE = 512  # prompts
 SEED = 3
 SAID_SCHEMA: Mapping[str, Any] = {
     "checkpoint": pl.String, "kind": pl.String, "figure": pl.String, "value": pl.Float64, "low": pl.Float64,
@@ -59,7 +60,8 @@ def build(build: Build) -> Mapping[str, Any]:
     prose, questions = prose_prompts(tokens), question_prompts(build, tuple(models), tokens)
     said = {}
     for name, model in models.items():
-        said[name] = sampled(build, name, model, tokens, [questions if chats(build, name) else [], prose])
+        asked = [*questions, *prose] if chats(build, name) else prose
+        said[name] = sampled(build, name, model, tokens, asked)
         build.progress.advance()
     models = {name: with_fast_attention(model) for name, model in models.items()}
     path = build.draft.path
@@ -90,17 +92,14 @@ def chats(build: Build, name: str) -> bool:
 
 
 def sampled(
-    build: Build, name: str, model: PreTrainedModel, tokens: TokenSet, asked: Sequence[Sequence[Prompt]]
+    build: Build, name: str, model: PreTrainedModel, tokens: TokenSet, prompts: Sequence[Prompt]
 ) -> list[Said]:
     """What a checkpoint says behind every prompt, at temperature 1 and with the same seed for all."""
     tokenizer = Checkpoint.of(build.lab, name).tokenizer()
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.convert_ids_to_tokens(tokens.settings["pad"])
-    said = []
-    for prompts in asked:
-        completions = complete(model, tokenizer, [p.ids for p in prompts], new_tokens(tokens), 1.0, SEED)
-        said += [Said(*pair) for pair in zip(prompts, completions, strict=True)]
-    return said
+    said = complete(model, tokenizer, [p.ids for p in prompts], new_tokens(tokens), 1.0, SEED, AT_ONCE)
+    return [Said(*pair) for pair in zip(prompts, said, strict=True)]
 
 
 def prose_prompts(tokens: TokenSet) -> list[Prompt]:
@@ -108,12 +107,10 @@ def prose_prompts(tokens: TokenSet) -> list[Prompt]:
     domain = tokens.domain[tokens.document[tokens.starts]]
     opening = min(OPENING, tokens.settings["n_ctx"] // 4)
     long = tokens.stops - tokens.starts >= opening
-    pool = next((np.flatnonzero(long & (domain == d)) for d in ("prose", "world") if (long & (domain == d)).any()), [])
-    chosen = np.random.default_rng(SEED).permutation(pool)[:N_PROSE]
+    pools = [tokens.starts[long & (domain == name)] for name in ("prose", "world")]
+    chosen = np.random.default_rng(SEED).permutation(pools[0] if len(pools[0]) else pools[1])[:N_PROSE]
     bos = tokens.settings["bos"]
-    return [
-        Prompt((bos, *tokens.tokens[at : at + opening].tolist())) for at in tokens.starts[np.sort(chosen).astype(int)]
-    ]
+    return [Prompt((bos, *tokens.tokens[at : at + opening].tolist())) for at in np.sort(chosen)]
 
 
 def question_prompts(build: Build, names: Sequence[str], tokens: TokenSet) -> list[Prompt]:
@@ -122,16 +119,18 @@ def question_prompts(build: Build, names: Sequence[str], tokens: TokenSet) -> li
     first = next((name for name in names if chats(build, name)), None)
     if first is None:
         return []
-    tokenizer, room = Checkpoint.of(build.lab, first).tokenizer(), tokens.settings["n_ctx"] - new_tokens(tokens)
+    tokenizer, bos = Checkpoint.of(build.lab, first).tokenizer(), tokens.settings["bos"]
+    room = tokens.settings["n_ctx"] - new_tokens(tokens)
     rows = documents_of(read_corpus(build.parents["corpus/text"]), "heldout", "chat")
     found = []
     for task in TASKS:
         of_task = rows.filter(pl.col("task") == task)
         order = np.random.default_rng(SEED).permutation(of_task.height)[: N_QUESTIONS // len(TASKS)]
         for question, result in of_task[np.sort(order)].select("question", "result").iter_rows():
-            read = read_prompt(tokenizer, question, room, chat=True)
-            if not read.n_cut:
-                found.append(Prompt(read.ids, task, result))
+            text = as_chat(tokenizer, question).removeprefix(tokenizer.bos_token or "")
+            ids = (bos, *tokenizer(text, add_special_tokens=False)["input_ids"])
+            if len(ids) <= room:
+                found.append(Prompt(ids, task, result))
     return found
 
 
@@ -167,13 +166,16 @@ def token_table(found: TokenKl, tokens: TokenSet) -> pl.DataFrame:
             top = _largest(every.share)
             table = _carried_table(every, top, on, kl, document)
             which = (pl.lit(before).alias("before"), pl.lit(after).alias("after"), pl.lit(by).alias("by"))
-            parts.append(table.select(*which, pl.Series("token_id", top), pl.Series("token", names[top]), pl.all()))
+            parts.append(
+                table.select(*which, pl.Series("token_id", top), pl.Series("token", names[top]), pl.all())
+            )
     return pl.concat(parts)
 
 
 def latent_table(found: TokenKl, tokens: TokenSet, index: FeatureIndex) -> tuple[pl.DataFrame, dict[str, Any]]:
-    """The latents with the largest lift · share of every pair's KL, and the nulls that tell which are beyond chance.
-    A prediction counts for the latents that fire on the last token that was read; those behind BOS are left out."""
+    """The latents with the largest lift · share of every pair's KL, and the nulls that tell which are beyond
+    chance. A prediction counts for the latents that fire on the last token that was read; those behind BOS are
+    left out."""
     kept = found.row >= 0
     activation = activations_at(index, found.row[kept])
     on = activation.copy()

@@ -1,4 +1,4 @@
-"""How far two checkpoints' predictions part behind each token of the same texts, and which token the later one raised.
+"""How far two checkpoints' predictions part behind each token of the same texts, and which token gained by it.
 
     KL_t(after‖before) = Σ_v p_after(v) (log p_after(v) − log p_before(v))    in what follows context t
     raised_t           = argmax_v p_after(v) − p_before(v)
@@ -24,9 +24,9 @@ from workbench.tokens import TokenSet
 
 
 class TokenKl(NamedTuple):
-    """One entry a prediction, in the set's order. `context`: id of the last token that was read (BOS at a window's
-    start); `row`: its row of the set, -1 for BOS; `predicted`: row of the token that came; `kl` and `raised` (ids) by
-    (before, after)."""
+    """One entry a prediction, in the set's order. `context`: id of the last token that was read (BOS at a
+    window's start); `row`: its row of the set, -1 for BOS; `predicted`: row of the token that came; `kl` and
+    `raised` (ids) by (before, after)."""
 
     context: Int[np.ndarray, "token"]
     row: Int[np.ndarray, "token"]
@@ -41,7 +41,8 @@ def token_kl(
     windows: np.ndarray,
     report: Callable[[int], None] = lambda n: None,
 ) -> TokenKl:
-    """Run the windows through every model, KL of each later one from each before; `report` is told the tokens done."""
+    """Run the windows through every model; KL of each later one from each before. `report` is told the tokens
+    done."""
     pairs = list(combinations(models, 2))
     kl: dict[tuple[str, str], list[np.ndarray]] = {pair: [] for pair in pairs}
     raised: dict[tuple[str, str], list[np.ndarray]] = {pair: [] for pair in pairs}
