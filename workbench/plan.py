@@ -284,9 +284,8 @@ def _add_parts(planner: _Planner, so_far: Plan, config: ComparisonConfig) -> Non
         "corpus": ["corpus/text"],
     }
     for part, stands_on in PARTS.items():
-        parents = [key for group in stands_on for key in groups[group]]
-        settings = {"comparison": config.name}
-        planner.add("evaluation", part_name(part, config.name), part, settings, tokens, *parents)
+        parents, named = [key for group in stands_on for key in groups[group]], part_name(part, config.name)
+        planner.add("evaluation", named, part, {"comparison": config.name}, tokens, *parents)
 
 
 def _add_quality(planner: _Planner, so_far: Plan, config: DictionaryConfig) -> None:
