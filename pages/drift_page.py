@@ -2,7 +2,17 @@
 
 import streamlit as st
 
-from pages.components import behaviour, beside_controls, compared, drift_layers, drift_weights, frame, theme
+from pages.components import (
+    behaviour,
+    beside_controls,
+    compared,
+    drift_layers,
+    drift_weights,
+    frame,
+    kl_carriers,
+    own_samples,
+    theme,
+)
 
 lab = frame.begin(
     "Drift", "How far each stage moved the weights, the activations and the predictions, and where."
@@ -30,11 +40,23 @@ with frame.sentences():
     st.header("What was forgotten", anchor=False)
     behaviour.forgetting(comparison)
 
+    told = " ".join(comparison.checkpoints)
+    st.header("On their own samples", anchor=False)
+    if name in compared.taken_apart(lab, "samples"):
+        samples = compared.samples(lab, name)
+        own_samples.view(samples, comparison)
+        st.subheader("What carries the KL", anchor=False)
+        kl_carriers.view(lab, samples, comparison)
+    else:
+        frame.note(
+            "What these checkpoints say by themselves was not sampled yet: "
+            f"`python -m workbench compare {lab.name} {told}` does it, in about half a minute."
+        )
+
     st.header("Beside sham and sibling", anchor=False)
     if (controls := compared.controls(lab, comparison.checkpoints)) is not None:
         beside_controls.view(controls)
     else:
-        told = " ".join(comparison.checkpoints)
         frame.note(
             "Whether a stage did this, or any training would have, tell its sham and its sibling: "
             f"`python -m workbench compare {lab.name} {told} --controls` does it, in about ten minutes."

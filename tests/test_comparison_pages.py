@@ -5,11 +5,13 @@ from __future__ import annotations
 import polars as pl
 import pytest
 
-from pages.components import drift_layers, drift_weights, specific
+from pages.components import compared, drift_layers, drift_weights, kl_carriers, own_samples, specific
 from tests.test_pages import errors, opened, sentences
 from tests.tiny_lab import shared_lab
+from workbench.comparison import Comparison
 from workbench.drift import Drift
 from workbench.lab import Lab
+from workbench.samples import Samples
 from workbench.specificity import Specificity
 
 NAME = "base-sft-grpo"
@@ -28,7 +30,13 @@ def test_drift_shows_weights_activations_and_what_was_forgotten(lab: Lab) -> Non
     app = opened("drift")
     assert not app.exception
     assert errors(app) == []
-    headers = ["Weights", "Activations", "What was forgotten", "Beside sham and sibling"]
+    headers = [
+        "Weights",
+        "Activations",
+        "What was forgotten",
+        "On their own samples",
+        "Beside sham and sibling",
+    ]
     assert [header.value for header in app.header] == headers
     assert any("base → sft" in text for text in sentences(app))
     assert any("base sft grpo --controls" in text for text in sentences(app))
@@ -40,6 +48,61 @@ def test_every_figure_of_the_weights_can_be_drawn(lab: Lab, title: str) -> None:
     assert not app.exception
     assert errors(app) == []
     assert any(drift_weights.READINGS[title].says in text for text in sentences(app))
+
+
+def test_drift_shows_what_they_say_by_themselves(lab: Lab) -> None:
+    """The pair and the reading that the address asks for; links to the latents of that pair."""
+    app = opened("drift", carried="KL(grpo‖sft)", by=kl_carriers.READINGS["context"])
+    assert not app.exception
+    assert errors(app) == []
+    subheaders = [each.value for each in app.subheader]
+    assert "How they speak" in subheaders
+    assert "What carries the KL" in subheaders
+    assert any("the last token read before it" in text for text in sentences(app))
+    first = Samples.of(lab, NAME).latents.filter(before="sft", after="grpo")["latent"][0]
+    links = next(text for text in sentences(app) if "Open:" in text and "latent=" in text)
+    assert f"features?lab={lab.name}&amp;dictionary=crosscoder&amp;latent={first}" in links
+
+
+def test_samples_that_were_not_drawn_say_how(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    there = compared.taken_apart
+    monkeypatch.setattr(compared, "taken_apart", lambda lab, *p: [] if "samples" in p else there(lab, *p))
+    app = opened("drift")
+    assert not app.exception
+    assert errors(app) == []
+    told = "python -m workbench compare tiny base sft grpo</code> does it, in about half a minute"
+    assert any(told in text for text in sentences(app))
+
+
+def test_dots_and_bars_hold_the_table(lab: Lab) -> None:
+    samples = Samples.of(lab, NAME)
+    said = samples.said.filter(pl.col("kind").is_in(["questions", "prose"]), pl.col("figure") != "accuracy")
+    made = own_samples.panels(said)
+    assert sum(len(trace.x) for trace in made.data) == said.height
+    table = samples.beside_shared(Comparison.of(lab, NAME))
+    dots = own_samples.kl_dots(table)
+    assert sum(len(trace.x) for trace in dots.data) == table.height
+    assert dots.layout.xaxis.type == "log"
+    zero = own_samples.kl_dots(table.with_columns(pl.lit(0.0).alias("kl")))
+    assert zero.layout.xaxis.type != "log"
+    rows = samples.tokens.filter(before="base", after="sft", by="context").head(3)
+    bars = kl_carriers.bars(rows, ["<b>", "a" * 60, "c"], ["red"] * 3)
+    assert list(bars.data[0].x) == rows["share"].to_list()
+    assert list(bars.data[1].x) == rows["density"].to_list()
+    assert bars.layout.yaxis.ticktext[0] == "&lt;b&gt;"
+    assert len(bars.layout.yaxis.ticktext[1]) == kl_carriers.LONGEST
+
+
+def test_two_that_predict_the_same_have_nothing_to_carry(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    samples = Samples.of(lab, NAME)
+    for name in ("tokens", "latents"):
+        none = getattr(samples, name).clear()
+        monkeypatch.setattr(Samples, name, property(lambda self, none=none: none))
+    app = opened("drift")
+    assert not app.exception
+    assert any("there is no KL to carry" in text for text in sentences(app))
+    assert any("No latent fires where there is any KL" in text for text in sentences(app))
+    assert not any("gained most;" in sentence for sentence in samples.sentences("base", "sft"))
 
 
 def test_an_address_of_no_comparison_says_so(lab: Lab) -> None:

@@ -117,6 +117,10 @@ def test_an_account_names_every_pair_and_every_checkpoint(lab: Lab) -> None:
     for before, after in PAIRS:
         assert f"{before} → {after}: weights moved by" in text
     assert text.count("latent scaling") == 3
+    assert text.count("on own samples: KL(") == len(PAIRS)
+    assert "KL(grpo‖base)" in text
+    assert "behind questions: tokens a sample" in text
+    assert {row["checkpoint"] for row in told.figures["samples"]["said"]} == {"base", "sft", "grpo"}
     assert set(told.figures["exclusive"]) == {"base", "sft", "grpo"}
     json.dumps(told.figures, allow_nan=False)
 

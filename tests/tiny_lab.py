@@ -22,7 +22,7 @@ from workbench.corpus import _row, as_table
 from workbench.grow import grow
 from workbench.lab import Draft, Lab
 from workbench.lexicon import leaf_factors, make_world, with_ancestors
-from workbench.plan import Plan
+from workbench.plan import PARTS, Plan
 from workbench.tasks import ASSISTANT, END, all_questions, gold_chat
 from workbench.world import world_documents
 
@@ -59,7 +59,8 @@ def rows_of_corpus(recipe: recipes.Recipe, characters: int = 9_000) -> tuple[pl.
         for i, question in enumerate(rng.sample(questions, 80)):
             row = _row(f"{split}-chat-{i}", split, "chat", None, gold_chat(question, worked=False))
             answer = row["text"].split(ASSISTANT)[1].removesuffix(END)
-            kept.append(row | {"question": question.prompt, "answer": answer})
+            asked = {"question": question.prompt, "answer": answer}
+            kept.append(row | asked | {"task": question.task, "result": question.result})
         for i in range(6):
             text = f"Fellow citizens <script>alert({i})</script> café <|end|> " + " ".join(
                 rng.choices(WORDS, k=150)
@@ -141,5 +142,5 @@ def shared_lab() -> Lab:
     home = Path(tempfile.mkdtemp(prefix="marble-tiny-"))
     atexit.register(shutil.rmtree, home, ignore_errors=True)
     recipe = dataclasses.replace(tiny_recipe(), compared=("base-sft-grpo",))
-    parts = (f"evaluation/{part}-base-sft-grpo" for part in ("drift", "scaling"))
+    parts = (f"evaluation/{part}-base-sft-grpo" for part in PARTS)
     return build(make_lab(home, recipe=recipe), "base-sft-grpo", "features/sae-sft", *parts)

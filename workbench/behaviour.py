@@ -15,6 +15,7 @@ from typing import NamedTuple
 import numpy as np
 import polars as pl
 from jaxtyping import Float
+from torch import Tensor
 from transformers import PreTrainedModel
 
 from workbench.intervals import ratio_interval
@@ -76,6 +77,13 @@ class Behaviour(NamedTuple):
         return found
 
 
+def kl_by_token(
+    log_p: Float[Tensor, "token vocab"], log_q: Float[Tensor, "token vocab"]
+) -> Float[np.ndarray, "token"]:
+    """KL(p‖q) of every prediction in nats, float64; exactly 0 of p from itself."""
+    return (log_p.exp() * (log_p - log_q)).sum(-1).double().cpu().numpy()
+
+
 def behaviour(
     models: Mapping[str, PreTrainedModel],
     token_set: TokenSet,
@@ -94,7 +102,7 @@ def behaviour(
         for name, values in log_p.items():
             nats[name] += np.bincount(where, next_token_nats(values, batch), minlength=n_documents)
         for p, q in kl:
-            apart = (log_p[p].exp() * (log_p[p] - log_p[q])).sum(-1).double().cpu().numpy()
+            apart = kl_by_token(log_p[p], log_p[q])
             kl[p, q] += np.bincount(where, apart, minlength=n_documents)
         report(len(where))
     return Behaviour(nats, kl, n_tokens, token_set.domain)

@@ -12,6 +12,7 @@ from workbench.controls import Controls
 from workbench.drift import Drift
 from workbench.gains import Gains
 from workbench.lab import Lab
+from workbench.samples import Samples
 from workbench.specificity import Specificity
 
 
@@ -24,6 +25,7 @@ class Account:
     drift: Drift
     specificity: Specificity
     gains: Gains
+    samples: Samples
     controls: Controls | None
 
     def describe(self) -> str:
@@ -54,6 +56,7 @@ class Account:
             for row in kl.filter((pl.col("p") == p) & (pl.col("q") == q)).iter_rows(named=True)
         ]
         lines.append(f"    {', '.join(both)} nats a token")
+        lines += [f"    {sentence}" for sentence in self.samples.sentences(before, after)]
         return "\n".join(lines)
 
 
@@ -61,13 +64,15 @@ def account(lab: Lab, name: str, controls: bool = False) -> Account:
     """The comparison called `name`, which has been taken apart; `controls`: beside shams and siblings."""
     comparison, drift, specificity = Comparison.of(lab, name), Drift.of(lab, name), Specificity.of(lab, name)
     gains = Gains.of(lab, name)
+    samples = Samples.of(lab, name)
     figures = {
         **lab.find("comparison", name).figures,
         "weights_moved": drift.figures["moved"],
         "exclusive": specificity.figures(),
         "gains": gains.summary(),
+        "samples": samples.told(),
     }
     beside = Controls.of(lab, comparison.checkpoints) if controls else None
     if beside is not None:
         figures["controls"] = beside.verdicts()
-    return Account(figures, comparison, drift, specificity, gains, beside)
+    return Account(figures, comparison, drift, specificity, gains, samples, beside)

@@ -7,15 +7,15 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import polars as pl
-import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from workbench import ngrams
 from workbench import tokenizer as tokenizers
 from workbench.bits_per_byte import model_nats
 from workbench.corpus import Corpus, documents_of
-from workbench.generation import Completion, chat_prompt, complete, left_padded
+from workbench.generation import Completion, chat_prompt, complete
 from workbench.intervals import wilson
+from workbench.own_samples import scored
 from workbench.progress import Progress
 from workbench.tasks import OPENINGS, judge
 
@@ -164,7 +164,6 @@ def _accuracy(answers: Answers) -> dict[str, float]:
     return proportion(int(answers.right.sum()), len(answers.right))._asdict()
 
 
-@torch.no_grad()
 def kl_on_own_samples(
     child: PreTrainedModel,
     parent: PreTrainedModel,
@@ -172,24 +171,7 @@ def kl_on_own_samples(
     prompts: Sequence[Sequence[int]],
     seed: int = 0,
 ) -> float:
-    """KL(child ‖ parent) in nats per token on the child's own samples at temperature 1.
-
-    The whole next-token distribution at every sampled position (the end token included), summed over
-    positions and divided once.
-    """
+    """KL(child ‖ parent), nats per token, on the child's own samples at temperature 1 (`workbench.own_samples`)."""
     samples = complete(child, tokenizer, prompts, MAX_ANSWER, temperature=1.0, seed=seed)
-    total, n = 0.0, 0
-    for first in range(0, len(samples), 128):
-        batch = samples[first : first + 128]
-        padded = left_padded([s.prompt_ids + s.ids for s in batch], tokenizer.pad_token_id)
-        ids, mask = (t.to(child.device) for t in padded)
-        positions = (mask.cumsum(1) - 1).clamp(min=0)
-        logp, logq = (
-            m(input_ids=ids, attention_mask=mask, position_ids=positions).logits.log_softmax(-1)
-            for m in (child, parent)
-        )
-        kl = (logp.exp() * (logp - logq)).sum(-1)
-        for row, sample in enumerate(batch):
-            total += float(kl[row, -len(sample.ids) - 1 : -1].sum())
-            n += len(sample.ids)
-    return total / n
+    scores = scored({"child": child, "parent": parent}, "child", samples, tokenizer.pad_token_id)
+    return float(scores.kl["child", "parent"].sum() / scores.n.sum())

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 PARTS: Mapping[str, tuple[str, ...]] = {
     "drift": ("tokens", "checkpoints"),
     "scaling": ("dictionary", "tokens", "activations"),
+    "samples": ("tokens", "checkpoints", "features", "corpus"),
     "gains": ("dictionary", "tokens", "activations", "checkpoints", "corpus"),
 }
 

@@ -267,6 +267,7 @@ def _add_parts(planner: _Planner, so_far: Plan, config: ComparisonConfig) -> Non
         "tokens": [f"activations/tokens-{so_far.family(config.checkpoints[0])}"],
         "checkpoints": [f"checkpoint/{c}" for c in config.checkpoints],
         "dictionary": [f"dictionary/{used.name}"],
+        "features": [f"features/{used.name}"],
         "activations": _stored(used),
         "corpus": ["corpus/text"],
     }

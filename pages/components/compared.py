@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from workbench.comparison import Comparison
     from workbench.controls import Controls
     from workbench.drift import Drift
+    from workbench.samples import Samples
     from workbench.specificity import Specificity
 
 CONTROLLED = ("drift", "scaling")  # parts that the controls are told by
@@ -65,6 +66,18 @@ def _specificity(lab_path: str, comparison: str, id_: str) -> Specificity:
 def specificity(lab: Lab, comparison: str) -> Specificity:
     """Latent scaling of a comparison that was taken apart, kept by the artefact's id."""
     return _specificity(str(lab.path), comparison, lab.find("evaluation", part_name("scaling", comparison)).id)
+
+
+@st.cache_resource(max_entries=8, show_spinner=False)
+def _samples(lab_path: str, comparison: str, id_: str) -> Samples:
+    from workbench.samples import Samples
+
+    return Samples.of(Lab(Path(lab_path)), comparison)
+
+
+def samples(lab: Lab, comparison: str) -> Samples:
+    """What the checkpoints of a comparison say by themselves, kept by the artefact's id."""
+    return _samples(str(lab.path), comparison, lab.find("evaluation", part_name("samples", comparison)).id)
 
 
 @st.cache_resource(max_entries=8, show_spinner=False)
