@@ -2,7 +2,16 @@
 
 import streamlit as st
 
-from pages.components import behaviour, beside_controls, compared, drift_layers, drift_weights, frame, theme
+from pages.components import (
+    behaviour,
+    beside_controls,
+    compared,
+    drift_layers,
+    drift_weights,
+    frame,
+    kl_text,
+    theme,
+)
 
 lab = frame.begin(
     "Drift", "How far each stage moved the weights, the activations and the predictions, and where."
@@ -29,6 +38,9 @@ with frame.sentences():
 
     st.header("What was forgotten", anchor=False)
     behaviour.forgetting(comparison)
+
+    st.header("KL in the text itself", anchor=False)
+    kl_text.view(lab, comparison)
 
     st.header("Beside sham and sibling", anchor=False)
     if (controls := compared.controls(lab, comparison.checkpoints)) is not None:

@@ -74,6 +74,7 @@ def errors(app: AppTest) -> list[str]:
                 "Exclusive, or only shrunk away?",
                 "How predictions part",
                 "Loss by domain",
+                "Two checkpoints answer the same prompt",
             ],
         ),
         ("drift", []),

@@ -62,6 +62,21 @@ class Answer:
     def n_answer(self) -> int:
         return len(self.tokens) - self.n_prompt
 
+    @property
+    def log_p(self) -> list[float]:
+        """log p of the whole answer under the first and the second, nats."""
+        return self.parted.log_p[:, self.n_prompt - 1 :].sum(axis=1).tolist()
+
+    @property
+    def kl(self) -> list[float]:
+        """KL(first‖second) and KL(second‖first) on the answer, nats per token."""
+        return self.parted.kl[:, self.n_prompt - 1 :].mean(axis=1).tolist()
+
+    @property
+    def farthest(self) -> int:
+        """The place of the answer's token at which the two part most, by KL(second‖first)."""
+        return self.n_prompt + int(self.parted.kl[1, self.n_prompt - 1 :].argmax())
+
 
 @dataclasses.dataclass(frozen=True)
 class Answers:
@@ -106,9 +121,12 @@ def answers(
 
 
 def _read(author: str, said: Continuation, prompt: Prompt, readers: tuple[Voice, Voice]) -> Answer:
-    tokens = (*prompt.tokens, *said.tokens)
+    bos = readers[0].tokenizer.bos_token_id  # another document begins: that, too, ends an answer
+    ids = [token.id for token in said.tokens]
+    stop = ids.index(bos) + 1 if bos in ids else len(ids)
+    tokens = (*prompt.tokens, *said.tokens[:stop])
     read = read_by_both(readers[0], readers[1], [token.id for token in tokens])
-    return Answer(author, tokens, len(prompt.tokens), said.ended, read)
+    return Answer(author, tokens, len(prompt.tokens), said.ended or bos in ids, read)
 
 
 def read_by_both(first: Voice, second: Voice, ids: Sequence[int]) -> Parted:
