@@ -2,7 +2,17 @@
 
 import streamlit as st
 
-from pages.components import behaviour, compared, frame, latent, shares, specific, store, theme
+from pages.components import (
+    answers_beside,
+    behaviour,
+    compared,
+    frame,
+    latent,
+    shares,
+    specific,
+    store,
+    theme,
+)
 
 lab = frame.begin(
     "Compare", "What checkpoints share, what only one of them has, and how their predictions part."
@@ -41,3 +51,6 @@ with frame.sentences():
     behaviour.kl(comparison)
     st.header("Loss by domain", anchor=False)
     behaviour.loss(comparison)
+
+    st.header("Two checkpoints answer the same prompt", anchor=False)
+    answers_beside.view(lab, comparison)

@@ -10,6 +10,7 @@ from pages.components import (
     drift_weights,
     frame,
     kl_carriers,
+    kl_text,
     own_samples,
     theme,
 )
@@ -52,6 +53,8 @@ with frame.sentences():
             "What these checkpoints say by themselves was not sampled yet: "
             f"`python -m workbench compare {lab.name} {told}` does it, in about half a minute."
         )
+    st.header("KL in the text itself", anchor=False)
+    kl_text.view(lab, comparison)
 
     st.header("Beside sham and sibling", anchor=False)
     if (controls := compared.controls(lab, comparison.checkpoints)) is not None:

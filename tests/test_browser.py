@@ -200,3 +200,21 @@ def test_an_opened_address_is_the_view_that_was_left(address: str, page: Any) ->
     page.goto(page.url)
     page.get_by_role("heading", name=heading).wait_for()
     expect(page.get_by_label("Search", exact=True)).to_have_value("the")
+
+
+def test_a_clicked_token_of_an_answer_is_in_the_address(address: str, page: Any) -> None:
+    """By mouse, then by keyboard, which keeps its place; a latent behind the token leads to its page."""
+    page.goto(f"{address}/compare?ask=What%20is%20the%20capital&ask_a=base&ask_b=sft&joint=5")
+    prompt = page.get_by_role("group", name="prompt:")
+    prompt.locator(".token").nth(3).click()
+    page.wait_for_url("**ask_token=3**")
+    prompt.locator(".token.chosen").wait_for()
+    prompt.focus()
+    page.keyboard.press("ArrowRight")
+    page.keyboard.press("ArrowRight")
+    page.keyboard.press("Enter")
+    page.wait_for_url("**ask_token=4**")
+    page.get_by_role("table", name="what the difference between the streams").get_by_role("link").first.click()
+    page.wait_for_url("**/features?*latent=*")
+    number = page.url.split("latent=")[1].split("&")[0]
+    page.get_by_role("heading", name=f"Latent {number}:").wait_for()

@@ -5,7 +5,19 @@ from __future__ import annotations
 import polars as pl
 import pytest
 
-from pages.components import compared, drift_layers, drift_weights, kl_carriers, own_samples, specific
+from pages.components import (
+    compared,
+    drift_layers,
+    drift_weights,
+    kl_carriers,
+    own_samples,
+    parted_token,
+    read_beside,
+    specific,
+    store,
+    words,
+)
+from pages.components.read_beside import Ask
 from tests.test_pages import errors, opened, sentences
 from tests.tiny_lab import shared_lab
 from workbench.comparison import Comparison
@@ -35,6 +47,7 @@ def test_drift_shows_weights_activations_and_what_was_forgotten(lab: Lab) -> Non
         "Activations",
         "What was forgotten",
         "On their own samples",
+        "KL in the text itself",
         "Beside sham and sibling",
     ]
     assert [header.value for header in app.header] == headers
@@ -158,3 +171,102 @@ def test_ratios_of_a_latent_stay_within_the_picture(lab: Lab) -> None:
     for trace in made.data:
         assert len(trace.x) == 6
         assert all(value is None or 0 <= value <= specific.LARGEST for value in trace.x)
+
+
+QUESTION = "What is the capital of the land between the rivers?"
+
+
+def test_no_model_is_opened_before_there_is_a_prompt_or_a_document(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise AssertionError("a model was opened")
+
+    monkeypatch.setattr(store, "loaded", refuse)
+    app = opened("compare")
+    assert not app.exception
+    assert any("sft and grpo go on from it" in text for text in sentences(app))
+    app = opened("drift")
+    assert not app.exception
+    assert any("Choose a document" in text for text in sentences(app))
+
+
+def test_two_answers_and_what_lies_behind_a_token(lab: Lab) -> None:
+    app = opened("compare", ask=QUESTION, ask_a="base", ask_b="grpo")
+    assert not app.exception
+    assert errors(app) == []
+    asked = Ask("base", "grpo", QUESTION, True, 0.0, 0)
+    found = read_beside.answers(lab, asked)
+    assert found.differ_at is not None
+    assert app.number_input(key="ask_token").value == found.differ_at
+    assert any("goes on with" in text for text in sentences(app))
+    assert any("What each expected where" in text for text in sentences(app))
+    again = opened("compare", ask=QUESTION, ask_a="base", ask_b="grpo", ask_of="grpo", ask_token="3")
+    assert again.radio(key="ask_of").value == "grpo"
+    assert again.number_input(key="ask_token").value == 3
+    assert again.number_input(key="ask_token").set_value(1).run().exception == []
+    assert any("which no dictionary was trained on" in text for text in sentences(again))
+
+
+def test_shares_behind_a_token_lead_to_their_latents_and_add_up(lab: Lab) -> None:
+    comparison = Comparison.of(lab, NAME)
+    found = read_beside.answers(lab, Ask("base", "grpo", QUESTION, True, 0.0, 0)).first
+    shares = read_beside.behind(lab, comparison, ("base", "grpo"), tuple(found.ids[:6]))
+    assert shares is not None
+    panel = parted_token._shares(lab, comparison, ("base", "grpo"), shares, "here")
+    rows = panel.drawn["rows"]
+    assert sum(row["value"] for row in rows) == pytest.approx(1)
+    assert rows[0]["link"] == f"features?lab=tiny&dictionary=crosscoder&latent={shares.latents[0]}"
+    assert [row["label"] for row in rows][-1] == "left unexplained"
+    assert "link" not in rows[-1]
+
+
+def test_answers_that_agree_say_so(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A copy of the stage stands in for the other checkpoint."""
+    own = store.loaded
+    monkeypatch.setattr(store, "loaded", lambda lab, address: own(lab, "sft"))
+    app = opened("compare", ask="The river was green and", ask_a="sft", ask_b="grpo")
+    assert not app.exception
+    assert any("sft and grpo give the same answer, token for token" in text for text in sentences(app))
+    with pytest.raises(KeyError):
+        app.radio(key="ask_of")
+    read_beside._answers.clear()  # what was read with the copy is not grpo's
+
+
+@pytest.mark.parametrize(
+    ("asked", "said"),
+    [
+        ({"ask_a": "sfd"}, "did you mean 'sft'"),
+        ({"ask_a": "base", "ask_b": "grqo"}, "did you mean 'grpo'"),
+    ],
+)
+def test_a_checkpoint_that_is_not_there_is_said(lab: Lab, asked: dict[str, str], said: str) -> None:
+    assert said in errors(opened("compare", **asked))[0]
+
+
+def test_a_prompt_that_is_too_long_says_what_is_left_out(lab: Lab) -> None:
+    app = opened("compare", ask="river " * 300)
+    assert not app.exception
+    assert any("are left out" in text for text in sentences(app))
+
+
+def test_a_document_is_tinted_and_its_largest_tokens_named(lab: Lab) -> None:
+    comparison = Comparison.of(lab, NAME)
+    [(number, text), *_] = read_beside.beginnings(lab, comparison, "prose").items()
+    asked = {"text_domain": "prose", "text_pair": "base → grpo", "text_document": f"{number}: {text}"}
+    app = opened("drift", **asked)
+    assert not app.exception
+    assert errors(app) == []
+    found = read_beside.document(lab, comparison, ("base", "grpo"), number)
+    first = found.carriers(1)[0]
+    assert any(f"(token {first.row + 1}: {words.number(first.kl)} nats" in said for said in sentences(app))
+    assert any("KL(grpo ‖ base) of this document" in said for said in sentences(app))
+    app.selectbox(key="text_domain").select("chat").run()
+    assert not app.exception
+    assert errors(app) == []
+    assert any("Choose a document" in said for said in sentences(app))
+
+
+def test_a_document_that_is_not_there_is_said(lab: Lab) -> None:
+    app = opened("drift", text_domain="chat", text_document="9: nothing")
+    assert "there is no document '9: nothing' in chat" in errors(app)[0].replace("&#x27;", "'")

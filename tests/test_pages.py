@@ -74,6 +74,7 @@ def errors(app: AppTest) -> list[str]:
                 "Exclusive, or only shrunk away?",
                 "How predictions part",
                 "Loss by domain",
+                "Two checkpoints answer the same prompt",
             ],
         ),
         ("drift", []),
@@ -409,3 +410,13 @@ def test_taking_a_silent_latent_away_says_that_nothing_changes(tiny_lab: Lab) ->
     assert any("fires on none of the text" in said for said in sentences(app))
     app = opened("features", latent=str(min(fires)), **shown)
     assert any("The latent fires on " in said and "none" not in said for said in sentences(app))
+
+
+def test_a_snapshot_answers_too_but_has_no_latents(tiny_lab: Lab) -> None:
+    """The crosscoder was not trained on it: that is a sentence, and everything else is there."""
+    snapshot = tiny_lab.checkpoint("sft").at(tiny_lab.checkpoint("sft").snapshots()[1]).address
+    app = opened("compare", ask="What is the capital of Norland?", ask_a=snapshot, ask_b="grpo")
+    assert not app.exception
+    assert errors(app) == []
+    assert any(f"was never trained on {snapshot}" in text for text in sentences(app))
+    assert any("What each expected where" in text for text in sentences(app))

@@ -22,7 +22,8 @@ from workbench.corpus import _row, as_table
 from workbench.grow import grow
 from workbench.lab import Draft, Lab
 from workbench.lexicon import leaf_factors, make_world, with_ancestors
-from workbench.plan import PARTS, Plan
+from workbench.parts import PARTS
+from workbench.plan import Plan
 from workbench.tasks import ASSISTANT, END, all_questions, gold_chat
 from workbench.world import world_documents
 

@@ -13,7 +13,8 @@ function bars(panel, choose, readout) {
     const tr = body.appendChild(element("tr"))
     const th = tr.appendChild(element("th"))
     th.scope = "row"
-    const name = th.appendChild(element(row.go === undefined ? "span" : "button", "name", row.label))
+    const name = th.appendChild(element(row.go !== undefined ? "button" : row.link ? "a" : "span", "name", row.label))
+    if (row.link) Object.assign(name, { href: row.link, target: "_self" })
     if (row.go !== undefined) tr.onclick = () => choose(row.go)
     const track = tr.appendChild(element("td", "track")).appendChild(element("div", "plane"))
     const fill = track.appendChild(element("div", "fill"))

@@ -36,7 +36,8 @@ class Mark(TypedDict):
 
 
 class Row(TypedDict, total=False):
-    """One bar: from zero to `value`, `text` at its end, `said` on hover, `go` the latent that a click chooses."""
+    """One bar: from zero to `value`, `text` at its end, `said` on hover, `go` the latent that a click chooses,
+    `link` the page that its name leads to."""
 
     label: str
     value: float
@@ -45,6 +46,7 @@ class Row(TypedDict, total=False):
     marks: list[Mark]
     said: list[str]
     go: int
+    link: str
 
 
 class Panel(NamedTuple):

@@ -5,7 +5,7 @@ The component builds its DOM with `textContent`: a text that holds HTML or a scr
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, TypedDict
 
 import streamlit as st
@@ -28,7 +28,8 @@ class Token(TypedDict, total=False):
 
 
 class Strip(TypedDict, total=False):
-    """One text: `head` above it (its first part in bold), `peak` marked, cut around the peak if `clip`.
+    """One text: `head` above it (its first part in bold), `peak` marked, cut around the peak if `clip`; `chosen` is
+    the token that a click chose.
 
     A token whose value is `max` (1 unless told) has the full tint.
     """
@@ -37,6 +38,7 @@ class Strip(TypedDict, total=False):
     max: float
     head: list[str]
     peak: int
+    chosen: int
     clip: bool
     label: str
 
@@ -74,7 +76,22 @@ def running(tokens: Sequence[TokenText], lines: Sequence[list[str]]) -> list[Tok
     ]
 
 
-def strips(texts: Sequence[Strip], colour: str, key: str, boxed: bool = False) -> None:
-    """Draw texts one under the other; `boxed` sets every token in a box of its own."""
+def strips(
+    texts: Sequence[Strip],
+    colour: str,
+    key: str,
+    boxed: bool = False,
+    choose: Callable[[int, int], None] | None = None,
+) -> None:
+    """Draw texts one under the other; `boxed` sets every token in a box of its own. A token that is clicked goes to
+    `choose`: the number of its text, and its place in it."""
+
+    def clicked() -> None:
+        if choose is not None and (at := st.session_state[key].get("token")):
+            choose(*(int(part) for part in at.split(".")))
+
     data: dict[str, Any] = {"strips": list(texts), "colour": colour, "boxed": boxed}
-    _component(key=key, data=data)
+    if choose is None:
+        _component(key=key, data=data)
+    else:
+        _component(key=key, data=data | {"choosing": True}, on_token_change=clicked)
