@@ -29,6 +29,7 @@ BUILDERS: Mapping[str, Builder] = {
     "comparison": Builder("workbench.comparison:build", 2),
     "drift": Builder("workbench.drift_build:build", 1),
     "scaling": Builder("workbench.scaling_build:build", 1),
+    "changes": Builder("workbench.changes_build:build", 1),
     "gains": Builder("workbench.gain_build:build", 1),
     "samples": Builder("workbench.samples_build:build", 1),
     "quality": Builder("workbench.quality_build:build", 2),

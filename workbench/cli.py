@@ -136,6 +136,29 @@ def compare(
 
 
 @app.command()
+def sheet(
+    lab: LabName,
+    names: Annotated[
+        list[str], typer.Argument(help="The checkpoints of a comparison, as `compare` was given them.")
+    ],
+    out: Annotated[Path | None, typer.Option(help="A folder for the sheet as HTML and as JSON.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Say what each stage added, strengthened, silenced and left alone, each line beside its controls."""
+    from workbench.comparison_requests import finished_comparison
+    from workbench.lab import Lab
+    from workbench.verdict import sheet as verdict_sheet
+    from workbench.verdict_file import write_sheet
+
+    opened = Lab.open(lab)
+    found = verdict_sheet(
+        opened, finished_comparison(opened, [n for each in names for n in each.split(",") if n])
+    )
+    written = write_sheet(found, out) if out is not None else []
+    answer(found.as_json() | {"written": [str(path) for path in written]}, as_json, found.describe)
+
+
+@app.command()
 def superposition(lab: LabName, as_json: Json = False) -> None:
     """Study superposition in base, sft and grpo through their SAEs, each figure beside its control."""
     from workbench.grow import grow as grow_lab

@@ -47,6 +47,16 @@ def compare_beside_controls(lab: Lab, names: Sequence[str]) -> list[str]:
     return [asked, *(compare(lab, (pair.before, pair.after)) for pair in beside)]
 
 
+def finished_comparison(lab: Lab, names: Sequence[str]) -> str:
+    """Name of the recipe's comparison of just these checkpoints, in any order; `Misuse` where there is none."""
+    for config in read_recipe(lab.path / "recipe.toml").comparisons:
+        if set(config.checkpoints) == set(names):
+            return config.name
+    raise Misuse(
+        f"{', '.join(names)} have not been compared: `python -m workbench compare {lab.name} {' '.join(names)}`"
+    )
+
+
 def with_comparison(recipe: Recipe, names: tuple[str, ...]) -> tuple[Recipe, str]:
     """The recipe with a comparison of `names`, and a crosscoder like its first one if none reads just these."""
     for known in recipe.comparisons:

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     import polars as pl
 
 STAGE = "stage"
+DOMAINS = ("prose", "world", "chat")  # of the texts that every checkpoint reads
 KINDS = (STAGE, SHAM, SIBLING)
 SCHEMA_NAMES = ("stage", "kind", "before", "after", "figure", "value", "low", "high", "n")
 
@@ -111,6 +112,9 @@ class Controls:
         yield from self._deepest(drift)
         kl = comparison.kl.row(by_predicate=_everywhere(pair), named=True)
         yield "KL from the parent", kl["kl"], kl["low"], kl["high"], kl["n"]
+        for row in comparison.excess_loss.iter_rows(named=True):
+            if row["domain"] in DOMAINS:
+                yield f"excess loss on {row['domain']}", row["excess"], row["low"], row["high"], row["n"]
         yield from self._gains(pair)
 
     def _gains(self, pair: Pair) -> Iterator[tuple[str, float, float | None, float | None, int]]:

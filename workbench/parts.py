@@ -9,6 +9,7 @@ PARTS: Mapping[str, tuple[str, ...]] = {
     "drift": ("tokens", "checkpoints"),
     "scaling": ("dictionary", "tokens", "activations"),
     "samples": ("tokens", "checkpoints", "features", "corpus"),
+    "changes": ("tokens", "checkpoints"),
     "gains": ("dictionary", "tokens", "activations", "checkpoints", "corpus"),
 }
 

@@ -237,7 +237,10 @@ def silently_moved(lab: Lab, seed: int = 0) -> PreTrainedModel:
     config, rng = model.config, torch.Generator().manual_seed(seed)
     order = torch.randperm(config.hidden_size, generator=rng)
     head = config.hidden_size // config.num_attention_heads
-    ends = {model.get_input_embeddings().weight, model.get_output_embeddings().weight}  # one, where they are tied
+    ends = {
+        model.get_input_embeddings().weight,
+        model.get_output_embeddings().weight,
+    }  # one, where they are tied
     for table in ends:
         table.copy_(table[:, order])
     model.model.norm.weight.copy_(model.model.norm.weight[order])

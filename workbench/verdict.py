@@ -1,0 +1,332 @@
+"""The verdict sheet of a comparison: for each stage what it added, strengthened, silenced and left alone.
+
+A line is a figure of the later checkpoint beside its parent's, sorted by whether their 95 % intervals part:
+
+    added         the parent had next to none of it (under `NONE`)
+    strengthened  the later's interval lies above the parent's
+    silenced      it lies below
+    left alone    the intervals meet, or no more moved than in the stage's sham and sibling
+
+`credible` is whether the line is beyond sham and sibling, intervals and all (`workbench.controls`); None where no
+control was asked. Every line has n, an interval, and the page that shows its evidence.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
+from urllib.parse import urlencode
+
+from workbench.changed import Changed, moves
+from workbench.comparison import Comparison
+from workbench.controls import DOMAINS, SHAM, SIBLING, Controls
+from workbench.drift import Drift
+from workbench.errors import MarbleError
+from workbench.gains import OFF, ON, Gains
+from workbench.lab import Lab
+from workbench.lives import Lives
+from workbench.plan import Plan
+from workbench.samples import QUESTIONS, Samples
+from workbench.specificity import Specificity
+
+ADDED, STRENGTHENED, SILENCED, ALONE = SORTS = ("added", "strengthened", "silenced", "left alone")
+UNCHANGED, SILENT, CHANGED = "unchanged", "silent", "changed"
+NONE = 0.05  # a share under which the parent cannot do a thing at all
+SAID = {
+    "ended": "ends its answers by itself",
+    "length": "length of an answer, tokens",
+    "entropy": "entropy of the next token in answers, nats",
+    "distinct_answers": "share of answers that differ",
+}
+
+
+class Line(NamedTuple):
+    """One statement. `before` is the parent's figure; `sham` and `sibling` are the same figure in the controls."""
+
+    stage: str
+    sort: str
+    said: str
+    value: float
+    low: float | None
+    high: float | None
+    n: int
+    before: float | None
+    sham: float | None
+    sibling: float | None
+    credible: bool | None
+    page: str
+
+
+class StageSheet(NamedTuple):
+    """A stage's lines, its verdict, and what to know of it in a sentence or two."""
+
+    stage: str
+    parent: str
+    verdict: str
+    notes: list[str]
+    lines: list[Line]
+
+
+@dataclasses.dataclass(frozen=True)
+class Sheet:
+    """The sheet of a finished comparison."""
+
+    lab: str
+    comparison: str
+    stages: list[StageSheet]
+    missing: list[str]
+
+    def as_json(self) -> dict[str, Any]:
+        """For machines."""
+        return {
+            "lab": self.lab,
+            "comparison": self.comparison,
+            "missing": self.missing,
+            "stages": [
+                {**stage._asdict(), "lines": [line._asdict() for line in stage.lines]} for stage in self.stages
+            ],
+        }
+
+    def describe(self) -> str:
+        """For people."""
+        told = []
+        for stage in self.stages:
+            told.append(f"{stage.stage}, from {stage.parent}: {stage.verdict}")
+            for sort in SORTS:
+                lines = [line for line in stage.lines if line.sort == sort]
+                told += [f"  {sort}:", *(f"    {sentence(line)}" for line in lines)] if lines else []
+            told += [f"  {note}" for note in stage.notes]
+        return "\n".join([*told, *self.missing])
+
+
+def sentence(line: Line) -> str:
+    """A line with its figures."""
+    interval = "" if line.low is None or line.high is None else f" [{line.low:.3g}, {line.high:.3g}]"
+    before = "" if line.before is None else f"{line.before:.3g} → "
+    controls = [
+        f"{name} {value:.3g}"
+        for name, value in ((SHAM, line.sham), (SIBLING, line.sibling))
+        if value is not None
+    ]
+    said = {True: "beyond both", False: "not beyond both", None: ""}[line.credible]
+    tail = f"; {', '.join(controls)}: {said}" if controls else ""
+    return f"{line.said}: {before}{line.value:.3g}{interval}, n = {line.n:,}{tail}"
+
+
+def verdict_of(weights_moved: float, kl: float, largest: float, silent_under: float) -> str:
+    """Unchanged: not a weight moved and not a prediction. Silent: weights did, predictions nowhere by more than
+    rounding."""
+    if weights_moved == 0 and kl == 0:
+        return UNCHANGED
+    return SILENT if largest < silent_under else CHANGED
+
+
+def sorted_by(before: Mapping[str, Any], after: Mapping[str, Any], is_share: bool = True) -> str:
+    """Which of `SORTS` two figures with intervals make."""
+    if after["low"] > before["high"]:
+        return ADDED if is_share and before["value"] < NONE else STRENGTHENED
+    return SILENCED if after["high"] < before["low"] else ALONE
+
+
+class _Gatherer:
+    """The parts of a comparison that are there, and the lines that they give."""
+
+    def __init__(self, lab: Lab, name: str) -> None:
+        self.lab, self.comparison = lab, Comparison.of(lab, name)
+        self.plan, self.missing = Plan.of(lab), []
+        self.controls: Controls | None = None
+        try:
+            self.controls = Controls.of(lab, self.comparison.checkpoints)
+        except MarbleError as error:
+            self.missing.append(f"without controls: {error}")
+        self.beside = {(v["stage"], v["figure"]): v for v in self.controls.verdicts()} if self.controls else {}
+
+    def part(self, kind: Any) -> Any:
+        """A part, or None where it was not made; what it says of that goes into `missing`."""
+        try:
+            return kind.of(self.lab, self.comparison.name)
+        except MarbleError as error:
+            self.missing.append(str(error))
+            return None
+
+    def page(self, page: str, **more: str) -> str:
+        return f"{page}?{urlencode({'lab': self.lab.name, 'comparison': self.comparison.name, **more})}"
+
+    def line(self, stage: str, sort: str, said: str, row: Mapping[str, Any], page: str, **more: Any) -> Line:
+        held = self.beside.get((stage, more.pop("figure", "")))
+        sham, sibling, credible = (held[SHAM], held[SIBLING], held["credible"]) if held else (None, None, None)
+        return Line(
+            stage, sort, said, row["value"], row["low"], row["high"], row["n"], more.get("before"), sham, sibling,
+            credible, page,
+        )  # fmt: skip
+
+
+def sheet(lab: Lab, name: str) -> Sheet:
+    """The sheet of the comparison called `name`; `Misuse` where there is none. Parts that are missing are said."""
+    found = _Gatherer(lab, name)
+    parts = {kind: found.part(kind) for kind in (Drift, Specificity, Samples, Changed, Lives, Gains)}
+    stages = []
+    for stage in found.comparison.checkpoints:
+        parent = found.plan.parent_checkpoint(stage)
+        if parent not in found.comparison.checkpoints:
+            continue
+        lines = [
+            *_answers(found, parts[Samples], str(parent), stage),
+            *_carried(found, parts[Gains], stage),
+            *_forgotten(found, str(parent), stage),
+            *_latents(found, parts[Specificity], parts[Lives], stage),
+            *_moved(found, stage),
+        ]
+        notes, verdict = _notes(found, parts[Changed], parts[Drift], str(parent), stage)
+        stages.append(StageSheet(stage, str(parent), verdict, notes, lines))
+    if not stages:
+        found.missing.append(
+            f"none of {', '.join(found.comparison.checkpoints)} descends from another of them: there is no stage"
+        )
+    return Sheet(lab.name, name, stages, list(dict.fromkeys(found.missing)))
+
+
+def _answers(found: _Gatherer, samples: Samples | None, parent: str, stage: str) -> Iterator[Line]:
+    """How it answers: accuracy (greedy on all held-out questions where both were asked, else sampled), form."""
+    greedy = _greedy(found.lab, parent, stage)
+    for task, (before, after) in greedy.items():
+        named = task.replace("_", " ")
+        yield found.line(
+            stage, sorted_by(before, after), f"right on {named}", after, found.page("compare", view="gains"),
+            before=before["value"], figure=f"gain on {named}",
+        )  # fmt: skip
+    if samples is None:
+        return
+    asked = samples.said.filter(figure="accuracy")["kind"].unique(maintain_order=True).to_list()
+    for kind in (k for k in asked if k not in greedy and k != QUESTIONS):
+        before, after = (samples.figure(name, kind, "accuracy") for name in (parent, stage))
+        if before and after:
+            said = f"right on {kind.replace('_', ' ')} (sampled)"
+            yield found.line(
+                stage, sorted_by(before, after), said, after, found.page("drift"), before=before["value"]
+            )
+    for figure, said in SAID.items():
+        before, after = (samples.figure(name, QUESTIONS, figure) for name in (parent, stage))
+        if before and after:
+            sort = sorted_by(before, after, is_share=figure == "ended")
+            yield found.line(stage, sort, said, after, found.page("drift"), before=before["value"])
+
+
+def _greedy(lab: Lab, parent: str, stage: str) -> dict[str, tuple[dict[str, Any], dict[str, Any]]]:
+    """task → (parent's, stage's) accuracy with interval, where both were asked."""
+    scores = [
+        (lab.find("checkpoint", name).figures.get("metrics") or {}).get("accuracy") or {}
+        for name in (parent, stage)
+    ]
+    told = [{task: {**row, "value": row["mean"]} for task, row in each.items()} for each in scores]
+    return {task: (told[0][task], told[1][task]) for task in told[1] if task in told[0]}
+
+
+def _carried(found: _Gatherer, gains: Gains | None, stage: str) -> Iterator[Line]:
+    """What carries its gains, both ways, at the dose at which the set does most."""
+    for gap in (g for g in (gains.gaps if gains else []) if g.stage == stage):
+        mover = gains.movers(gap)[0]
+        latents = gains.set_of(gap, mover)
+        for way in (ON, OFF):
+            tried = [effect for effect in gains.effects(gap, mover) if effect.way == way]
+            best = max(tried, key=lambda e: abs(e.accuracy - e.before))
+            where = f"on in {gap.parent}" if way == ON else f"off in {gap.stage}"
+            sort = (STRENGTHENED if way == ON else SILENCED) if best.carries else ALONE
+            named = f"{len(latents)} latent{'s'[: len(latents) != 1]} switched {where} (×{best.dose:g})"
+            page = found.page("compare", view="gains", gain=f"{stage}: {gap.task.replace('_', ' ')}")
+            yield Line(
+                stage, sort, f"{gap.task.replace('_', ' ')} with {named}; as many of like reach {best.matched:.3g}",
+                best.accuracy, best.low, best.high, best.n, best.before, None, None, best.carries, page,
+            )  # fmt: skip
+
+
+def _forgotten(found: _Gatherer, parent: str, stage: str) -> Iterator[Line]:
+    """Loss by domain less the parent's, paired by document."""
+    import polars as pl
+
+    comparison = _with_first(found, parent)
+    if comparison is None or stage not in comparison.checkpoints:
+        return
+    rows = comparison.excess_loss.filter(pl.col("checkpoint") == stage)
+    for row in rows.iter_rows(named=True):
+        if row["domain"] not in DOMAINS:
+            continue
+        sort = SILENCED if row["low"] > 0 else STRENGTHENED if row["high"] < 0 else ALONE
+        yield found.line(
+            stage, sort, f"loss on {row['domain']} less {parent}'s, nats a token", {**row, "value": row["excess"]},
+            found.page("drift"), figure=f"excess loss on {row['domain']}",
+        )  # fmt: skip
+
+
+def _with_first(found: _Gatherer, parent: str) -> Comparison | None:
+    """A finished comparison whose excess loss is over `parent`: this one, or that of the parent and its child."""
+    if found.comparison.checkpoints[0] == parent:
+        return found.comparison
+    for config in found.plan.recipe.comparisons:
+        if config.checkpoints[0] == parent and set(config.checkpoints) <= set(found.comparison.checkpoints):
+            with contextlib.suppress(MarbleError):
+                return Comparison.of(found.lab, config.name)
+    return None
+
+
+def _latents(
+    found: _Gatherer, specificity: Specificity | None, lives: Lives | None, stage: str
+) -> Iterator[Line]:
+    """Latents of its own, and those born in it."""
+    if specificity is not None:
+        own = specificity.exclusive(stage)
+        row = {
+            "value": own.specific.value,
+            "low": own.specific.low,
+            "high": own.specific.high,
+            "n": own.specific.n,
+        }
+        sort = ADDED if own.specific.hits else ALONE
+        said = f"share of latents that are its own (by norm {own.by_norm.hits}, by scaling {own.specific.hits})"
+        if row["value"] is not None:
+            yield found.line(stage, sort, said, row, found.page("compare"), figure="specific by scaling")
+    if lives is not None and lives.known and stage in lives.born_in().born:
+        born = lives.born_in()
+        for sort, share, said in (
+            (ADDED, born.born[stage], "share of latents born in it"),
+            (SILENCED, born.died[stage], "share of latents that died in it"),
+        ):
+            if share.value is not None:
+                row = {"value": share.value, "low": share.low, "high": share.high, "n": share.n}
+                yield found.line(stage, sort if share.hits else ALONE, said, row, found.page("compare"))
+
+
+def _moved(found: _Gatherer, stage: str) -> Iterator[Line]:
+    """How far weights, activations and predictions moved; no more than in both controls is left alone."""
+    import polars as pl
+
+    if found.controls is None:
+        return
+    mine = found.controls.table.filter(pl.col("stage") == stage, pl.col("kind") == "stage")
+    for figure in ("weights moved", "activations moved", "KL from the parent"):
+        for row in mine.filter(pl.col("figure") == figure).iter_rows(named=True):
+            credible = found.beside[stage, figure]["credible"]
+            yield found.line(
+                stage, STRENGTHENED if credible else ALONE, figure, row, found.page("drift"), figure=figure
+            )
+
+
+def _notes(
+    found: _Gatherer, changed: Changed | None, drift: Drift | None, parent: str, stage: str
+) -> tuple[list[str], str]:
+    """What changed first, and the verdict."""
+    from workbench.changes import SILENT as ROUNDING
+
+    told = (changed.figures["pairs"] if changed else {}).get(f"{parent}|{stage}")
+    if told is None or drift is None:
+        return [], CHANGED
+    verdict = verdict_of(drift.figures["moved"][f"{parent}|{stage}"], told["kl"], told["largest"], ROUNDING)
+    if verdict != CHANGED:
+        return [changed.sentence(parent, stage)], verdict
+    notes = [
+        f"after {' '.join(row['active'])}: {moves(row['moved'], row['by'])} ({row['score']:.2f} nats)"
+        for row in changed.of_pair(parent, stage).head(5).iter_rows(named=True)
+    ]
+    return notes, verdict

@@ -1,0 +1,132 @@
+"""The verdict sheet as HTML: one block that a page can show, or one file that needs nothing else.
+
+All text is escaped; the pictures are SVG: a dot with its interval, the parent's figure as a ring, sham and sibling
+as a cross and a diamond, on an axis of the line's own.
+"""
+
+from __future__ import annotations
+
+import html
+import json
+from collections.abc import Sequence
+
+from workbench.verdict import SORTS, Line, Sheet, StageSheet
+
+WIDTH, HEIGHT, EDGE = 220, 22, 12
+STYLE = """
+.verdict{--ink:#26282b;--muted:#6c6e70;--rule:#dfdbd3;--dot:#35596e;--alarm:#a8323f;color:var(--ink);
+font:15px/1.45 system-ui,sans-serif}
+.verdict.dark{--ink:#e8e5de;--muted:#a4a6a8;--rule:#363a40;--dot:#9fc0d3;--alarm:#f0909a}
+.verdict h2{font-size:1.35em;margin:1.6em 0 .2em}
+.verdict h3{font-size:1em;margin:1.1em 0 .3em;color:var(--muted);font-weight:600}
+.verdict .row{display:grid;grid-template-columns:minmax(15em,1fr) 230px minmax(13em,.8fr);gap:.2em 1.2em;
+align-items:center;padding:.35em 0;border-top:1px solid var(--rule)}
+.verdict .row a{color:inherit}.verdict .figures{color:var(--muted);font-size:.9em;font-variant-numeric:tabular-nums}
+.verdict .yes{color:var(--dot);font-weight:600}.verdict .no{color:var(--alarm)}
+.verdict p{margin:.3em 0;color:var(--muted)}
+.verdict ul{margin:.3em 0 .6em;padding-left:1.2em;color:var(--muted)}
+@media(max-width:760px){.verdict .row{grid-template-columns:1fr}}
+"""
+DARK_FILE = (
+    "@media(prefers-color-scheme:dark){body{background:#15171a}"
+    ".verdict{--ink:#e8e5de;--muted:#a4a6a8;--rule:#363a40;--dot:#9fc0d3;--alarm:#f0909a}}"
+    "body{margin:0 auto;max-width:70em;padding:1.5em;background:#fbfaf7}"
+    "@media(prefers-color-scheme:dark){body{background:#15171a}}"
+)
+KEY = (
+    "A dot is the stage's figure with its 95 % interval, a ring its parent's, a cross the sham's and a diamond "
+    "the sibling's. The sham is the parent trained on, on its own data, for as many steps; the sibling is the same stage "
+    "with another seed. Each line leads to its evidence."
+)
+
+
+def block(sheet: Sheet, dark: bool = False, base: str = "") -> str:
+    """The sheet without a document around it; links begin with `base`."""
+    stages = "".join(_stage(stage, base) for stage in sheet.stages)
+    missing = "".join(f"<p>{html.escape(each)}</p>" for each in sheet.missing)
+    shade = " dark" if dark else ""
+    return f'<style>{STYLE}</style><div class="verdict{shade}"><p>{KEY}</p>{stages}{missing}</div>'
+
+
+def document(sheet: Sheet, base: str = "http://127.0.0.1:8501/") -> str:
+    """One self-contained file, its figures as JSON inside it."""
+    title = html.escape(f"{sheet.lab}: {sheet.comparison}, what each stage did")
+    data = json.dumps(sheet.as_json(), ensure_ascii=True).replace("</", "<\\/")
+    return (
+        f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{title}</title>'
+        f'<meta name="viewport" content="width=device-width"><style>{DARK_FILE}</style></head>'
+        f"<body><h1>{title}</h1>{block(sheet, base=base)}"
+        f'<script type="application/json" id="sheet">{data}</script></body></html>\n'
+    )
+
+
+def _stage(stage: StageSheet, base: str) -> str:
+    head = f"<h2>{html.escape(stage.stage)}, from {html.escape(stage.parent)}: {stage.verdict}</h2>"
+    parts = [head]
+    if stage.notes:
+        parts.append("<p>What changed first, by the divergence it accounts for:</p>")
+        parts.append(f"<ul>{''.join(f'<li>{html.escape(note)}</li>' for note in stage.notes)}</ul>")
+    for sort in SORTS:
+        lines = [line for line in stage.lines if line.sort == sort]
+        if lines:
+            parts.append(f"<h3>{sort.capitalize()}</h3>{''.join(_row(line, base) for line in lines)}")
+    return "".join(parts)
+
+
+def _row(line: Line, base: str) -> str:
+    said = f'<a href="{html.escape(base + line.page)}" target="_self">{html.escape(line.said)}</a>'
+    return f'<div class="row"><span>{said}</span>{picture(line)}<span class="figures">{_figures(line)}</span></div>'
+
+
+def _figures(line: Line) -> str:
+    interval = "" if line.low is None or line.high is None else f" [{line.low:.3g}, {line.high:.3g}]"
+    before = "" if line.before is None else f"{line.before:.3g} → "
+    controls = [
+        f"{name} {value:.3g}"
+        for name, value in (("sham", line.sham), ("sibling", line.sibling))
+        if value is not None
+    ]
+    verdict = {
+        True: '<span class="yes">beyond controls</span>',
+        False: '<span class="no">not beyond controls</span>',
+        None: "no control",
+    }[line.credible]
+    return f"{before}{line.value:.3g}{interval}, n = {line.n:,}<br>{' · '.join([*controls, verdict])}"
+
+
+def picture(line: Line) -> str:
+    """The line's figures on one axis; zero is on it."""
+    shown = [
+        v for v in (0.0, line.value, line.low, line.high, line.before, line.sham, line.sibling) if v is not None
+    ]
+    low, high = min(shown), max(shown)
+    span = (high - low) or 1.0
+
+    def x(value: float) -> float:
+        return EDGE + (WIDTH - 2 * EDGE) * (value - low) / span
+
+    y = HEIGHT / 2
+    drawn = [_path((x(low), x(high)), y, "var(--rule)", 1), _path((x(0), x(0)), y, "var(--muted)", 1, tall=8)]
+    if line.before is not None:
+        drawn.append(
+            f'<circle cx="{x(line.before):.1f}" cy="{y}" r="5" fill="none" stroke="var(--muted)" '
+            'stroke-width="1.5"/>'
+        )
+    for value, mark in ((line.sham, "M-4-4L4 4M-4 4L4-4"), (line.sibling, "M0-5L5 0L0 5L-5 0Z")):
+        if value is not None:
+            drawn.append(
+                f'<path d="{mark}" transform="translate({x(value):.1f} {y})" fill="none" stroke="var(--muted)" '
+                'stroke-width="1.5"/>'
+            )
+    if line.low is not None and line.high is not None:
+        drawn.append(_path((x(line.low), x(line.high)), y, "var(--dot)", 2))
+    drawn.append(f'<circle cx="{x(line.value):.1f}" cy="{y}" r="4.5" fill="var(--dot)"/>')
+    label = html.escape(f"{line.said}: {line.value:.3g}")
+    return f'<svg width="{WIDTH}" height="{HEIGHT}" role="img" aria-label="{label}">{"".join(drawn)}</svg>'
+
+
+def _path(ends: Sequence[float], y: float, colour: str, width: float, tall: float = 0.0) -> str:
+    return (
+        f'<line x1="{ends[0]:.1f}" x2="{ends[1]:.1f}" y1="{y - tall:.1f}" y2="{y + tall:.1f}" '
+        f'stroke="{colour}" stroke-width="{width}"/>'
+    )
