@@ -9,6 +9,7 @@ from typing import Any
 
 from workbench.comparison import Comparison
 from workbench.controls import Controls
+from workbench.differences import Differences, figures_of
 from workbench.drift import Drift
 from workbench.lab import Lab
 from workbench.specificity import Specificity
@@ -21,6 +22,7 @@ class Account:
     figures: Mapping[str, Any]
     comparison: Comparison
     drift: Drift
+    differences: Differences
     specificity: Specificity
     controls: Controls | None
 
@@ -51,18 +53,21 @@ class Account:
             for row in kl.filter((pl.col("p") == p) & (pl.col("q") == q)).iter_rows(named=True)
         ]
         lines.append(f"    {', '.join(both)} nats a token")
+        lines += [f"    {said}" for said in self.differences.sentences(before, after)]
         return "\n".join(lines)
 
 
 def account(lab: Lab, name: str, controls: bool = False) -> Account:
     """The comparison called `name`, which has been taken apart; `controls`: beside shams and siblings."""
     comparison, drift, specificity = Comparison.of(lab, name), Drift.of(lab, name), Specificity.of(lab, name)
+    differences = Differences.of(lab, name)
     figures = {
         **lab.find("comparison", name).figures,
         "weights_moved": drift.figures["moved"],
         "exclusive": specificity.figures(),
+        "differences": figures_of(differences),
     }
     beside = Controls.of(lab, comparison.checkpoints) if controls else None
     if beside is not None:
         figures["controls"] = beside.verdicts()
-    return Account(figures, comparison, drift, specificity, beside)
+    return Account(figures, comparison, drift, differences, specificity, beside)
