@@ -2,7 +2,7 @@
 
 import streamlit as st
 
-from pages.components import behaviour, compared, frame, latent, shares, specific, store, theme
+from pages.components import behaviour, compared, differences, frame, latent, shares, specific, store, theme
 
 lab = frame.begin(
     "Compare", "What checkpoints share, what only one of them has, and how their predictions part."
@@ -35,6 +35,16 @@ with frame.sentences():
         frame.note(
             "Norms alone call some latents exclusive that are not: "
             f"`python -m workbench compare {lab.name} {told}` asks the activations."
+        )
+
+    st.header("What the difference says", anchor=False)
+    if name in compared.taken_apart(lab, "differences"):
+        differences.view(lab, compared.differences(lab, name))
+    else:
+        told = " ".join(comparison.checkpoints)
+        frame.note(
+            "What training wrote into every activation at once tells their mean difference: "
+            f"`python -m workbench compare {lab.name} {told}` takes it, in under a minute."
         )
 
     st.header("How predictions part", anchor=False)

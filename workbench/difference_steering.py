@@ -7,8 +7,8 @@
 δ is cross-fitted: a document is steered with δ of the other half of the documents. Control: a random direction of
 the same length, another one for each window, so that the interval over documents is also over directions. Text is
 the beginnings of held-out windows, among them prose, which no finetuning was about; what is predicted from BOS
-alone is not counted, since nothing was added there. [Minder 2025 write on under steering; here next-token distributions
-themselves are compared.]
+alone is not counted, since nothing was added there. [Minder 2025 write on under steering; here next-token
+distributions are compared.]
 """
 
 from __future__ import annotations

@@ -16,6 +16,7 @@ from workbench.plan import Plan, part_name
 if TYPE_CHECKING:
     from workbench.comparison import Comparison
     from workbench.controls import Controls
+    from workbench.differences import Differences
     from workbench.drift import Drift
     from workbench.specificity import Specificity
 
@@ -64,6 +65,19 @@ def _specificity(lab_path: str, comparison: str, id_: str) -> Specificity:
 def specificity(lab: Lab, comparison: str) -> Specificity:
     """Latent scaling of a comparison that was taken apart, kept by the artefact's id."""
     return _specificity(str(lab.path), comparison, lab.find("evaluation", part_name("scaling", comparison)).id)
+
+
+@st.cache_resource(max_entries=8, show_spinner=False)
+def _differences(lab_path: str, comparison: str, id_: str) -> Differences:
+    from workbench.differences import Differences
+
+    return Differences.of(Lab(Path(lab_path)), comparison)
+
+
+def differences(lab: Lab, comparison: str) -> Differences:
+    """The mean differences of a comparison that was taken apart, kept by the artefact's id."""
+    id_ = lab.find("evaluation", part_name("differences", comparison)).id
+    return _differences(str(lab.path), comparison, id_)
 
 
 @st.cache_resource(max_entries=8, show_spinner=False)
