@@ -102,6 +102,8 @@ def test_tokens_of_no_group_are_left_out() -> None:
     sums = GroupSums.of(x, np.array([0, -1, 2]), 4)
     assert sums.n.tolist() == [1, 0, 1, 0]
     assert sums.vectors["a"].sum() == 4
+    nothing = GroupSums.of(x, np.array([-1, -1, -1]), 4)
+    assert nothing.n.sum() == nothing.lengths["a"].sum() == 0.0
     assert sums.plus(sums).some(slice(2, 3)).lengths["a"].tolist() == [2 * 2**0.5]
 
 

@@ -78,10 +78,10 @@ class GroupSums:
             inside = cell >= 0
             at = cell[inside]
             yield cls(
-                np.bincount(at, minlength=n).astype(np.float64),
+                _counted(at, np.ones(len(at)), n),
                 {name: _summed(cell, value, n) for name, value in x.items()},
-                {name: np.bincount(at, value[inside], n) for name, value in lengths.items()},
-                {pair: np.bincount(at, value[inside], n) for pair, value in apart.items()},
+                {name: _counted(at, value[inside], n) for name, value in lengths.items()},
+                {pair: _counted(at, value[inside], n) for pair, value in apart.items()},
             )
 
     def plus(self, other: GroupSums) -> GroupSums:
@@ -151,6 +151,13 @@ class DifferenceSums:
         """The sums of one group."""
         at = self.facets[facet].groups.index(group) * BLOCKS
         return self._sums[facet].some(slice(at, at + BLOCKS))
+
+
+def _counted(
+    cell: Int[np.ndarray, "inside"], values: Float[np.ndarray, "inside"], n_cells: int
+) -> Float[np.ndarray, "cell"]:
+    """Σ of the values in each cell; of none zeros, which numpy counts as whole numbers."""
+    return np.bincount(cell, values, n_cells).astype(np.float64)
 
 
 def _summed(
