@@ -163,4 +163,4 @@ def test_a_comparison_without_differences_says_how_to_take_them(
 ) -> None:
     monkeypatch.setattr(compared, "taken_apart", lambda lab, *parts: [])
     app = opened("compare")
-    assert any("base sft grpo` takes it" in text for text in sentences(app))
+    assert any("base sft grpo</code> takes it" in text for text in sentences(app))

@@ -114,10 +114,12 @@ def components(found: Differences, before: str, after: str) -> None:
         required=True, key="difference_component", bind="query-params",
     )  # fmt: skip
     lens = found.lens.filter(before=before, after=after, facet="component", group=chosen, head=after)
-    for end, said in (("promoted", "above its mean it promotes"), ("suppressed", "and suppresses")):
-        tokens = " ".join(lens.filter(end=end)["token"])
-        if tokens:
-            frame.caption(f"Component {chosen}, through the head of {after}: {said} {tokens}")
+    if not lens.is_empty():
+        up, down = (" ".join(lens.filter(end=end)["token"]) for end in ("promoted", "suppressed"))
+        frame.caption(
+            f"Through the head of {after}, one standard deviation of component {chosen} promotes {up} and "
+            f"suppresses {down}. Tokens on which it is highest and lowest, one a document:"
+        )
     rows = contexts.filter(component=int(chosen)).drop("before", "after", "component")
     st.dataframe(rows, key="difference-contexts", hide_index=True)
 
