@@ -102,9 +102,9 @@ def _ranks(lab: Lab, found: Differences, before: str, after: str) -> None:
     st.subheader("On unrelated text", anchor=False)
     frame.caption(
         "Rank of chat markers and of the words that answers begin with, among all tokens by how much δ of the "
-        f"first five positions of prose promotes them, plainly through the head of {after} (1: most). Grey: 95 % "
-        "of random directions of the same length. A sham or a sibling that ranks them as high says that any "
-        "training would; `compare --controls` adds them."
+        f"first five positions of prose promotes them, plainly at {found.sites[0]} through the head of {after} "
+        "(1: most). Crosses: random directions of the same length, their median and 95 % of them. A sham or a "
+        "sibling that ranks them as high says that any training would; `compare --controls` adds them."
     )
     show.chart(
         ranks(table, theme.colours([before, after])[after]),
@@ -118,7 +118,7 @@ def ranks(table: pl.DataFrame, colour: str) -> go.Figure:
     """A row a token, in it the difference and its controls; ranks on a logarithmic axis."""
     names = table["series"].unique(maintain_order=True).to_list()
     palette = theme.palette()
-    inks = (colour, palette.muted, palette.alarm, palette.accent)
+    inks = (colour, palette.muted, palette.ink, palette.accent)
     table = table.with_columns(pl.col("token").map_elements(charts.plain, return_dtype=pl.String))
     made = charts.dots_with_intervals(
         table, "token", "series", "rank", dict(zip(names, inks, strict=False)),
