@@ -47,6 +47,16 @@ with frame.sentences():
             f"`python -m workbench compare {lab.name} {told}` asks the activations."
         )
 
+    st.header("What the difference says", anchor=False)
+    if name in compared.taken_apart(lab, "differences"):
+        differences.view(lab, compared.differences(lab, name))
+    else:
+        told = " ".join(comparison.checkpoints)
+        frame.note(
+            "What training wrote into every activation at once tells their mean difference: "
+            f"`python -m workbench compare {lab.name} {told}` takes it, in under a minute."
+        )
+
     st.header("How predictions part", anchor=False)
     behaviour.kl(comparison)
     st.header("Loss by domain", anchor=False)

@@ -7,6 +7,9 @@ import pytest
 
 from pages.components import (
     compared,
+    difference_effects,
+    difference_words,
+    differences,
     drift_layers,
     drift_weights,
     kl_carriers,
@@ -21,6 +24,7 @@ from pages.components.read_beside import Ask
 from tests.test_pages import errors, opened, sentences
 from tests.tiny_lab import shared_lab
 from workbench.comparison import Comparison
+from workbench.differences import Differences
 from workbench.drift import Drift
 from workbench.lab import Lab
 from workbench.samples import Samples
@@ -270,3 +274,63 @@ def test_a_document_is_tinted_and_its_largest_tokens_named(lab: Lab) -> None:
 def test_a_document_that_is_not_there_is_said(lab: Lab) -> None:
     app = opened("drift", text_domain="chat", text_document="9: nothing")
     assert "there is no document '9: nothing' in chat" in errors(app)[0].replace("&#x27;", "'")
+
+
+def test_compare_says_what_the_difference_is(lab: Lab) -> None:
+    app = opened("compare")
+    assert not app.exception
+    assert errors(app) == []
+    assert "What the difference says" in [header.value for header in app.header]
+    assert any("base → sft: mean difference at blocks.1.hook_resid_post" in text for text in sentences(app))
+    chosen = {box.label: box for box in app.selectbox}
+    assert chosen["Difference of"].options == [f"{a} → {b}" for a, b in PAIRS]
+    assert chosen["Mean over"].options[0] == "prose, first 5"
+
+
+def test_a_pair_a_site_and_a_group_can_be_named_in_the_address(lab: Lab) -> None:
+    wanted = {
+        "difference": "sft → grpo",
+        "difference_site": "blocks.3.hook_resid_post",
+        "difference_of": "digits",
+    }
+    app = opened("compare", **wanted, steered_on="prose", difference_component="2")
+    assert not app.exception
+    assert errors(app) == []
+    assert any("sft → grpo: mean difference" in text for text in sentences(app))
+    assert any("the model's own head reads it" in text for text in sentences(app))
+    wrong = opened("compare", difference="grpo → sft")
+    assert "there is no pair 'grpo → sft'" in errors(wrong)[0]
+
+
+def test_pictures_of_differences_hold_their_tables(lab: Lab) -> None:
+    found = Differences.of(lab, NAME)
+    means = found.means.filter(before="base", after="sft", site=found.figures["site"])
+    noise, dots = differences.sizes(means, "#000000").data
+    assert dict(zip(dots.y, dots.x, strict=True))["position 1"] == means.filter(group="1")["size"].item()
+    assert list(noise.y) == list(dots.y)
+    lens = found.lens.filter(
+        before="base", after="sft", site=found.figures["site"], group="all", reading="plain"
+    )
+    for trace, head in zip(difference_words.tokens(lens, ("base", "sft")).data, ("base", "sft"), strict=True):
+        assert len(trace.x) == 20
+        assert list(trace.x) == sorted(trace.x, reverse=True)
+        assert trace.x[0] == lens.filter(head=head, end="promoted", place=1)["by"].item()
+    rows = found.steering.filter(before="base", after="sft", domain="all")
+    assert [len(trace.x) for trace in difference_effects.doses(rows, "#000000").data] == [5] * 4
+
+
+def test_a_pair_without_a_difference_says_so(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    same = Differences.of(lab, NAME).means.with_columns(size=pl.lit(0.0))
+    monkeypatch.setattr(Differences, "means", property(lambda self: same))
+    app = opened("compare")
+    assert errors(app) == []
+    assert any("base → sft: no difference at" in text for text in sentences(app))
+    assert "Mean over" not in {box.label for box in app.selectbox}
+
+
+def test_a_comparison_without_differences_says_how_to_take_them(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(compared, "taken_apart", lambda lab, *parts: [])
+    app = opened("compare")
+    assert any("base sft grpo</code> takes it" in text for text in sentences(app))

@@ -14,6 +14,8 @@ import torch
 from tests.tiny_lab import make_lab, shared_lab, tiny_recipe
 from workbench.comparison import Comparison
 from workbench.comparison_account import account
+from workbench.difference_controls import CHANCE, readouts
+from workbench.differences import Differences
 from workbench.drift import Drift
 from workbench.errors import Failure, Misuse
 from workbench.lab import Lab
@@ -111,6 +113,54 @@ def test_what_is_specific_is_under_every_bound(lab: Lab) -> None:
         assert shares.confirmed.hits <= shares.confirmed.n == shares.by_norm.hits
 
 
+def test_mean_differences_are_of_the_lab_s_own_activations(lab: Lab) -> None:
+    """Size and lens of one group by hand: digits, sft → grpo."""
+    found = Differences.of(lab, NAME)
+    from workbench.site import direct_logits
+    from workbench.tokens import token_set
+
+    tokens = token_set(lab, "base")
+    digits = np.array([shown.strip("␣").isdigit() for shown in tokens.vocabulary])[np.asarray(tokens.tokens)]
+    x, y = (
+        np.load(lab.find("activations", name).path / "heldout.npy")[digits].astype(np.float64)
+        for name in ("sft", "grpo")
+    )
+    here = {"before": "sft", "after": "grpo", "site": found.figures["site"], "group": "digits"}
+    row = found.means.filter(**here).row(0, named=True)
+    delta = (y - x).mean(0)
+    assert row["n"] == digits.sum()
+    assert row["size"] == pytest.approx(np.linalg.norm(delta) / np.linalg.norm(x, axis=1).mean(), rel=1e-5)
+    assert row["coherence"] == pytest.approx(
+        np.linalg.norm(delta) / np.linalg.norm(y - x, axis=1).mean(), rel=1e-5
+    )
+    model = lab.checkpoint("grpo").model()
+    added = direct_logits(model, torch.tensor(delta, dtype=torch.float32)[None])[0]
+    first = found.lens.filter(**here, head="grpo", reading="plain", end="promoted", place=1)
+    assert first["id"].item() == int(added.argmax())
+    assert first["by"].item() == pytest.approx(float(added.max() - added.mean()), abs=1e-4)
+
+
+def test_every_figure_of_a_difference_has_its_interval_and_its_control(lab: Lab) -> None:
+    found = Differences.of(lab, NAME)
+    assert found.pairs == PAIRS
+    assert found.sites == ["blocks.1.hook_resid_post", "blocks.3.hook_resid_post"]
+    for table in (found.means.filter(pl.col("blocks") > 1), found.components.filter(of="stream")):
+        value = table["size"] if "size" in table.columns else table["share"]
+        assert ((table["low"] <= value + 0.05) & (value - 0.05 <= table["high"])).all()
+    assert set(found.steering["direction"]) == {"difference", "random"}
+    assert found.steering.filter("own").height * 5 == found.steering.height
+    assert (found.steering.filter(figure="strayed")["value"] > 0).all()
+    assert set(found.readout["class"]) == {"chat markers", "answer openings"}
+    assert found.readout["p"].is_between(0, 1, closed="right").all()
+    assert set(found.contexts["component"]) == {1, 2, 3}
+
+
+def test_ranks_stand_beside_chance_and_a_control_that_is_not_there_is_left_out(lab: Lab) -> None:
+    table = readouts(lab, Differences.of(lab, NAME), "base", "sft")
+    assert table["series"].unique(maintain_order=True).to_list() == ["base → sft", CHANCE]
+    assert {"<|user|>", "<|assistant|>", "<|end|>"} < set(table["token"])
+
+
 def test_an_account_names_every_pair_and_every_checkpoint(lab: Lab) -> None:
     told = account(lab, NAME)
     text = told.describe()
@@ -121,6 +171,7 @@ def test_an_account_names_every_pair_and_every_checkpoint(lab: Lab) -> None:
     assert "KL(grpo‖base)" in text
     assert "behind questions: tokens a sample" in text
     assert {row["checkpoint"] for row in told.figures["samples"]["said"]} == {"base", "sft", "grpo"}
+    assert text.count("mean difference at blocks.1.hook_resid_post") == text.count("of prose it promotes") == 3
     assert set(told.figures["exclusive"]) == {"base", "sft", "grpo"}
     json.dumps(told.figures, allow_nan=False)
 

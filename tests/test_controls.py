@@ -15,8 +15,11 @@ from workbench.branches import request_controls
 from workbench.comparison_account import account
 from workbench.comparison_requests import compare, compare_beside_controls
 from workbench.controls import Controls, Pair, pairs_of
+from workbench.difference_controls import CHANCE, readouts
+from workbench.differences import Differences
 from workbench.errors import Misuse
 from workbench.lab import Lab
+from workbench.parts import PARTS
 
 HARDLY = 0.02  # how far a control moves from what it is compared with; the tiny stages move by 0.2
 
@@ -34,7 +37,7 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Lab:
         lab.checkpoint(parent).tokenizer().save_pretrained(folder.path)
         folder.commit({})
     names = compare_beside_controls(lab, ("base", "sft"))
-    parts = (f"evaluation/{part}-{name}" for part in ("drift", "scaling") for name in names)
+    parts = (f"evaluation/{part}-{name}" for part in PARTS for name in names)
     return build(lab, *(f"comparison/{name}" for name in names), *parts)
 
 
@@ -85,6 +88,18 @@ def test_every_figure_has_three_rows_and_its_n(lab: Lab) -> None:
     assert (table["n"] > 0).all()
     known = table.drop_nulls()
     assert ((known["low"] <= known["value"]) & (known["value"] <= known["high"])).all()
+
+
+def test_words_of_a_stage_stand_beside_those_of_its_sham_and_its_sibling(lab: Lab) -> None:
+    table = readouts(lab, Differences.of(lab, "base-sft"), "base", "sft")
+    assert table["series"].unique(maintain_order=True).to_list() == [
+        "base → sft", CHANCE, "sham: base → sft-sham", "sibling: sft → sft-sibling",
+    ]  # fmt: skip
+    sham = Differences.of(lab, "base-sft-sham").readout.filter(
+        head="sft-sham", reading="plain", token="<|end|>"
+    )
+    told = table.filter(series="sham: base → sft-sham", token="<|end|>")
+    assert told["rank"].item() == sham["rank"][0]
 
 
 def test_the_account_tells_controls_and_is_json(lab: Lab) -> None:

@@ -32,6 +32,7 @@ BUILDERS: Mapping[str, Builder] = {
     "changes": Builder("workbench.changes_build:build", 1),
     "gains": Builder("workbench.gain_build:build", 1),
     "samples": Builder("workbench.samples_build:build", 1),
+    "differences": Builder("workbench.differences_build:build", 1),
     "quality": Builder("workbench.quality_build:build", 2),
     "sweep": Builder("workbench.sweep_build:build", 2),
     "truth": Builder("workbench.truth_build:build", 3),

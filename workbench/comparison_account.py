@@ -9,6 +9,7 @@ from typing import Any
 
 from workbench.comparison import Comparison
 from workbench.controls import Controls
+from workbench.differences import Differences
 from workbench.drift import Drift
 from workbench.gains import Gains
 from workbench.lab import Lab
@@ -23,6 +24,7 @@ class Account:
     figures: Mapping[str, Any]
     comparison: Comparison
     drift: Drift
+    differences: Differences
     specificity: Specificity
     gains: Gains
     samples: Samples

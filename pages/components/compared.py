@@ -3,37 +3,47 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import streamlit as st
 
 from pages.components import store
 from workbench.errors import MarbleError
 from workbench.lab import Lab
-from workbench.parts import part_name
+from workbench.parts import PARTS, part_name
 from workbench.plan import Plan
 
 if TYPE_CHECKING:
+    from workbench.lives import Lives
+
+    from workbench.changed import Changed
     from workbench.comparison import Comparison
     from workbench.controls import Controls
+    from workbench.differences import Differences
     from workbench.drift import Drift
+    from workbench.gains import Gains
     from workbench.samples import Samples
     from workbench.specificity import Specificity
+    from workbench.verdict import Sheet
 
 CONTROLLED = ("drift", "scaling")  # parts that the controls are told by
 
 
-@st.cache_resource(max_entries=8, show_spinner=False)
-def _comparison(lab_path: str, name: str, id_: str) -> Comparison:
-    from workbench.comparison import Comparison
+@st.cache_resource(max_entries=64, show_spinner=False)
+def _read(lab_path: str, reader: str, comparison: str, id_: str) -> Any:
+    module, _, name = reader.partition(":")
+    return getattr(importlib.import_module(module), name).of(Lab(Path(lab_path)), comparison)
 
-    return Comparison.of(Lab(Path(lab_path)), name)
+
+def _part(lab: Lab, part: str, reader: str, comparison: str) -> Any:
+    return _read(str(lab.path), reader, comparison, lab.find("evaluation", part_name(part, comparison)).id)
 
 
 def comparison(lab: Lab, name: str) -> Comparison:
-    """A finished comparison, kept by the artefact's id."""
-    return _comparison(str(lab.path), name, lab.find("comparison", name).id)
+    """A finished comparison."""
+    return _read(str(lab.path), "workbench.comparison:Comparison", name, lab.find("comparison", name).id)
 
 
 def taken_apart(lab: Lab, *parts: str) -> list[str]:
@@ -44,40 +54,39 @@ def taken_apart(lab: Lab, *parts: str) -> list[str]:
     ]
 
 
-@st.cache_resource(max_entries=8, show_spinner=False)
-def _drift(lab_path: str, comparison: str, id_: str) -> Drift:
-    from workbench.drift import Drift
-
-    return Drift.of(Lab(Path(lab_path)), comparison)
-
-
 def drift(lab: Lab, comparison: str) -> Drift:
-    """The drift of a comparison that was taken apart, kept by the artefact's id."""
-    return _drift(str(lab.path), comparison, lab.find("evaluation", part_name("drift", comparison)).id)
-
-
-@st.cache_resource(max_entries=8, show_spinner=False)
-def _specificity(lab_path: str, comparison: str, id_: str) -> Specificity:
-    from workbench.specificity import Specificity
-
-    return Specificity.of(Lab(Path(lab_path)), comparison)
+    """How weights and activations moved."""
+    return _part(lab, "drift", "workbench.drift:Drift", comparison)
 
 
 def specificity(lab: Lab, comparison: str) -> Specificity:
-    """Latent scaling of a comparison that was taken apart, kept by the artefact's id."""
-    return _specificity(str(lab.path), comparison, lab.find("evaluation", part_name("scaling", comparison)).id)
-
-
-@st.cache_resource(max_entries=8, show_spinner=False)
-def _samples(lab_path: str, comparison: str, id_: str) -> Samples:
-    from workbench.samples import Samples
-
-    return Samples.of(Lab(Path(lab_path)), comparison)
+    """Latent scaling."""
+    return _part(lab, "scaling", "workbench.specificity:Specificity", comparison)
 
 
 def samples(lab: Lab, comparison: str) -> Samples:
-    """What the checkpoints of a comparison say by themselves, kept by the artefact's id."""
-    return _samples(str(lab.path), comparison, lab.find("evaluation", part_name("samples", comparison)).id)
+    """What the checkpoints say by themselves."""
+    return _part(lab, "samples", "workbench.samples:Samples", comparison)
+
+
+def differences(lab: Lab, comparison: str) -> Differences:
+    """The mean differences."""
+    return _part(lab, "differences", "workbench.differences:Differences", comparison)
+
+
+def lives(lab: Lab, comparison: str) -> Lives:
+    """Births, deaths and turns along the snapshots."""
+    return _part(lab, "lives", "workbench.lives:Lives", comparison)
+
+
+def changed(lab: Lab, comparison: str) -> Changed:
+    """The ranked changes."""
+    return _part(lab, "changes", "workbench.changed:Changed", comparison)
+
+
+def gains(lab: Lab, comparison: str) -> Gains:
+    """What carries the gains."""
+    return _part(lab, "gains", "workbench.gains:Gains", comparison)
 
 
 @st.cache_resource(max_entries=8, show_spinner=False)
@@ -99,3 +108,17 @@ def controls(lab: Lab, checkpoints: tuple[str, ...]) -> Controls | None:
             ids = tuple(lab.find("evaluation", part_name(p, name)).id for p in CONTROLLED for name in names)
             return _controls(str(lab.path), checkpoints, ids)
     return None
+
+
+@st.cache_resource(max_entries=8, show_spinner=False)
+def _sheet(lab_path: str, comparison: str, ids: tuple[str, ...]) -> Sheet:
+    from workbench.verdict import sheet
+
+    return sheet(Lab(Path(lab_path)), comparison)
+
+
+def sheet(lab: Lab, comparison: str) -> Sheet:
+    """The verdict sheet, made again when one of the parts that stand behind any comparison is."""
+    done = store.finished(lab, "evaluation")
+    ids = [lab.find("evaluation", name).id for name in done if name.partition("-")[0] in PARTS]
+    return _sheet(str(lab.path), comparison, (lab.find("comparison", comparison).id, *ids))
