@@ -2,7 +2,7 @@
 
 import streamlit as st
 
-from pages.components import behaviour, compared, frame, latent, shares, specific, store, theme
+from pages.components import behaviour, compared, frame, latent, life_lines, shares, specific, store, theme
 
 lab = frame.begin(
     "Compare", "What checkpoints share, what only one of them has, and how their predictions part."
@@ -35,6 +35,16 @@ with frame.sentences():
         frame.note(
             "Norms alone call some latents exclusive that are not: "
             f"`python -m workbench compare {lab.name} {told}` asks the activations."
+        )
+
+    st.header("Life lines", anchor=False)
+    if name in compared.taken_apart(lab, "lives"):
+        life_lines.view(compared.lives(lab, name), comparison, chosen)
+    else:
+        told = " ".join(comparison.checkpoints)
+        frame.note(
+            "When each latent came, turned and went, the snapshots of the stages tell: "
+            f"`python -m workbench compare {lab.name} {told}` asks them."
         )
 
     st.header("How predictions part", anchor=False)

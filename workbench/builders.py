@@ -29,6 +29,7 @@ BUILDERS: Mapping[str, Builder] = {
     "comparison": Builder("workbench.comparison:build", 2),
     "drift": Builder("workbench.drift_build:build", 1),
     "scaling": Builder("workbench.scaling_build:build", 1),
+    "lives": Builder("workbench.lives_build:build", 1),
     "quality": Builder("workbench.quality_build:build", 2),
     "sweep": Builder("workbench.sweep_build:build", 2),
     "truth": Builder("workbench.truth_build:build", 3),

@@ -11,6 +11,7 @@ from workbench.comparison import Comparison
 from workbench.controls import Controls
 from workbench.drift import Drift
 from workbench.lab import Lab
+from workbench.lives import Lives
 from workbench.specificity import Specificity
 
 
@@ -22,12 +23,14 @@ class Account:
     comparison: Comparison
     drift: Drift
     specificity: Specificity
+    lives: Lives
     controls: Controls | None
 
     def describe(self) -> str:
         """For people."""
         pairs = [self._pair(a, b) for a, b in itertools.combinations(self.comparison.checkpoints, 2)]
         lines = [f"comparison {self.comparison.name!r}", *pairs, *self.specificity.sentences()]
+        lines += self.lives.sentences()
         return "\n".join([*lines, self.controls.describe()] if self.controls else lines)
 
     def _pair(self, before: str, after: str) -> str:
@@ -57,12 +60,14 @@ class Account:
 def account(lab: Lab, name: str, controls: bool = False) -> Account:
     """The comparison called `name`, which has been taken apart; `controls`: beside shams and siblings."""
     comparison, drift, specificity = Comparison.of(lab, name), Drift.of(lab, name), Specificity.of(lab, name)
+    lives = Lives.of(lab, name)
     figures = {
         **lab.find("comparison", name).figures,
         "weights_moved": drift.figures["moved"],
         "exclusive": specificity.figures(),
+        "lives": lives.summary(),
     }
     beside = Controls.of(lab, comparison.checkpoints) if controls else None
     if beside is not None:
         figures["controls"] = beside.verdicts()
-    return Account(figures, comparison, drift, specificity, beside)
+    return Account(figures, comparison, drift, specificity, lives, beside)

@@ -263,6 +263,7 @@ def _stored(config: DictionaryConfig) -> list[str]:
 PARTS: Mapping[str, tuple[str, ...]] = {
     "drift": ("checkpoints",),
     "scaling": ("dictionary", "activations"),
+    "lives": ("checkpoints", "dictionary", "activations"),
 }
 
 

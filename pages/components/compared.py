@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from workbench.comparison import Comparison
     from workbench.controls import Controls
     from workbench.drift import Drift
+    from workbench.lives import Lives
     from workbench.specificity import Specificity
 
 CONTROLLED = ("drift", "scaling")  # parts that the controls are told by
@@ -64,6 +65,18 @@ def _specificity(lab_path: str, comparison: str, id_: str) -> Specificity:
 def specificity(lab: Lab, comparison: str) -> Specificity:
     """Latent scaling of a comparison that was taken apart, kept by the artefact's id."""
     return _specificity(str(lab.path), comparison, lab.find("evaluation", part_name("scaling", comparison)).id)
+
+
+@st.cache_resource(max_entries=8, show_spinner=False)
+def _lives(lab_path: str, comparison: str, id_: str) -> Lives:
+    from workbench.lives import Lives
+
+    return Lives.of(Lab(Path(lab_path)), comparison)
+
+
+def lives(lab: Lab, comparison: str) -> Lives:
+    """The lives of the latents of a comparison that was taken apart, kept by the artefact's id."""
+    return _lives(str(lab.path), comparison, lab.find("evaluation", part_name("lives", comparison)).id)
 
 
 @st.cache_resource(max_entries=8, show_spinner=False)
