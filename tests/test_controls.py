@@ -17,6 +17,7 @@ from workbench.comparison_requests import compare, compare_beside_controls
 from workbench.controls import Controls, Pair, pairs_of
 from workbench.errors import Misuse
 from workbench.lab import Lab
+from workbench.plan import PARTS
 
 HARDLY = 0.02  # how far a control moves from what it is compared with; the tiny stages move by 0.2
 
@@ -34,7 +35,7 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Lab:
         lab.checkpoint(parent).tokenizer().save_pretrained(folder.path)
         folder.commit({})
     names = compare_beside_controls(lab, ("base", "sft"))
-    parts = (f"evaluation/{part}-{name}" for part in ("drift", "scaling") for name in names)
+    parts = (f"evaluation/{part}-{name}" for part in PARTS for name in names)
     return build(lab, *(f"comparison/{name}" for name in names), *parts)
 
 

@@ -72,6 +72,7 @@ def errors(app: AppTest) -> list[str]:
             [
                 "Shared and exclusive latents",
                 "Exclusive, or only shrunk away?",
+                "Life lines",
                 "How predictions part",
                 "Loss by domain",
             ],

@@ -22,7 +22,7 @@ from workbench.corpus import _row, as_table
 from workbench.grow import grow
 from workbench.lab import Draft, Lab
 from workbench.lexicon import leaf_factors, make_world, with_ancestors
-from workbench.plan import Plan
+from workbench.plan import PARTS, Plan
 from workbench.tasks import ASSISTANT, END, all_questions, gold_chat
 from workbench.world import world_documents
 
@@ -141,5 +141,5 @@ def shared_lab() -> Lab:
     home = Path(tempfile.mkdtemp(prefix="marble-tiny-"))
     atexit.register(shutil.rmtree, home, ignore_errors=True)
     recipe = dataclasses.replace(tiny_recipe(), compared=("base-sft-grpo",))
-    parts = (f"evaluation/{part}-base-sft-grpo" for part in ("drift", "scaling"))
+    parts = (f"evaluation/{part}-base-sft-grpo" for part in PARTS)
     return build(make_lab(home, recipe=recipe), "base-sft-grpo", "features/sae-sft", *parts)

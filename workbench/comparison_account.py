@@ -30,7 +30,7 @@ class Account:
         """For people."""
         pairs = [self._pair(a, b) for a, b in itertools.combinations(self.comparison.checkpoints, 2)]
         lines = [f"comparison {self.comparison.name!r}", *pairs, *self.specificity.sentences()]
-        lines += self.lives.sentences()
+        lines += [f"lives: {told}" for told in self.lives.sentences()]
         return "\n".join([*lines, self.controls.describe()] if self.controls else lines)
 
     def _pair(self, before: str, after: str) -> str:

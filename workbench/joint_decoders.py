@@ -23,6 +23,7 @@ one's noise. λ makes β a little small (by 5 % on `quick`), at every snapshot a
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -60,6 +61,7 @@ class Patterns:
     shuffles: Int[np.ndarray, "shuffle token"]
     inverse: Float[np.ndarray, "latent latent"]
     weights: Float[np.ndarray, "token latent"]
+    spread: Float[np.ndarray, "latent"]
     leverage: Float[np.ndarray, "token"]
 
     @classmethod
@@ -85,7 +87,9 @@ class Patterns:
         starts = np.flatnonzero(np.diff(block, prepend=-1))
         rng = np.random.default_rng(seed)
         shuffles = np.stack([shuffled_within(domain, rng) for _ in range(SHUFFLES)])
-        return cls(unit, size, own, starts, shuffles, inverse, weights, np.clip(leverage, 0, MOST_LEVERAGE))
+        spread = np.sqrt(np.einsum("tj,tj->j", weights, weights))  # what a unit of noise does to each
+        leverage = np.clip(leverage, 0, MOST_LEVERAGE).astype(np.float32)
+        return cls(unit, size, own, starts, shuffles, inverse, weights, spread, leverage)
 
     def read(self, a: Float[np.ndarray, "token d"]) -> Reading:
         """What the stream `a`, at the same tokens, holds of each latent."""
@@ -107,11 +111,11 @@ class Patterns:
         square = (own**2).sum(axis=1)
         along = (decoders * own).sum(axis=1)
         change, turn, noise = [], [], np.zeros(len(own))
-        for rows in np.split(np.arange(len(left)), self.starts[1:]):
-            moved = self.weights[rows].T @ left[rows]
-            change.append((moved * own).sum(axis=1))
-            turn.append((moved * decoders).sum(axis=1))
-            noise += (moved**2).sum(axis=1)
+        for start, stop in itertools.pairwise((*self.starts, len(left))):
+            moved = left[start:stop].T @ self.weights[start:stop]
+            change.append(np.einsum("dj,jd->j", moved, own))
+            turn.append(np.einsum("dj,jd->j", moved, decoders))
+            noise += np.einsum("dj,dj->j", moved, moved)
         n = len(self.starts)
         squared = (decoders**2).sum(axis=1) - noise * n / max(n - 1, 1)
         length = np.sqrt(np.maximum(squared, 0))
@@ -138,7 +142,7 @@ class Patterns:
     ) -> Float[np.ndarray, "latent"]:
         """⟨D_j, d_j⟩ that 95 % of shuffled patterns stay under."""
         spread = left.T @ left / len(left)
-        noise = np.sqrt(((own @ spread) * own).sum(axis=1) * (self.weights**2).sum(axis=0))
+        noise = np.sqrt(((own @ spread) * own).sum(axis=1)) * self.spread
         null = [(self._solve(left[order]) * own).sum(axis=1) / noise for order in self.shuffles]
         return np.quantile(np.concatenate(null), NULL_QUANTILE) * noise
 

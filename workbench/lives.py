@@ -154,15 +154,13 @@ class Lives:
         """What a person reads: the counts, and which checkpoints have no place or only their end on the axis."""
         if not self.known:
             names = ", ".join(self.figures["axis"])
-            return [
-                f"lives: no snapshots of {names} (imported, or snapshots gone): births and deaths cannot be dated"
-            ]
+            return [f"no snapshots of {names} (imported, or snapshots gone): births and deaths cannot be dated"]
         told = [self._counts()]
         if gone := self.figures["gone"]:
-            told.append(f"lives: of {', '.join(gone)} only the end is known (imported, or snapshots gone)")
+            told.append(f"of {', '.join(gone)} only the end is known (imported, or snapshots gone)")
         if beside := self.figures["beside"]:
             line = " → ".join(self.figures["axis"])
-            told.append(f"lives: {', '.join(beside)} does not lie on the line {line} and has no part in it")
+            told.append(f"{', '.join(beside)} does not lie on the line {line} and has no part in it")
         return told
 
     def _counts(self) -> str:
@@ -175,7 +173,7 @@ class Lives:
         )
         died = ", ".join(f"{stage} {worded(share)}" for stage, share in found.died.items() if share.hits)
         return (
-            f"lives: of {n} latents that fire on enough sampled tokens {worded(found.start)} were there at "
+            f"of {n} latents that fire on enough sampled tokens {worded(found.start)} were there at "
             f"{began}; born in {born}; died: {died or 'none'}; not above shuffled patterns: {found.unclear.hits}"
         )
 

@@ -24,6 +24,7 @@ from workbench.dictionaries import stored_sources, token_sets
 from workbench.dictionary_folder import dictionary_sentences, open_dictionary
 from workbench.grow import Build
 from workbench.joint_decoders import Patterns, Reading
+from workbench.lab import Lab
 from workbench.lives_tables import SCHEMAS, Latents, tables, training_curves
 from workbench.points import Site
 from workbench.representation_drift import BLOCKS
@@ -112,7 +113,7 @@ def _read_all(build: Build, axis: Sequence[Moment], owners: Sequence[str]) -> tu
     readings = []
     for moment in axis:
         known = moment.end and moment.stage in ends
-        a = ends[moment.stage] if known else stream(build, moment, site, tokens, sample)
+        a = ends[moment.stage] if known else stream(build.lab, moment, site, tokens, sample)
         readings.append(patterns.read(a))
         build.progress.advance(1)
     return latents, readings
@@ -154,12 +155,12 @@ def chosen(
 
 
 def stream(
-    build: Build, moment: Moment, site: Site, tokens: TokenSet, sample: Sample
+    lab: Lab, moment: Moment, site: Site, tokens: TokenSet, sample: Sample
 ) -> Float[np.ndarray, "token d"]:
     """What stands at the site at the sample's tokens, in its order."""
     import torch
 
-    model = with_fast_attention(Checkpoint.of(build.lab, moment.address).model(best_device()))
+    model = with_fast_attention(Checkpoint.of(lab, moment.address).model(best_device()))
     where = np.full(len(tokens), -1)
     where[sample.rows] = np.arange(len(sample.rows))
     found: np.ndarray | None = None

@@ -21,7 +21,7 @@ from workbench.latent_lives import birth_bounds, lifetimes, manner, resampled, t
 from workbench.step_axis import Moment, Stage, place
 
 FEWEST = 20  # sampled tokens that a latent fires on, for a claim about it
-CURVES = ("reward", "kl", "loss")
+CURVES = ("loss", "reward", "kl")
 SCHEMAS: Mapping[str, Mapping[str, Any]] = {
     "lives": {
         "latent": pl.Int64, "moment": pl.Int64, "strength": pl.Float64, "low": pl.Float64, "high": pl.Float64,
@@ -196,7 +196,9 @@ def training_curves(stages: Sequence[Stage], metrics: Mapping[str, pl.DataFrame 
                 at = place(number, min(step, stage.length), stage.length)
                 rows.append((stage.name, step, before + step, at, name, value))
         before += stage.length
-    return pl.DataFrame(rows, schema=SCHEMAS["curves"], orient="row").sort("name", "axis")
+    return pl.DataFrame(rows, schema=SCHEMAS["curves"], orient="row").sort(
+        pl.col("name").replace_strict({n: at for at, n in enumerate(CURVES)}, return_dtype=pl.Int64), "axis"
+    )
 
 
 def _known(moment: Int[np.ndarray, "latent"]) -> list[int | None]:

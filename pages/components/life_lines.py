@@ -11,7 +11,7 @@ import polars as pl
 import streamlit as st
 from plotly.subplots import make_subplots
 
-from pages.components import charts, frame, life_words, show, theme, words
+from pages.components import charts, frame, life_words, show, theme
 
 if TYPE_CHECKING:
     from workbench.comparison import Comparison
@@ -62,11 +62,11 @@ def _picks(found: Lives, comparison: Comparison) -> None:
             frame.caption(what.capitalize() if latents else f"{what.capitalize()}: none.")
             with st.container(horizontal=True, gap="small"):
                 for latent in latents:
-                    said = charts.plain(labels.get(latent))
+                    said = (labels.get(latent) or "").replace("`", "'")
                     st.button(
                         str(latent),
                         key=f"pick-{what}-{latent}",
-                        help=f"`{said}`",
+                        help=f"`{said}`" if said else None,
                         on_click=choose,
                         args=(latent,),
                     )
@@ -76,7 +76,11 @@ def overview(moments: pl.DataFrame, curves: pl.DataFrame) -> go.Figure:
     """A panel for latents there, one for births and deaths, one a training curve; one axis under all."""
     names = curves["name"].unique(maintain_order=True).to_list()
     heights = [3.0, 2.0, *[1.3] * len(names)]
-    titles = ["latents there", "born and died since the model before", *(words.metric(name) for name in names)]
+    titles = [
+        "latents there",
+        "born (▲) and died (▼) since the model before",
+        *(life_words.CURVES[name] for name in names),
+    ]
     made = make_subplots(
         len(heights), 1, shared_xaxes=True, row_heights=heights, subplot_titles=titles, vertical_spacing=0.06
     )
@@ -100,10 +104,11 @@ def overview(moments: pl.DataFrame, curves: pl.DataFrame) -> go.Figure:
         1,
         1,
     )
-    for what, colour, symbol in (
-        ("born", palette.accent, "triangle-up"),
-        ("died", palette.alarm, "triangle-down"),
-    ):
+    events = (
+        ("born", palette.accent, "triangle-up", "top"),
+        ("died", palette.alarm, "triangle-down", "bottom"),
+    )
+    for what, colour, symbol, side in events:
         some = moments.filter(pl.col(what) > 0)
         made.add_trace(
             go.Scatter(
@@ -112,7 +117,7 @@ def overview(moments: pl.DataFrame, curves: pl.DataFrame) -> go.Figure:
                 mode="markers+text",
                 name=what,
                 text=[f"{count:,}" for count in some[what]],
-                textposition="top center",
+                textposition=f"{side} center",
                 marker={"color": colour, "symbol": symbol, "size": 11},
                 customdata=list(some.select("stage", "step").iter_rows()),
                 hovertemplate=hover + "%{y:,} " + what + "<extra></extra>",
@@ -124,9 +129,8 @@ def overview(moments: pl.DataFrame, curves: pl.DataFrame) -> go.Figure:
     for row, name in enumerate(names, 3):
         _curve(made, row, curves.filter(pl.col("name") == name))
     made.update_yaxes(rangemode="tozero", row=1)
-    made.update_yaxes(type="log", dtick=1, range=[-0.3, None], row=2)
+    made.update_yaxes(type="log", dtick=1, range=[-0.5, None], row=2)
     _stages(made, moments)
-    made.update_layout(showlegend=True, legend={"orientation": "h", "y": 1.08, "x": 1, "xanchor": "right"})
     made.update_layout(margin={"t": 60})
     return made
 
@@ -231,6 +235,7 @@ def _stages(made: go.Figure, moments: pl.DataFrame) -> None:
         tickangle=0,
         showgrid=False,
     )
+    made.update_annotations(x=0, xanchor="left")
     made.update_xaxes(title="step of the stage (log scale within each)", row=len(made.layout.annotations))
     ends = moments.filter(pl.col("end"))
     colours = theme.colours(ends["stage"].to_list())

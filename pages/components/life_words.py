@@ -14,6 +14,7 @@ METHOD = (
     "own decoder and 95 % of shuffled patterns have less; it was born at the first snapshot from which it stayed. "
     "What came and went before the comparison's first checkpoint was finished has no latent and is not seen."
 )
+CURVES = {"loss": "loss", "reward": "reward", "kl": "KL to parent"}
 ARRIVALS = {
     "start": "there from the first",
     "new": "its direction was new",
@@ -42,7 +43,9 @@ def facts(birth: Mapping[str, Any] | None) -> list[tuple[str, str]]:
 def told(birth: Mapping[str, Any] | None) -> str:
     """One sentence of a latent's life."""
     if birth is None:
-        return "It fires on too few sampled tokens for a claim about its birth: read its curves and their intervals."
+        return (
+            "It fires on too few sampled tokens for a claim of its birth: read its curves and their intervals."
+        )
     if birth["arrival"] is None:
         return "Even in its own checkpoint it is not above shuffled patterns: nothing is claimed of its birth."
     left = f"; in {birth['died_stage']} it {DEPARTURES[birth['departure']]}" if birth["departure"] else ""
