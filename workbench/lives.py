@@ -42,13 +42,15 @@ class Life(NamedTuple):
 
 class Born(NamedTuple):
     """Where latents come from: `start` were there at the first model of the axis; by stage, those born in it and
-    those of them whose stage is sure; died in it; `unclear` are not above the floor."""
+    those of them whose stage is sure; died in it; `unclear` are not above the floor. `turned`: of those whose direction
+    when the first stage was finished is known, the ones that turned further since than no turn would read."""
 
     start: Share
     born: Mapping[str, Share]
     sure: Mapping[str, int]
     died: Mapping[str, Share]
     unclear: Share
+    turned: Share
 
 
 @dataclasses.dataclass(frozen=True)
@@ -113,12 +115,14 @@ class Lives:
         events = self.births.filter(pl.col("arrival") != "start")
         by_stage = {stage: events.filter(pl.col("born_stage") == stage) for stage in self.figures["axis"]}
         died = self.births["died_stage"].drop_nulls().to_list()
+        known = self.births.drop_nulls(["turn_low", "turn_floor"])
         return Born(
             start=Share.of(self.births.filter(pl.col("arrival") == "start").height, n),
             born={stage: Share.of(part.height, n) for stage, part in by_stage.items()},
             sure={stage: part.filter(pl.col("sure") >= SURE).height for stage, part in by_stage.items()},
             died={stage: Share.of(died.count(stage), n) for stage in self.figures["axis"]},
             unclear=Share.of(self.births["born"].null_count(), n),
+            turned=Share.of(known.filter(pl.col("turn_low") > pl.col("turn_floor")).height, known.height),
         )
 
     def picks(self) -> dict[str, list[int]]:
@@ -148,6 +152,7 @@ class Lives:
             "sure": dict(found.sure),
             "died": {stage: share._asdict() for stage, share in found.died.items()},
             "unclear": found.unclear._asdict(),
+            "turned": found.turned._asdict(),
         }
 
     def sentences(self) -> list[str]:
@@ -156,6 +161,9 @@ class Lives:
             names = ", ".join(self.figures["axis"])
             return [f"no snapshots of {names} (imported, or snapshots gone): births and deaths cannot be dated"]
         told = [self._counts()]
+        if (turned := self.born_in().turned).n:
+            first = self.figures["axis"][0]
+            told.append(f"of {turned.n} with a known direction at {first}'s end {worded(turned)} turned since")
         if gone := self.figures["gone"]:
             told.append(f"of {', '.join(gone)} only the end is known (imported, or snapshots gone)")
         if beside := self.figures["beside"]:
