@@ -42,8 +42,8 @@ class Life(NamedTuple):
 
 class Born(NamedTuple):
     """Where latents come from: `start` were there at the first model of the axis; by stage, those born in it and
-    those of them whose stage is sure; died in it; `unclear` are not above the floor. `turned`: of those whose direction
-    when the first stage was finished is known, the ones that turned further since than no turn would read."""
+    those of them whose stage is sure; died in it; `unclear` are not above the floor. `turned`: of those whose
+    direction when the first stage was finished is known, the ones that turned further since than no turn reads."""
 
     start: Share
     born: Mapping[str, Share]

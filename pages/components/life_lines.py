@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from workbench.lives import Life, Lives
 
 FAINT = 0.18  # opacity of a band
+HOVER = "%{customdata[0]}, step %{customdata[1]:,}: "
 
 
 def view(found: Lives, comparison: Comparison, latent: int) -> None:
@@ -85,25 +86,42 @@ def overview(moments: pl.DataFrame, curves: pl.DataFrame) -> go.Figure:
         len(heights), 1, shared_xaxes=True, row_heights=heights, subplot_titles=titles, vertical_spacing=0.06
     )
     made.update_layout(charts.figure(430 + 110 * len(names)).layout)
-    palette = theme.palette()
+    _there(made, moments)
+    _events(made, moments)
+    for row, name in enumerate(names, 3):
+        _curve(made, row, curves.filter(pl.col("name") == name))
+    made.update_yaxes(rangemode="tozero", row=1)
+    made.update_yaxes(type="log", dtick=1, range=[-0.5, None], row=2)
+    _stages(made, moments)
+    made.update_layout(margin={"t": 60})
+    return made
+
+
+def _there(made: go.Figure, moments: pl.DataFrame) -> None:
+    """How many latents are there at each model."""
+    colour = theme.palette().accent
     x = moments["place"].to_list()
     about = list(moments.select("stage", "step", "n").iter_rows())
-    hover = "%{customdata[0]}, step %{customdata[1]:,}: "
-    _band(made, 1, x, moments["low"], moments["high"], palette.accent)
+    _band(made, 1, x, moments["low"], moments["high"], colour)
     made.add_trace(
         go.Scatter(
             x=x,
             y=moments["there"].to_list(),
             mode="lines+markers",
             name="there",
-            line={"color": palette.accent, "width": 2},
+            line={"color": colour, "width": 2},
             customdata=about,
-            hovertemplate=hover + "%{y:,} of %{customdata[2]:,}<extra></extra>",
+            hovertemplate=HOVER + "%{y:,} of %{customdata[2]:,}<extra></extra>",
             showlegend=False,
         ),
         1,
         1,
     )
+
+
+def _events(made: go.Figure, moments: pl.DataFrame) -> None:
+    """Births and deaths since the model before, those there are."""
+    palette = theme.palette()
     events = (
         ("born", palette.accent, "triangle-up", "top"),
         ("died", palette.alarm, "triangle-down", "bottom"),
@@ -120,19 +138,12 @@ def overview(moments: pl.DataFrame, curves: pl.DataFrame) -> go.Figure:
                 textposition=f"{side} center",
                 marker={"color": colour, "symbol": symbol, "size": 11},
                 customdata=list(some.select("stage", "step").iter_rows()),
-                hovertemplate=hover + "%{y:,} " + what + "<extra></extra>",
+                hovertemplate=HOVER + "%{y:,} " + what + "<extra></extra>",
                 cliponaxis=False,
             ),
             2,
             1,
         )
-    for row, name in enumerate(names, 3):
-        _curve(made, row, curves.filter(pl.col("name") == name))
-    made.update_yaxes(rangemode="tozero", row=1)
-    made.update_yaxes(type="log", dtick=1, range=[-0.5, None], row=2)
-    _stages(made, moments)
-    made.update_layout(margin={"t": 60})
-    return made
 
 
 def one(life: Life, moments: pl.DataFrame) -> go.Figure:
