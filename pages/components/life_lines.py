@@ -181,7 +181,7 @@ def one(life: Life, moments: pl.DataFrame) -> go.Figure:
         )
     if life.half is not None:
         made.add_hline(y=life.half, line={"color": palette.muted, "dash": "dash", "width": 1}, row=1)
-    made.update_yaxes(range=[-0.25, 1.35], row=2)
+    made.update_yaxes(range=[-0.25, None], row=2)
     _stages(made, moments)
     made.update_layout(showlegend=True, legend={"orientation": "h", "y": -0.16, "yanchor": "top", "x": 0})
     made.update_layout(margin={"t": 60})
