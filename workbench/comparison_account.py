@@ -1,4 +1,4 @@
-"""What a finished comparison says, for the shell: one paragraph a pair of checkpoints, one line a checkpoint."""
+"""What a finished comparison says, for the shell: one paragraph a pair of checkpoints, then what holds for all."""
 
 from __future__ import annotations
 
@@ -7,12 +7,14 @@ import itertools
 from collections.abc import Mapping
 from typing import Any
 
+from workbench.changed import Changed
 from workbench.comparison import Comparison
 from workbench.controls import Controls
-from workbench.differences import Differences
+from workbench.differences import Differences, figures_of
 from workbench.drift import Drift
 from workbench.gains import Gains
 from workbench.lab import Lab
+from workbench.lives import Lives
 from workbench.samples import Samples
 from workbench.specificity import Specificity
 
@@ -21,21 +23,39 @@ from workbench.specificity import Specificity
 class Account:
     """A comparison with the parts that it was taken apart into."""
 
-    figures: Mapping[str, Any]
     comparison: Comparison
+    counts: Mapping[str, Any]
     drift: Drift
+    samples: Samples
     differences: Differences
     specificity: Specificity
+    lives: Lives
+    changed: Changed
     gains: Gains
-    samples: Samples
     controls: Controls | None
 
     def describe(self) -> str:
         """For people."""
         pairs = [self._pair(a, b) for a, b in itertools.combinations(self.comparison.checkpoints, 2)]
         lines = [f"comparison {self.comparison.name!r}", *pairs, *self.specificity.sentences()]
-        lines += self.gains.sentences()
+        lines += [f"lives: {told}" for told in self.lives.sentences()]
+        lines += [*self.changed.sentences(), *self.gains.sentences()]
         return "\n".join([*lines, self.controls.describe()] if self.controls else lines)
+
+    @property
+    def figures(self) -> dict[str, Any]:
+        """For machines."""
+        told = {
+            **self.counts,
+            "weights_moved": self.drift.figures["moved"],
+            "exclusive": self.specificity.figures(),
+            "samples": self.samples.told(),
+            "differences": figures_of(self.differences),
+            "lives": self.lives.summary(),
+            "changes": self.changed.figures["pairs"],
+            "gains": self.gains.summary(),
+        }
+        return told | ({"controls": self.controls.verdicts()} if self.controls else {})
 
     def _pair(self, before: str, after: str) -> str:
         import polars as pl
@@ -58,23 +78,15 @@ class Account:
             for row in kl.filter((pl.col("p") == p) & (pl.col("q") == q)).iter_rows(named=True)
         ]
         lines.append(f"    {', '.join(both)} nats a token")
-        lines += [f"    {sentence}" for sentence in self.samples.sentences(before, after)]
+        told_by = (self.samples, self.differences)
+        lines += [f"    {sentence}" for part in told_by for sentence in part.sentences(before, after)]
         return "\n".join(lines)
 
 
 def account(lab: Lab, name: str, controls: bool = False) -> Account:
     """The comparison called `name`, which has been taken apart; `controls`: beside shams and siblings."""
-    comparison, drift, specificity = Comparison.of(lab, name), Drift.of(lab, name), Specificity.of(lab, name)
-    gains = Gains.of(lab, name)
-    samples = Samples.of(lab, name)
-    figures = {
-        **lab.find("comparison", name).figures,
-        "weights_moved": drift.figures["moved"],
-        "exclusive": specificity.figures(),
-        "gains": gains.summary(),
-        "samples": samples.told(),
-    }
+    comparison = Comparison.of(lab, name)
+    read = (Drift, Samples, Differences, Specificity, Lives, Changed, Gains)
     beside = Controls.of(lab, comparison.checkpoints) if controls else None
-    if beside is not None:
-        figures["controls"] = beside.verdicts()
-    return Account(figures, comparison, drift, specificity, gains, samples, beside)
+    counts = lab.find("comparison", name).figures
+    return Account(comparison, counts, *(part.of(lab, name) for part in read), beside)

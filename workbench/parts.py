@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-# Groups of parents, in the order that their ids are hashed in.
+# Groups of parents, in the order in which their ids are hashed.
 PARTS: Mapping[str, tuple[str, ...]] = {
     "drift": ("tokens", "checkpoints"),
     "scaling": ("dictionary", "tokens", "activations"),
     "samples": ("tokens", "checkpoints", "features", "corpus"),
+    "differences": ("tokens", "checkpoints", "activations"),
+    "lives": ("tokens", "checkpoints", "dictionary", "activations"),
     "changes": ("tokens", "checkpoints"),
     "gains": ("dictionary", "tokens", "activations", "checkpoints", "corpus"),
 }

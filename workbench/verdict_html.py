@@ -35,8 +35,8 @@ DARK_FILE = (
 )
 KEY = (
     "A dot is the stage's figure with its 95 % interval, a ring its parent's, a cross the sham's and a diamond "
-    "the sibling's. The sham is the parent trained on, on its own data, for as many steps; the sibling is the same stage "
-    "with another seed. Each line leads to its evidence."
+    "the sibling's. The sham is the parent trained on, on its own data, for as many steps; the sibling is the same "
+    "stage with another seed. Each line leads to its evidence."
 )
 
 

@@ -16,14 +16,13 @@ from workbench.parts import PARTS, part_name
 from workbench.plan import Plan
 
 if TYPE_CHECKING:
-    from workbench.lives import Lives
-
     from workbench.changed import Changed
     from workbench.comparison import Comparison
     from workbench.controls import Controls
     from workbench.differences import Differences
     from workbench.drift import Drift
     from workbench.gains import Gains
+    from workbench.lives import Lives
     from workbench.samples import Samples
     from workbench.specificity import Specificity
     from workbench.verdict import Sheet

@@ -30,17 +30,21 @@ def view(comparison: Comparison) -> int:
             bind="query-params",
             format_func=words.kind,
         )
-        chosen = st.number_input(
-            "Latent (or click a point)", 0, len(latents) - 1, telling(latents), key="joint", bind="query-params"
-        )
+        chosen = number(comparison, "Latent (or click a point)")
         frame.caption(_bounds(comparison))
     shown = latents.filter(pl.col("kind").is_in(wanted))
     with left:
         if len(shown):
-            _draw(comparison, shown, int(chosen))
+            _draw(comparison, shown, chosen)
         else:
             frame.caption("No kind is chosen: choose one at the right to see its latents.")
-    return int(chosen)
+    return chosen
+
+
+def number(comparison: Comparison, label: str) -> int:
+    """The choice of a latent alone."""
+    latents = comparison.latents
+    return int(st.number_input(label, 0, len(latents) - 1, telling(latents), key="joint", bind="query-params"))
 
 
 def telling(latents: pl.DataFrame) -> int:
