@@ -81,7 +81,8 @@ with frame.sentences():
         "latents": View("Latents", "", "", latents),
         "lives": View("Life lines", "lives", "when each latent came, turned and went", lives),
         "changes": View(
-            "What changed", "changes", "what a stage changed, ranked", lambda: changes.view(compared.changed(lab, name))
+            "What changed", "changes", "what a stage changed, ranked",
+            lambda: changes.view(compared.changed(lab, name)),
         ),
         "gains": View(
             "What carries a gain", "gains", "which latents carry what a stage gained",

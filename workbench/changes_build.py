@@ -23,7 +23,7 @@ from workbench.site import with_fast_attention
 from workbench.tokens import TokenSet
 
 COMPARED_TOKENS = 40_000  # of the held-out set
-SCHEMA = dict(
+SCHEMA: Mapping[str, Any] = dict(
     zip(
         SCHEMA_NAMES,
         (

@@ -86,7 +86,15 @@ class Account:
 def account(lab: Lab, name: str, controls: bool = False) -> Account:
     """The comparison called `name`, which has been taken apart; `controls`: beside shams and siblings."""
     comparison = Comparison.of(lab, name)
-    read = (Drift, Samples, Differences, Specificity, Lives, Changed, Gains)
-    beside = Controls.of(lab, comparison.checkpoints) if controls else None
-    counts = lab.find("comparison", name).figures
-    return Account(comparison, counts, *(part.of(lab, name) for part in read), beside)
+    return Account(
+        comparison,
+        lab.find("comparison", name).figures,
+        Drift.of(lab, name),
+        Samples.of(lab, name),
+        Differences.of(lab, name),
+        Specificity.of(lab, name),
+        Lives.of(lab, name),
+        Changed.of(lab, name),
+        Gains.of(lab, name),
+        Controls.of(lab, comparison.checkpoints) if controls else None,
+    )

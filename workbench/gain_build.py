@@ -9,6 +9,7 @@ moved model by dose. `spill.parquet`: what the same does to other tasks and to p
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from operator import itemgetter
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -48,6 +49,7 @@ from workbench.tasks import judge
 from workbench.tokens import TokenSet
 
 SEARCHED, JUDGED, OTHERS = 160, 200, 100  # questions that find the order, that judge it, and of each other task
+SPLITS = (("dictionary", SEARCHED), ("heldout", JUDGED))
 DOSES = (1.0, 2.0, 3.0)
 SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 ENOUGH = 0.8  # of what all latents close on the searched questions: the set is the fewest that do
@@ -178,14 +180,11 @@ class _Study:
         """Parent and stage as they are, and each with the other's whole stream at the site."""
         rows = []
         for way, moved, other in ((ON, gap.parent, gap.stage), (OFF, gap.stage, gap.parent)):
-            move: Move = lambda streams, other=other: streams[other]  # noqa: E731
-            for latents, each in ((PARENT if way == ON else STAGE, None), (WHOLE, move)):
+            whole: Move = itemgetter(other)
+            for latents, each in ((PARENT if way == ON else STAGE, None), (WHOLE, whole)):
                 said = pair.answers(moved, judged.prompts, MAX_ANSWER, each)
                 rows.append((gap.stage, gap.task, "", way, latents, 0, 0.0, *scored(gap.task, judged, said)))
         return rows
-
-
-SPLITS = (("dictionary", SEARCHED), ("heldout", JUDGED))
 
 
 class _Trial(NamedTuple):
@@ -220,9 +219,10 @@ class _Trial(NamedTuple):
         yield "spill", list(self.spill(order[:n]))
 
     def _ends(self, asked: Asked) -> tuple[np.ndarray, np.ndarray]:
-        return tuple(
-            answer_nats(self.reading, m, asked.ids, asked.at) for m in (self.gap.parent, self.gap.stage)
+        parent, stage = (
+            answer_nats(self.reading, name, asked.ids, asked.at) for name in (self.gap.parent, self.gap.stage)
         )
+        return parent, stage
 
     def _moved(self, asked: Asked, latents: Sequence[int], way: str) -> np.ndarray:
         chosen = as_mask(latents, self.mover.n_latents, self.study.crosscoder.device)

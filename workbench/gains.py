@@ -50,7 +50,7 @@ def improved(lab: Lab, plan: Plan, names: Sequence[str]) -> list[Gap]:
     found = []
     for stage in names:
         parent = plan.parent_checkpoint(stage)
-        if parent not in names:
+        if parent is None or parent not in names:
             continue
         scores = [
             (lab.find("checkpoint", name).figures.get("metrics") or {}).get("accuracy") or {}
@@ -61,7 +61,7 @@ def improved(lab: Lab, plan: Plan, names: Sequence[str]) -> list[Gap]:
             low, high = newcombe(before, after)
             if low > 0:
                 share = before[0] / before[1], after[0] / after[1]
-                found.append(Gap(stage, str(parent), task, *share, low, high, after[1]))
+                found.append(Gap(stage, parent, task, *share, low, high, after[1]))
     return found
 
 

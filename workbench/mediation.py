@@ -91,8 +91,8 @@ def attribution(
     gradient = torch.zeros_like(start)
     for share in (np.arange(PATH) + 0.5) / PATH:
         at = (start + float(share) * way).detach().requires_grad_()
-        reading.log_p(mover.parent, ids, at)[asked].sum().backward()
-        gradient += at.grad / PATH
+        (slope,) = torch.autograd.grad(reading.log_p(mover.parent, ids, at)[asked].sum(), at)
+        gradient += slope / PATH
     inner = (mover.on[code.latents] * gradient.flatten(0, 1)[code.rows]).sum(dim=1)
     sums = np.zeros((2, mover.n_latents))
     latents = code.latents.cpu().numpy()

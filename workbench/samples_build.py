@@ -86,9 +86,8 @@ def new_tokens(tokens: TokenSet) -> int:
 
 
 def chats(build: Build, name: str) -> bool:
-    """Whether a checkpoint was taught to answer: base, and what has no chat form, only go on from prose."""
-    checkpoint = Checkpoint.of(build.lab, name)
-    return checkpoint.stage != "base" and bool(checkpoint.tokenizer().chat_template)
+    """Whether a checkpoint can be asked in chat form, taught to answer or not; what cannot goes on from prose."""
+    return bool(Checkpoint.of(build.lab, name).tokenizer().chat_template)
 
 
 def sampled(

@@ -1,22 +1,14 @@
-"""The verdict sheet of a comparison: for each stage what it added, strengthened, silenced and left alone.
+"""The verdict on a comparison: for each stage what it added, strengthened, silenced and left alone.
 
-A line is a figure of the later checkpoint beside its parent's, sorted by whether their 95 % intervals part:
-
-    added         the parent had next to none of it (under `NONE`)
-    strengthened  the later's interval lies above the parent's
-    silenced      it lies below
-    left alone    the intervals meet, or no more moved than in the stage's sham and sibling
-
-`credible` is whether the line is beyond sham and sibling, intervals and all (`workbench.controls`); None where no
-control was asked. Every line has n, an interval, and the page that shows its evidence.
+Gathered from the parts that the comparison was taken apart into; what is missing is said. Every line has n, an
+interval, its controls where they were compared, and the page that shows its evidence.
 """
 
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 from collections.abc import Iterator, Mapping
-from typing import Any, NamedTuple
+from typing import Any
 from urllib.parse import urlencode
 
 from workbench.changed import Changed, moves
@@ -30,104 +22,25 @@ from workbench.lives import Lives
 from workbench.plan import Plan
 from workbench.samples import QUESTIONS, Samples
 from workbench.specificity import Specificity
+from workbench.verdict_sheet import (
+    ADDED,
+    ALONE,
+    CHANGED,
+    SILENCED,
+    STRENGTHENED,
+    Line,
+    Sheet,
+    StageSheet,
+    sorted_by,
+    verdict_of,
+)
 
-ADDED, STRENGTHENED, SILENCED, ALONE = SORTS = ("added", "strengthened", "silenced", "left alone")
-UNCHANGED, SILENT, CHANGED = "unchanged", "silent", "changed"
-NONE = 0.05  # a share under which the parent cannot do a thing at all
 SAID = {
     "ended": "ends its answers by itself",
     "length": "length of an answer, tokens",
     "entropy": "entropy of the next token in answers, nats",
     "distinct_answers": "share of answers that differ",
 }
-
-
-class Line(NamedTuple):
-    """One statement. `before` is the parent's figure; `sham` and `sibling` are the same figure in the controls."""
-
-    stage: str
-    sort: str
-    said: str
-    value: float
-    low: float | None
-    high: float | None
-    n: int
-    before: float | None
-    sham: float | None
-    sibling: float | None
-    credible: bool | None
-    page: str
-
-
-class StageSheet(NamedTuple):
-    """A stage's lines, its verdict, and what to know of it in a sentence or two."""
-
-    stage: str
-    parent: str
-    verdict: str
-    notes: list[str]
-    lines: list[Line]
-
-
-@dataclasses.dataclass(frozen=True)
-class Sheet:
-    """The sheet of a finished comparison."""
-
-    lab: str
-    comparison: str
-    stages: list[StageSheet]
-    missing: list[str]
-
-    def as_json(self) -> dict[str, Any]:
-        """For machines."""
-        return {
-            "lab": self.lab,
-            "comparison": self.comparison,
-            "missing": self.missing,
-            "stages": [
-                {**stage._asdict(), "lines": [line._asdict() for line in stage.lines]} for stage in self.stages
-            ],
-        }
-
-    def describe(self) -> str:
-        """For people."""
-        told = []
-        for stage in self.stages:
-            told.append(f"{stage.stage}, from {stage.parent}: {stage.verdict}")
-            for sort in SORTS:
-                lines = [line for line in stage.lines if line.sort == sort]
-                told += [f"  {sort}:", *(f"    {sentence(line)}" for line in lines)] if lines else []
-            told += [f"  {note}" for note in stage.notes]
-        return "\n".join([*told, *self.missing])
-
-
-def sentence(line: Line) -> str:
-    """A line with its figures."""
-    interval = "" if line.low is None or line.high is None else f" [{line.low:.3g}, {line.high:.3g}]"
-    before = "" if line.before is None else f"{line.before:.3g} → "
-    controls = [
-        f"{name} {value:.3g}"
-        for name, value in ((SHAM, line.sham), (SIBLING, line.sibling))
-        if value is not None
-    ]
-    said = {True: "beyond both", False: "not beyond both", None: ""}[line.credible]
-    tail = f"; {', '.join(controls)}: {said}" if controls else ""
-    return f"{line.said}: {before}{line.value:.3g}{interval}, n = {line.n:,}{tail}"
-
-
-def verdict_of(weights_moved: float, kl: float, largest: float, silent_under: float) -> str:
-    """Unchanged: not a weight moved and not a prediction. Silent: weights did, predictions nowhere by more than
-    rounding."""
-    if weights_moved == 0 and kl == 0:
-        return UNCHANGED
-    return SILENT if largest < silent_under else CHANGED
-
-
-def sorted_by(before: Mapping[str, Any], after: Mapping[str, Any], is_share: bool = True) -> str:
-    """Which of `SORTS` two figures with intervals make."""
-    if after["low"] > before["high"]:
-        return ADDED if is_share and before["value"] < NONE else STRENGTHENED
-    return SILENCED if after["high"] < before["low"] else ALONE
 
 
 class _Gatherer:
@@ -201,17 +114,15 @@ def _answers(found: _Gatherer, samples: Samples | None, parent: str, stage: str)
         return
     asked = samples.said.filter(figure="accuracy")["kind"].unique(maintain_order=True).to_list()
     for kind in (k for k in asked if k not in greedy and k != QUESTIONS):
-        before, after = (samples.figure(name, kind, "accuracy") for name in (parent, stage))
-        if before and after:
+        was, now = (samples.figure(name, kind, "accuracy") for name in (parent, stage))
+        if was and now:
             said = f"right on {kind.replace('_', ' ')} (sampled)"
-            yield found.line(
-                stage, sorted_by(before, after), said, after, found.page("drift"), before=before["value"]
-            )
+            yield found.line(stage, sorted_by(was, now), said, now, found.page("drift"), before=was["value"])
     for figure, said in SAID.items():
-        before, after = (samples.figure(name, QUESTIONS, figure) for name in (parent, stage))
-        if before and after:
-            sort = sorted_by(before, after, is_share=figure == "ended")
-            yield found.line(stage, sort, said, after, found.page("drift"), before=before["value"])
+        was, now = (samples.figure(name, QUESTIONS, figure) for name in (parent, stage))
+        if was and now:
+            sort = sorted_by(was, now, is_share=figure == "ended")
+            yield found.line(stage, sort, said, now, found.page("drift"), before=was["value"])
 
 
 def _greedy(lab: Lab, parent: str, stage: str) -> dict[str, tuple[dict[str, Any], dict[str, Any]]]:
@@ -226,7 +137,9 @@ def _greedy(lab: Lab, parent: str, stage: str) -> dict[str, tuple[dict[str, Any]
 
 def _carried(found: _Gatherer, gains: Gains | None, stage: str) -> Iterator[Line]:
     """What carries its gains, both ways, at the dose at which the set does most."""
-    for gap in (g for g in (gains.gaps if gains else []) if g.stage == stage):
+    if gains is None:
+        return
+    for gap in (g for g in gains.gaps if g.stage == stage):
         mover = gains.movers(gap)[0]
         latents = gains.set_of(gap, mover)
         for way in (ON, OFF):
@@ -319,9 +232,9 @@ def _notes(
     """What changed first, and the verdict."""
     from workbench.changes import SILENT as ROUNDING
 
-    told = (changed.figures["pairs"] if changed else {}).get(f"{parent}|{stage}")
-    if told is None or drift is None:
+    if changed is None or drift is None or (parent, stage) not in changed.pairs:
         return [], CHANGED
+    told = changed.figures["pairs"][f"{parent}|{stage}"]
     verdict = verdict_of(drift.figures["moved"][f"{parent}|{stage}"], told["kl"], told["largest"], ROUNDING)
     if verdict != CHANGED:
         return [changed.sentence(parent, stage)], verdict

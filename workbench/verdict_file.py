@@ -6,8 +6,8 @@ import json
 from pathlib import Path
 
 from workbench.disk import plain_disk_errors
-from workbench.verdict import Sheet
 from workbench.verdict_html import document
+from workbench.verdict_sheet import Sheet
 
 
 def write_sheet(sheet: Sheet, folder: Path) -> list[Path]:

@@ -10,7 +10,7 @@ import html
 import json
 from collections.abc import Sequence
 
-from workbench.verdict import SORTS, Line, Sheet, StageSheet
+from workbench.verdict_sheet import SORTS, Line, Sheet, StageSheet
 
 WIDTH, HEIGHT, EDGE = 220, 22, 12
 STYLE = """

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from workbench.lives import Lives
     from workbench.samples import Samples
     from workbench.specificity import Specificity
-    from workbench.verdict import Sheet
+    from workbench.verdict_sheet import Sheet
 
 CONTROLLED = ("drift", "scaling")  # parts that the controls are told by
 
