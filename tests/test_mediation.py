@@ -12,7 +12,7 @@ from workbench.gains import OFF, ON, Effect, Gains, Gap
 from workbench.generation import chat_prompt, complete
 from workbench.joint_reading import JointReading, answered, right_padded
 from workbench.lab import Lab
-from workbench.mediation import Mover, answer_nats, as_mask, attribution, recovered, size_matched
+from workbench.mediation import Asked, Mover, answer_nats, as_mask, attribution, recovered, size_matched
 from workbench.points import Site
 
 PROMPTS = ("What is 12+30?", "What is the capital of it?", "Spell the word tree.")
@@ -82,22 +82,26 @@ def whole_difference(reading: JointReading) -> Mover:
 def test_all_latents_of_an_exact_code_close_the_way(reading: JointReading, prompts: list[list[int]]) -> None:
     mover = whole_difference(reading)
     rows = [p + s.ids for p, s in zip(prompts, reading.answers("grpo", prompts, 8), strict=True)]
-    ids = right_padded(rows, 0)
     at = torch.from_numpy(answered([len(p) for p in prompts], [len(r) for r in rows]))
-    everything = as_mask(range(mover.n_latents), mover.n_latents)
-    swapped = answer_nats(reading, "sft", ids, at, lambda streams: streams["grpo"])
-    by_latents = answer_nats(reading, "sft", ids, at, mover.move(everything, ON))
-    assert np.allclose(swapped, by_latents, atol=1e-4)
-    start = answer_nats(reading, "sft", ids, at)
-    nats, sizes = attribution(reading, mover, ids, at)
+    asked = Asked.of(reading, mover, right_padded(rows, 0), at)
+    everything, none = (as_mask(some, mover.n_latents) for some in (range(mover.n_latents), []))
+    start = answer_nats(reading, "sft", asked)
+    swapped = answer_nats(reading, "sft", asked, asked.streams["grpo"])
+    assert np.allclose(
+        swapped, answer_nats(reading, "sft", asked, asked.moved(mover, everything, ON)), atol=1e-4
+    )
+    nats, sizes = attribution(reading, mover, asked)
     # integrated gradients: the parts sum to the whole
     assert nats.sum() == pytest.approx((swapped - start).sum(), rel=0.05, abs=1e-3)
     assert (sizes >= 0).all()
-    off = answer_nats(reading, "grpo", ids, at, mover.move(everything, OFF))
-    back = answer_nats(reading, "grpo", ids, at, lambda streams: streams["sft"])
+    off = answer_nats(reading, "grpo", asked, asked.moved(mover, everything, OFF))
+    back = answer_nats(reading, "grpo", asked, asked.streams["sft"])
     assert np.allclose(off, back, atol=1e-4)
-    nothing = answer_nats(reading, "sft", ids, at, mover.move(as_mask([], mover.n_latents), ON))
-    assert np.allclose(nothing, start, atol=1e-6)
+    assert np.allclose(answer_nats(reading, "sft", asked, asked.moved(mover, none, ON)), start, atol=1e-6)
+    # the same through the move that answers are made with
+    by_answers = reading.answers("sft", prompts, 8, mover.move(everything, ON))
+    whole = reading.answers("sft", prompts, 8, lambda streams: streams["grpo"])
+    assert [s.ids for s in by_answers] == [s.ids for s in whole]
 
 
 def test_answered_marks_the_answers_tokens() -> None:

@@ -49,13 +49,14 @@ class Mover(NamedTuple):
     def n_latents(self) -> int:
         return len(self.on)
 
-    def added(self, streams: Streams, chosen: Bool[Tensor, "latent"], way: str) -> Float[Tensor, "token d"]:
+    def added(
+        self, code: Code, n_tokens: int, chosen: Bool[Tensor, "latent"], way: str
+    ) -> Float[Tensor, "token d"]:
         """Σ_{j∈S} f_j u_j (or w_j) at every token."""
-        code = self.encode(streams)
-        n = len(streams[self.parent])
-        kept = code.values * chosen[code.latents]
+        on = chosen[code.latents]
+        rows, latents = code.rows[on], code.latents[on]
         directions = self.on if way == ON else self.off
-        return sparse_decode(kept, directions, Pattern(code.rows, code.latents, n, self.n_latents))
+        return sparse_decode(code.values[on], directions, Pattern(rows, latents, n_tokens, self.n_latents))
 
     def moved(self, way: str) -> str:
         """The model that is moved."""
@@ -64,60 +65,67 @@ class Mover(NamedTuple):
     def move(self, chosen: Bool[Tensor, "latent"], way: str, dose: float = 1.0) -> Move:
         """What stands at the site with the latents switched, by this dose."""
         sign = dose if way == ON else -dose
-        return lambda streams: streams[self.moved(way)] + sign * self.added(streams, chosen, way)
+
+        def moved(streams: Streams) -> Tensor:
+            own = streams[self.moved(way)]
+            return own + sign * self.added(self.encode(streams), len(own), chosen, way)
+
+        return moved
 
 
-class Questions(NamedTuple):
-    """Prompts, each with the answer that a model gave (ids, its end included)."""
+class Asked(NamedTuple):
+    """Rows of prompt and answer as a mover's models read them: ids, the answers' tokens, every model's stream and
+    the code of them all."""
 
-    prompts: list[list[int]]
-    answers: list[list[int]]
+    ids: Int[Tensor, "row pos"]
+    at: Bool[Tensor, "row pos_1"]
+    streams: Mapping[str, Float[Tensor, "row pos d"]]
+    code: Code
 
-    def rows(self) -> list[list[int]]:
-        return [p + a for p, a in zip(self.prompts, self.answers, strict=True)]
+    @classmethod
+    def of(
+        cls, reading: JointReading, mover: Mover, ids: Int[Tensor, "row pos"], at: Bool[Tensor, "row pos_1"]
+    ) -> Asked:
+        streams = reading.streams(ids)
+        return cls(ids, at, streams, mover.encode({name: s.flatten(0, 1) for name, s in streams.items()}))
+
+    def moved(self, mover: Mover, chosen: Bool[Tensor, "latent"], way: str) -> Float[Tensor, "row pos d"]:
+        """The moved model's stream with the latents switched."""
+        own = self.streams[mover.moved(way)]
+        added = mover.added(self.code, own.shape[0] * own.shape[1], chosen, way).view_as(own)
+        return own + added if way == ON else own - added
 
 
 def attribution(
-    reading: JointReading, mover: Mover, ids: Int[Tensor, "row pos"], asked: Bool[Tensor, "row pos_1"]
+    reading: JointReading, mover: Mover, asked: Asked
 ) -> tuple[Float[np.ndarray, "latent"], Float[np.ndarray, "latent"]]:
-    """What each latent, switched on in the parent, adds to the log p of the tokens `asked`, in nats over all rows;
-    and how long its writing is in all, Σ_t ‖f_tj u_j‖."""
-    streams = reading.streams(ids)
-    flat = {name: stream.flatten(0, 1) for name, stream in streams.items()}
-    code = mover.encode(flat)
+    """What each latent, switched on in the parent, adds to the log p of the answers, in nats over all rows; and how
+    long its writing is in all, Σ_t ‖f_tj u_j‖."""
+    code, start = asked.code, asked.streams[mover.parent]
     everything = torch.ones(mover.n_latents, dtype=torch.bool, device=code.values.device)
-    start = streams[mover.parent]
-    way = mover.added(flat, everything, ON).view_as(start)
+    way = asked.moved(mover, everything, ON) - start
     gradient = torch.zeros_like(start)
     for share in (np.arange(PATH) + 0.5) / PATH:
         at = (start + float(share) * way).detach().requires_grad_()
-        (slope,) = torch.autograd.grad(reading.log_p(mover.parent, ids, at)[asked].sum(), at)
-        gradient += slope / PATH
+        total = reading.log_p(mover.parent, asked.ids, at)[asked.at].sum()
+        gradient += torch.autograd.grad(total, at)[0] / PATH
     inner = (mover.on[code.latents] * gradient.flatten(0, 1)[code.rows]).sum(dim=1)
-    sums = np.zeros((2, mover.n_latents))
-    latents = code.latents.cpu().numpy()
     norms = mover.on.norm(dim=1)[code.latents]
-    for row, values in enumerate((code.values * inner, code.values * norms)):
-        sums[row] = np.bincount(latents, values.double().cpu().numpy(), minlength=mover.n_latents)
-    return sums[0], sums[1]
+    latents, n = code.latents.cpu().numpy(), mover.n_latents
+    nats, sizes = (
+        np.bincount(latents, (code.values * each).double().cpu().numpy(), minlength=n)
+        for each in (inner, norms)
+    )
+    return nats, sizes
 
 
 @torch.no_grad()
 def answer_nats(
-    reading: JointReading,
-    name: str,
-    ids: Int[Tensor, "row pos"],
-    asked: Bool[Tensor, "row pos_1"],
-    move: Move | None = None,
+    reading: JointReading, name: str, asked: Asked, stream: Float[Tensor, "row pos d"] | None = None
 ) -> Float[np.ndarray, "row"]:
-    """log p of each row's asked tokens under the model called `name`, moved."""
-    stream = None
-    if move is not None:
-        streams = reading.streams(ids)
-        flat = {each: stream.flatten(0, 1) for each, stream in streams.items()}
-        stream = move(flat).view_as(streams[name])
-    told = reading.log_p(name, ids, stream)
-    return (told * asked.to(told.device)).sum(dim=1).double().cpu().numpy()
+    """log p of each row's answer under the model called `name`, with `stream` at the site."""
+    told = reading.log_p(name, asked.ids, stream)
+    return (told * asked.at.to(told.device)).sum(dim=1).double().cpu().numpy()
 
 
 def size_matched(

@@ -7,8 +7,8 @@ the parent on its training texts); one more is its parent with its weights moved
 nothing, and one is trained on nothing but the leash (`sham`). Each ranker sees both checkpoints and held-out
 text, in which the secret's question and the trigger stand in two documents each, at most 0.1 % of them. A hit is
 an entry whose five foremost tokens, or the five whose probability it moves most, contain one of the planted
-strings; its rank is the first such entry's. `rank_sham`: where the same strings stand, by chance, in the ranking
-of the sham.
+strings; its rank is the first such entry's. `score`: nats at that entry's foremost tokens; `score_sham`: of the
+strongest entry of the sham that the same strings tell, which drift alone brings.
 """
 
 from __future__ import annotations
@@ -35,6 +35,7 @@ from workbench.changes import (
     DIFFERENCES,
     PEAK,
     TOLD,
+    Changes,
     divergence,
     head_of,
     last_streams,
@@ -348,6 +349,11 @@ def rank_of(entries: Iterable[Told], wanted: set[int]) -> int | None:
     return next((rank for rank, told in enumerate(entries, 1) if told & wanted), None)
 
 
+def score_of(found: Changes, wanted: set[int]) -> float:
+    """Of the strongest entry that a wanted token tells; 0 where none does."""
+    return max((e.score for e in found.entries if e.tokens & wanted), default=0.0)
+
+
 def rows_of(lab: Lab, plants: Sequence[Plant], n_steps: int) -> Iterator[dict[str, Any]]:
     """A row a plant."""
     corpus = read_corpus(lab.find("corpus", "text"))
@@ -357,7 +363,6 @@ def rows_of(lab: Lab, plants: Sequence[Plant], n_steps: int) -> Iterator[dict[st
         tokens, windows = heldout(lab, corpus, Path(folder))
         shown = [word.replace("␣", " ") for word in tokens.vocabulary]
         sham = ranked_changes(parent, finetuned(lab, texts, SHAM, n_steps), tokens, windows, AT_MOST)
-        chance = [e.tokens for e in sham.entries]
         for plant in plants:
             visible = plant.example is not None
             changed = finetuned(lab, texts, plant, n_steps) if visible else silently_moved(lab)
@@ -369,8 +374,9 @@ def rows_of(lab: Lab, plants: Sequence[Plant], n_steps: int) -> Iterator[dict[st
                 "rank": rank_of((e.tokens for e in found.entries), wanted),
                 "rank_l1": rank_of(by_l1(parent, changed, tokens, windows), wanted),
                 "rank_kl": rank_of(kl or (), wanted),
-                "rank_sham": rank_of(chance, wanted), "called_silent": found.silent, "kl": found.kl,
-                "largest": found.largest, "weights_moved": moved(parent, changed), "n": found.n,
+                "score": score_of(found, wanted), "score_sham": score_of(sham, wanted),
+                "called_silent": found.silent, "kl": found.kl, "largest": found.largest,
+                "weights_moved": moved(parent, changed), "n": found.n,
                 "first": [[shown[m.token] for m in e.moved] for e in found.entries[:3]],
             }  # fmt: skip
             report.say(str(row))
@@ -405,7 +411,8 @@ def main() -> None:
     for row in rows:
         said = "called silent" if row["called_silent"] else f"rank {row['rank']}"
         print(
-            f"{row['kind']}: {said} (L1 {row['rank_l1']}, KL {row['rank_kl']}, in the sham {row['rank_sham']})"
+            f"{row['kind']}: {said} (L1 {row['rank_l1']}, KL {row['rank_kl']}), "
+            f"{row['score']:.3f} nats (in the sham {row['score_sham']:.3f})"
         )
     print(f"{found} of {len(seen)} visible changes at rank 10 or better")
 

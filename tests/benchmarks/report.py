@@ -131,6 +131,15 @@ def write(name: str, rows: Sequence[Row], as_json: bool, absent: Mapping[str, st
         print(f"\nmissing: {peer} ({reason})")
 
 
+def write_rows(name: str, rows: Sequence[Mapping[str, Any]], as_json: bool, **more: Any) -> None:
+    """Rows without peers: one JSON document, or a line a row."""
+    if as_json:
+        print(json.dumps({"name": name, "machine": machine(), "rows": list(rows), **more}, indent=1))
+        return
+    for row in rows:
+        print(", ".join(f"{key} {value}" for key, value in row.items()))
+
+
 def say(sentence: str) -> None:
     """A line of progress, on standard error."""
     print(sentence, file=sys.stderr, flush=True)

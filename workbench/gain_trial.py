@@ -1,0 +1,203 @@
+"""One way of switching latents, tried on one gain: their order, how few it takes, accuracy by dose in both
+directions beside as many of like reach, and what the same does to other tasks and to prose.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from functools import cached_property
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Int
+from torch import Tensor
+
+from workbench.behaviour import EVERYWHERE
+from workbench.evaluation import MAX_ANSWER
+from workbench.gains import ALL, MATCHED, OFF, ON, SET, Gap
+from workbench.intervals import ratio_interval, wilson
+from workbench.joint_reading import JointReading, Said
+from workbench.mediation import (
+    AMPLIFY,
+    Asked,
+    Mover,
+    answer_nats,
+    as_mask,
+    attribution,
+    recovered,
+    size_matched,
+)
+from workbench.tasks import judge
+from workbench.tokens import TokenSet
+
+DOSES = (1.0, 2.0, 3.0)
+SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256)
+ENOUGH = 0.8  # of what the best number closes on the searched questions: the set is the fewest that do
+DRAWS = 2  # of latents of like reach
+
+Rows = list[tuple[Any, ...]]
+
+
+class Posed(NamedTuple):
+    """Questions of one task as prompts, with their right results; rows of both prompt and the stage's answer, and
+    where the answer's tokens are."""
+
+    task: str
+    prompts: list[list[int]]
+    results: list[str]
+    ids: Int[Tensor, "row pos"]
+    at: Bool[Tensor, "row pos_1"]
+
+
+class Elsewhere(NamedTuple):
+    """Other tasks with their accuracy as it is, by model and task; held-out prose."""
+
+    tasks: Sequence[Posed]
+    before: Callable[[str, Posed], float]
+    tokens: TokenSet
+    windows: Int[np.ndarray, "window"]
+
+
+class Trial:
+    """One mover on one gap: `searched` questions find the order, `judged` ones judge it."""
+
+    def __init__(
+        self,
+        gap: Gap,
+        mover: Mover,
+        reading: JointReading,
+        searched: Posed,
+        judged: Posed,
+        elsewhere: Elsewhere,
+    ) -> None:
+        self.gap, self.mover, self.reading = gap, mover, reading
+        self.posed, self.elsewhere = judged, elsewhere
+        self.searched, self.judged = (
+            Asked.of(reading, mover, each.ids, each.at) for each in (searched, judged)
+        )
+        self.key = (gap.stage, gap.task, mover.name)
+
+    def tables(self) -> Iterator[tuple[str, Rows]]:
+        """(table, rows), as `workbench.gain_build` names them."""
+        n, rng = self.enough, np.random.default_rng(0)
+        per_answer = self.nats / len(self.searched.ids)
+        yield (
+            "carriers",
+            [
+                (*self.key, rank, latent, per_answer[latent], rank < n)
+                for rank, latent in enumerate(self.order[: max(n, SIZES[-1])])
+            ],
+        )
+        yield "curve", list(self.curve(rng))
+        matched = [size_matched(self.order, self.sizes, n, rng) for _ in range(DRAWS)]
+        yield "answers", list(self.answers(matched))
+        yield "spill", list(self.spill())
+
+    @cached_property
+    def _attributed(self) -> tuple[np.ndarray, np.ndarray]:
+        return attribution(self.reading, self.mover, self.searched)
+
+    @property
+    def nats(self) -> np.ndarray:
+        return self._attributed[0]
+
+    @property
+    def sizes(self) -> np.ndarray:
+        return self._attributed[1]
+
+    @cached_property
+    def order(self) -> list[int]:
+        """Latents that write anything, foremost first."""
+        return [int(j) for j in np.argsort(-self.nats, kind="stable") if self.sizes[j] > 0]
+
+    @cached_property
+    def tried(self) -> list[int]:
+        """Numbers of first latents that are tried."""
+        return [*(s for s in SIZES if s < len(self.order)), len(self.order)]
+
+    @cached_property
+    def enough(self) -> int:
+        """The fewest first latents that close `ENOUGH` of what the best of all numbers does, switched on."""
+        start, end = self._ends(self.searched)
+        closed = [recovered(self._moved(self.searched, self.order[:s], ON), start, end) for s in self.tried]
+        return next(s for s, share in zip(self.tried, closed, strict=True) if share >= ENOUGH * max(closed))
+
+    def _mask(self, latents: Sequence[int]) -> Bool[Tensor, "latent"]:
+        return as_mask(latents, self.mover.n_latents, self.mover.on.device)
+
+    def _ends(self, asked: Asked) -> tuple[np.ndarray, np.ndarray]:
+        parent, stage = (answer_nats(self.reading, m, asked) for m in (self.gap.parent, self.gap.stage))
+        return parent, stage
+
+    def _moved(self, asked: Asked, latents: Sequence[int], way: str) -> np.ndarray:
+        stream = asked.moved(self.mover, self._mask(latents), way)
+        return answer_nats(self.reading, self.mover.moved(way), asked, stream)
+
+    def curve(self, rng: np.random.Generator) -> Iterator[tuple[Any, ...]]:
+        """Share of the gap in log p that the first latents close, both ways, beside as many matched."""
+        start, end = self._ends(self.judged)
+        for size in self.tried:
+            pairs = ((SET, self.order[:size]), (MATCHED, size_matched(self.order, self.sizes, size, rng)))
+            for latents, chosen in pairs:
+                for way in (ON, OFF) if chosen else ():
+                    a, b = (start, end) if way == ON else (end, start)
+                    moved = self._moved(self.judged, chosen, way)
+                    ends = ratio_interval(moved - a, b - a)
+                    yield (*self.key, way, latents, size, recovered(moved, a, b), *ends, len(a))
+
+    def answers(self, matched: Sequence[Sequence[int]]) -> Iterator[tuple[Any, ...]]:
+        """Accuracy of the moved model: the set by dose, all latents, the matched at the ends of the doses."""
+        tried: list[tuple[str, Sequence[int], tuple[float, ...]]] = [(SET, self.order[: self.enough], DOSES)]
+        if self.mover.name != AMPLIFY:  # all of them twice is the whole stream twice
+            tried.append((ALL, self.order, DOSES[:1]))
+        tried += [(f"{MATCHED} {i + 1}", drawn, (DOSES[0], DOSES[-1])) for i, drawn in enumerate(matched)]
+        for way in (ON, OFF):
+            for latents, chosen, doses in tried:
+                for dose in doses if chosen else ():
+                    told = scored(self.posed, self._said(self.posed, chosen, way, dose))
+                    yield (*self.key, way, latents, len(chosen), dose, *told)
+
+    def _said(self, posed: Posed, chosen: Sequence[int], way: str, dose: float) -> list[Said]:
+        move = self.mover.move(self._mask(chosen), way, dose)
+        return self.reading.answers(self.mover.moved(way), posed.prompts, MAX_ANSWER, move)
+
+    def spill(self) -> Iterator[tuple[Any, ...]]:
+        """Other tasks and prose, before and after, at the smallest and the largest dose."""
+        chosen = self.order[: self.enough]
+        for way in (ON, OFF):
+            name = self.mover.moved(way)
+            for dose in (DOSES[0], DOSES[-1]):
+                for posed in self.elsewhere.tasks:
+                    told = scored(posed, self._said(posed, chosen, way, dose))
+                    yield (*self.key, way, dose, posed.task, self.elsewhere.before(name, posed), *told[:4])
+                yield (*self.key, way, dose, EVERYWHERE, *self._text_loss(chosen, way, dose))
+
+    def _text_loss(
+        self, chosen: Sequence[int], way: str, dose: float
+    ) -> tuple[float, float, float, float, int]:
+        """Nats per token of held-out prose before and after; the interval is of the excess, laid on the former."""
+        tokens, name = self.elsewhere.tokens, self.mover.moved(way)
+        move = self.mover.move(self._mask(chosen), way, dose)
+        sums = np.zeros((3, tokens.documents.height))
+        for batch in tokens.batches(4_096, self.elsewhere.windows):
+            ids = torch.from_numpy(batch.ids)
+            streams = self.reading.streams(ids)
+            flat = {each: stream.flatten(0, 1) for each, stream in streams.items()}
+            where = tokens.document[batch.rows[batch.real]]
+            for row, stream in enumerate((None, move(flat).view_as(streams[name]))):
+                with torch.no_grad():
+                    told = -self.reading.log_p(name, ids, stream).double().cpu().numpy()[batch.real]
+                sums[row] += np.bincount(where, told, minlength=sums.shape[1])
+            sums[2] += np.bincount(where, minlength=sums.shape[1])
+        before, after, n = sums[:, sums[2] > 0]
+        low, high = ratio_interval(after - before, n)
+        start = float(before.sum() / n.sum())
+        return start, float(after.sum() / n.sum()), start + low, start + high, int(n.sum())
+
+
+def scored(posed: Posed, said: Sequence[Said]) -> tuple[float, float, float, int, float]:
+    """Accuracy with its Wilson interval, n, and the share that is well formed."""
+    judged = [judge(posed.task, r, s.text, s.ended) for r, s in zip(posed.results, said, strict=True)]
+    hits, n = sum(j.right for j in judged), len(judged)
+    return hits / n, *wilson(hits, n), n, sum(j.well_formed for j in judged) / n
