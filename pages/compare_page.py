@@ -20,95 +20,100 @@ from pages.components import (
     store,
     theme,
 )
+from workbench.comparison import Comparison
+from workbench.lab import Lab
 
 
 class View(NamedTuple):
-    """One view of a comparison: its title, the part that it reads (if any), what that tells, how it is drawn."""
+    """One view of a comparison: its title, how it is drawn, the part that it reads (if any) and what that tells."""
 
     title: str
-    part: str
-    tells: str
-    draw: Callable[[], None]
+    draw: Callable[[Lab, Comparison], None]
+    part: str = ""
+    tells: str = ""
 
 
-lab = frame.begin("Compare", "What checkpoints share, what only one of them has, and what each stage changed.")
+def missing(lab: Lab, comparison: Comparison, tells: str) -> None:
+    """What a view would show, and the command that takes it."""
+    told = " ".join(comparison.checkpoints)
+    frame.note(
+        f"{tells}: `python -m workbench compare {lab.name} {told}` takes it; what was finished before is kept."
+    )
+
+
+def latents(lab: Lab, comparison: Comparison) -> None:
+    chosen = shares.view(comparison)
+    with st.container(border=True):
+        found = store.dashboard(lab, comparison.dictionary, chosen)
+        colours = theme.colours(comparison.checkpoints)
+        latent.side_by_side(found, shares.cosines(comparison, chosen), colours, "joint")
+    st.header("Exclusive, or only shrunk away?", anchor=False)
+    if comparison.name in compared.taken_apart(lab, "scaling"):
+        specific.view(compared.specificity(lab, comparison.name), chosen)
+    else:
+        missing(
+            lab, comparison, "Norms alone call some latents exclusive that are not; latent scaling tells them"
+        )
+
+
+def lives(lab: Lab, comparison: Comparison) -> None:
+    chosen = shares.number(comparison, "Latent whose life is opened")
+    life_lines.view(compared.lives(lab, comparison.name), comparison, chosen)
+
+
+def predictions(lab: Lab, comparison: Comparison) -> None:
+    behaviour.kl(comparison)
+    st.header("Loss by domain", anchor=False)
+    behaviour.loss(comparison)
+
+
+VIEWS = {
+    "Latents": View("Shared and exclusive latents", latents),
+    "Lives": View("Life lines", lives, "lives", "When each latent came, turned and went, the snapshots tell"),
+    "Changes": View(
+        "What changed",
+        lambda lab, comparison: changes.view(compared.changed(lab, comparison.name)),
+        "changes",
+        "What each stage changed, ranked",
+    ),
+    "Gains": View(
+        "What carries a gain",
+        lambda lab, comparison: gained.view(lab, compared.gains(lab, comparison.name), comparison),
+        "gains",
+        "Which latents carry what a stage gained",
+    ),
+    "Differences": View(
+        "What the difference says",
+        lambda lab, comparison: differences.view(lab, compared.differences(lab, comparison.name)),
+        "differences",
+        "What training wrote into every activation at once, their mean difference tells",
+    ),
+    "Predictions": View("How predictions part", predictions),
+    "Answers": View("Two checkpoints answer the same prompt", answers_beside.view),
+}
+
+here = frame.begin("Compare", "What checkpoints share, what only one of them has, and what each stage changed.")
 
 with frame.sentences():
-    names = store.finished(lab, "comparison")
+    names = store.finished(here, "comparison")
     if not names:
         frame.note(
             "No comparison has been finished yet: it comes last, after the crosscoder. "
-            f"The Lab page shows how far {lab.name} is; "
-            f"`python -m workbench compare {lab.name} NAME NAME` adds one."
+            f"The Lab page shows how far {here.name} is; "
+            f"`python -m workbench compare {here.name} NAME NAME` adds one."
         )
         st.stop()
     frame.doubted("comparison", "comparison", names)
-    name = st.selectbox("Comparison", names, key="comparison", bind="query-params", width=360)
-    comparison = compared.comparison(lab, name)
-    told = " ".join(comparison.checkpoints)
-
-    def exclusive(chosen: int) -> None:
-        if name in compared.taken_apart(lab, "scaling"):
-            specific.view(compared.specificity(lab, name), chosen)
-        else:
-            asks = f"`python -m workbench compare {lab.name} {told}` asks the activations."
-            frame.note(f"Norms alone call some latents exclusive that are not: {asks}")
-
-    def latents() -> None:
-        st.header("Shared and exclusive latents", anchor=False)
-        chosen = shares.view(comparison)
-        with st.container(border=True):
-            found, colours = (
-                store.dashboard(lab, comparison.dictionary, chosen),
-                theme.colours(comparison.checkpoints),
-            )
-            latent.side_by_side(found, shares.cosines(comparison, chosen), colours, "joint")
-        st.header("Exclusive, or only shrunk away?", anchor=False)
-        exclusive(chosen)
-
-    def lives() -> None:
-        st.header("Life lines", anchor=False)
-        chosen = shares.number(comparison, "Latent whose life is opened")
-        life_lines.view(compared.lives(lab, name), comparison, chosen)
-
-    def predictions() -> None:
-        st.header("How predictions part", anchor=False)
-        behaviour.kl(comparison)
-        st.header("Loss by domain", anchor=False)
-        behaviour.loss(comparison)
-
-    views = {
-        "latents": View("Latents", "", "", latents),
-        "lives": View("Life lines", "lives", "when each latent came, turned and went", lives),
-        "changes": View(
-            "What changed", "changes", "what a stage changed, ranked",
-            lambda: changes.view(compared.changed(lab, name)),
-        ),
-        "gains": View(
-            "What carries a gain", "gains", "which latents carry what a stage gained",
-            lambda: gained.view(lab, compared.gains(lab, name), comparison),
-        ),
-        "differences": View(
-            "What the difference says", "differences", "what training wrote into every activation at once",
-            lambda: differences.view(lab, compared.differences(lab, name)),
-        ),
-        "predictions": View("Predictions", "", "", predictions),
-        "answers": View("The same prompt", "", "", lambda: answers_beside.view(lab, comparison)),
-    }  # fmt: skip
-    shown = st.segmented_control(
-        "Show",
-        list(views),
-        default="latents",
-        required=True,
-        key="view",
-        bind="query-params",
-        format_func=lambda key: views[key].title,
-    )
-    view = views[shown]
-    if view.part and name not in compared.taken_apart(lab, view.part):
-        frame.note(
-            f"This shows {view.tells}; it has not been taken yet: `python -m workbench compare {lab.name} {told}` "
-            "takes it, and what it finished before is kept."
+    left, right = st.columns([2, 5], vertical_alignment="bottom", gap="large")
+    with left:
+        name = st.selectbox("Comparison", names, key="comparison", bind="query-params")
+    with right:
+        shown = st.segmented_control(
+            "Show", list(VIEWS), default="Latents", required=True, key="view", bind="query-params"
         )
+    view, opened = VIEWS[shown], compared.comparison(here, name)
+    st.header(view.title, anchor=False)
+    if view.part and name not in compared.taken_apart(here, view.part):
+        missing(here, opened, view.tells)
     else:
-        view.draw()
+        view.draw(here, opened)

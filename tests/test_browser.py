@@ -204,7 +204,7 @@ def test_an_opened_address_is_the_view_that_was_left(address: str, page: Any) ->
 
 def test_a_clicked_token_of_an_answer_is_in_the_address(address: str, page: Any) -> None:
     """By mouse, then by keyboard, which keeps its place; a latent behind the token leads to its page."""
-    page.goto(f"{address}/compare?view=answers&ask=What%20is%20the%20capital&ask_a=base&ask_b=sft&joint=5")
+    page.goto(f"{address}/compare?view=Answers&ask=What%20is%20the%20capital&ask_a=base&ask_b=sft&joint=5")
     prompt = page.get_by_role("group", name="prompt:")
     prompt.locator(".token").nth(3).click()
     page.wait_for_url("**ask_token=3**")

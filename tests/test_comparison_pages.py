@@ -187,7 +187,7 @@ def test_no_model_is_opened_before_there_is_a_prompt_or_a_document(
         raise AssertionError("a model was opened")
 
     monkeypatch.setattr(store, "loaded", refuse)
-    app = opened("compare", view="answers")
+    app = opened("compare", view="Answers")
     assert not app.exception
     assert any("sft and grpo go on from it" in text for text in sentences(app))
     app = opened("drift")
@@ -196,7 +196,7 @@ def test_no_model_is_opened_before_there_is_a_prompt_or_a_document(
 
 
 def test_two_answers_and_what_lies_behind_a_token(lab: Lab) -> None:
-    app = opened("compare", view="answers", ask=QUESTION, ask_a="base", ask_b="grpo")
+    app = opened("compare", view="Answers", ask=QUESTION, ask_a="base", ask_b="grpo")
     assert not app.exception
     assert errors(app) == []
     asked = Ask("base", "grpo", QUESTION, True, 0.0, 0)
@@ -206,7 +206,7 @@ def test_two_answers_and_what_lies_behind_a_token(lab: Lab) -> None:
     assert any("goes on with" in text for text in sentences(app))
     assert any("What each expected where" in text for text in sentences(app))
     again = opened(
-        "compare", view="answers", ask=QUESTION, ask_a="base", ask_b="grpo", ask_of="grpo", ask_token="3"
+        "compare", view="Answers", ask=QUESTION, ask_a="base", ask_b="grpo", ask_of="grpo", ask_token="3"
     )
     assert again.radio(key="ask_of").value == "grpo"
     assert again.number_input(key="ask_token").value == 3
@@ -231,7 +231,7 @@ def test_answers_that_agree_say_so(lab: Lab, monkeypatch: pytest.MonkeyPatch) ->
     """A copy of the stage stands in for the other checkpoint."""
     own = store.loaded
     monkeypatch.setattr(store, "loaded", lambda lab, address: own(lab, "sft"))
-    app = opened("compare", view="answers", ask="The river was green and", ask_a="sft", ask_b="grpo")
+    app = opened("compare", view="Answers", ask="The river was green and", ask_a="sft", ask_b="grpo")
     assert not app.exception
     assert any("sft and grpo give the same answer, token for token" in text for text in sentences(app))
     with pytest.raises(KeyError):
@@ -247,11 +247,11 @@ def test_answers_that_agree_say_so(lab: Lab, monkeypatch: pytest.MonkeyPatch) ->
     ],
 )
 def test_a_checkpoint_that_is_not_there_is_said(lab: Lab, asked: dict[str, str], said: str) -> None:
-    assert said in errors(opened("compare", view="answers", **asked))[0]
+    assert said in errors(opened("compare", view="Answers", **asked))[0]
 
 
 def test_a_prompt_that_is_too_long_says_what_is_left_out(lab: Lab) -> None:
-    app = opened("compare", view="answers", ask="river " * 300)
+    app = opened("compare", view="Answers", ask="river " * 300)
     assert not app.exception
     assert any("are left out" in text for text in sentences(app))
 
@@ -279,7 +279,7 @@ def test_a_document_that_is_not_there_is_said(lab: Lab) -> None:
 
 
 def test_compare_says_what_the_difference_is(lab: Lab) -> None:
-    app = opened("compare", view="differences")
+    app = opened("compare", view="Differences")
     assert not app.exception
     assert errors(app) == []
     assert "What the difference says" in [header.value for header in app.header]
@@ -295,12 +295,12 @@ def test_a_pair_a_site_and_a_group_can_be_named_in_the_address(lab: Lab) -> None
         "difference_site": "blocks.3.hook_resid_post",
         "difference_of": "digits",
     }
-    app = opened("compare", view="differences", **wanted, steered_on="prose", difference_component="2")
+    app = opened("compare", view="Differences", **wanted, steered_on="prose", difference_component="2")
     assert not app.exception
     assert errors(app) == []
     assert any("sft → grpo: mean difference" in text for text in sentences(app))
     assert any("the model's own head reads it" in text for text in sentences(app))
-    wrong = opened("compare", view="differences", difference="grpo → sft")
+    wrong = opened("compare", view="Differences", difference="grpo → sft")
     assert "there is no pair 'grpo → sft'" in errors(wrong)[0]
 
 
@@ -324,7 +324,7 @@ def test_pictures_of_differences_hold_their_tables(lab: Lab) -> None:
 def test_a_pair_without_a_difference_says_so(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
     same = Differences.of(lab, NAME).means.with_columns(size=pl.lit(0.0))
     monkeypatch.setattr(Differences, "means", property(lambda self: same))
-    app = opened("compare", view="differences")
+    app = opened("compare", view="Differences")
     assert errors(app) == []
     assert any("base → sft: no difference at" in text for text in sentences(app))
     assert "Mean over" not in {box.label for box in app.selectbox}
@@ -334,5 +334,5 @@ def test_a_comparison_without_differences_says_how_to_take_them(
     lab: Lab, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(compared, "taken_apart", lambda lab, *parts: [])
-    app = opened("compare", view="differences")
+    app = opened("compare", view="Differences")
     assert any("base sft grpo</code> takes it" in text for text in sentences(app))

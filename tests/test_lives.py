@@ -159,13 +159,13 @@ def test_without_snapshots_nothing_is_dated_and_all_say_so(monkeypatch: pytest.M
     assert account(lab, NAME).figures["lives"]["gone"] == ["base", "sft", "grpo"]
     monkeypatch.setenv("MARBLE_HOME", str(lab.path.parent))
     monkeypatch.setenv("MARBLE_LAB", lab.name)
-    assert any("No snapshots of base, sft, grpo" in text for text in sentences(opened("compare", view="lives")))
+    assert any("No snapshots of base, sft, grpo" in text for text in sentences(opened("compare", view="Lives")))
 
 
 def page(lab: Lab, monkeypatch: pytest.MonkeyPatch, latent: int) -> AppTest:
     monkeypatch.setenv("MARBLE_HOME", str(lab.path.parent))
     monkeypatch.setenv("MARBLE_LAB", lab.name)
-    return opened("compare", view="lives", joint=str(latent))
+    return opened("compare", view="Lives", joint=str(latent))
 
 
 def test_the_page_shows_a_life_and_a_pick_opens_another(

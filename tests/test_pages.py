@@ -416,7 +416,7 @@ def test_taking_a_silent_latent_away_says_that_nothing_changes(tiny_lab: Lab) ->
 def test_a_snapshot_answers_too_but_has_no_latents(tiny_lab: Lab) -> None:
     """The crosscoder was not trained on it: that is a sentence, and everything else is there."""
     snapshot = tiny_lab.checkpoint("sft").at(tiny_lab.checkpoint("sft").snapshots()[1]).address
-    app = opened("compare", view="answers", ask="What is the capital of Norland?", ask_a=snapshot, ask_b="grpo")
+    app = opened("compare", view="Answers", ask="What is the capital of Norland?", ask_a=snapshot, ask_b="grpo")
     assert not app.exception
     assert errors(app) == []
     assert any(f"was never trained on {snapshot}" in text for text in sentences(app))

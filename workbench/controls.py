@@ -152,13 +152,16 @@ class Controls:
         for (stage, figure), part in self.table.group_by("stage", "figure", maintain_order=True):
             by_kind = {row["kind"]: row for row in part.iter_rows(named=True)}
             mine, *theirs = (by_kind[kind] for kind in KINDS)
-            ends = [row["high"] if row["high"] is not None else row["value"] for row in theirs]
-            least = mine["low"] if mine["low"] is not None else mine["value"]
+            falls = mine["value"] < 0  # an excess loss below zero: beyond is further below
+            near, far = ("high", "low") if falls else ("low", "high")
+            ends = [row[far] if row[far] is not None else row["value"] for row in theirs]
+            least = mine[near] if mine[near] is not None else mine["value"]
+            pick = min if falls else max
             found.append(
                 {
                     "stage": stage, "figure": figure, "value": mine["value"], SHAM: by_kind[SHAM]["value"],
-                    SIBLING: by_kind[SIBLING]["value"], "floor": max(row["value"] for row in theirs),
-                    "credible": bool(least > max(ends)), "n": mine["n"],
+                    SIBLING: by_kind[SIBLING]["value"], "floor": pick(row["value"] for row in theirs),
+                    "credible": bool(least < pick(ends) if falls else least > pick(ends)), "n": mine["n"],
                 }
             )  # fmt: skip
         return found

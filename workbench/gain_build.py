@@ -36,9 +36,9 @@ from workbench.mediation import AMPLIFY, DIFFERENCE, SWAP, Mover
 from workbench.points import parse_site
 from workbench.site import decoder_layers, with_fast_attention
 
-SEARCHED, JUDGED, OTHERS = 128, 160, 60  # questions that find the order, that judge it, and of each other task
+SEARCHED, JUDGED, OTHERS = 96, 144, 60  # questions that find the order, that judge it, and of each other task
 SPLITS = (("dictionary", SEARCHED), ("heldout", JUDGED))
-SPILLED_TOKENS = 4_000  # of prose
+SPILLED_TOKENS = 3_000  # of prose
 DIFFERENCES = saes.TrainConfig(n_latents=512, k=8, n_steps=200, lr=5e-3, decoder_norm=0.1)
 DIFFERENCE_ROWS = 100_000
 

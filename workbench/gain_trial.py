@@ -31,10 +31,10 @@ from workbench.mediation import (
 from workbench.tasks import judge
 from workbench.tokens import TokenSet
 
-DOSES = (1.0, 2.0, 3.0)
-SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256)
+DOSES = (1.0, 3.0)
+SIZES = (1, 2, 4, 8, 16, 32, 64, 128)
+SHOWN = (1, 4, 16, 64)  # of those, how far the curve tells them
 ENOUGH = 0.8  # of what the best number closes on the searched questions: the set is the fewest that do
-DRAWS = 2  # of latents of like reach
 
 Rows = list[tuple[Any, ...]]
 
@@ -90,7 +90,7 @@ class Trial:
             ],
         )
         yield "curve", list(self.curve(rng))
-        matched = [size_matched(self.order, self.sizes, n, rng) for _ in range(DRAWS)]
+        matched = size_matched(self.order, self.sizes, n, rng)
         yield "answers", list(self.answers(matched))
         yield "spill", list(self.spill())
 
@@ -137,21 +137,22 @@ class Trial:
     def curve(self, rng: np.random.Generator) -> Iterator[tuple[Any, ...]]:
         """Share of the gap in log p that the first latents close, both ways, beside as many matched."""
         start, end = self._ends(self.judged)
-        for size in self.tried:
-            pairs = ((SET, self.order[:size]), (MATCHED, size_matched(self.order, self.sizes, size, rng)))
-            for latents, chosen in pairs:
-                for way in (ON, OFF) if chosen else ():
+        for size in (s for s in self.tried if s in SHOWN or s == len(self.order)):
+            likewise = size_matched(self.order, self.sizes, size, rng)
+            for latents, chosen in ((SET, self.order[:size]), (MATCHED, likewise)):
+                # amplified latents leave the way between the two at once: off is no share of it
+                for way in (ON, OFF) if chosen and self.mover.name != AMPLIFY else (ON,)[: len(chosen)]:
                     a, b = (start, end) if way == ON else (end, start)
                     moved = self._moved(self.judged, chosen, way)
                     ends = ratio_interval(moved - a, b - a)
                     yield (*self.key, way, latents, size, recovered(moved, a, b), *ends, len(a))
 
-    def answers(self, matched: Sequence[Sequence[int]]) -> Iterator[tuple[Any, ...]]:
-        """Accuracy of the moved model: the set by dose, all latents, the matched at the ends of the doses."""
+    def answers(self, matched: Sequence[int]) -> Iterator[tuple[Any, ...]]:
+        """Accuracy of the moved model: the set and as many matched by dose, all latents."""
         tried: list[tuple[str, Sequence[int], tuple[float, ...]]] = [(SET, self.order[: self.enough], DOSES)]
         if self.mover.name != AMPLIFY:  # all of them twice is the whole stream twice
             tried.append((ALL, self.order, DOSES[:1]))
-        tried += [(f"{MATCHED} {i + 1}", drawn, (DOSES[0], DOSES[-1])) for i, drawn in enumerate(matched)]
+        tried.append((MATCHED, matched, DOSES))
         for way in (ON, OFF):
             for latents, chosen, doses in tried:
                 for dose in doses if chosen else ():
@@ -163,11 +164,11 @@ class Trial:
         return self.reading.answers(self.mover.moved(way), posed.prompts, MAX_ANSWER, move)
 
     def spill(self) -> Iterator[tuple[Any, ...]]:
-        """Other tasks and prose, before and after, at the smallest and the largest dose."""
+        """Other tasks and prose, before and after."""
         chosen = self.order[: self.enough]
         for way in (ON, OFF):
             name = self.mover.moved(way)
-            for dose in (DOSES[0], DOSES[-1]):
+            for dose in DOSES:
                 for posed in self.elsewhere.tasks:
                     told = scored(posed, self._said(posed, chosen, way, dose))
                     yield (*self.key, way, dose, posed.task, self.elsewhere.before(name, posed), *told[:4])

@@ -154,19 +154,14 @@ class Gains:
         rows = self.of_gap(self.answers, gap, mover)
         plain = self.unmoved(gap)
         for row in rows.filter(pl.col("latents") == SET).iter_rows(named=True):
-            control = rows.filter(
-                pl.col("latents").str.starts_with(MATCHED),
-                pl.col("way") == row["way"],
-                pl.col("dose") == row["dose"],
-            )
+            control = rows.filter(latents=MATCHED, way=row["way"], dose=row["dose"])
             if control.is_empty():
                 continue
             before = plain[row["way"], PARENT if row["way"] == ON else STAGE]["accuracy"]
-            # the draw that does most of what the set does
-            worst = control.sort("accuracy", descending=row["way"] == ON).row(0, named=True)
+            likewise = control.row(0, named=True)
             yield Effect(
                 row["way"], row["dose"], row["size"], before, row["accuracy"], row["low"], row["high"], row["n"],
-                worst["accuracy"], worst["low"], worst["high"],
+                likewise["accuracy"], likewise["low"], likewise["high"],
             )  # fmt: skip
 
     def sentences(self) -> list[str]:

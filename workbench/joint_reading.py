@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from jaxtyping import Float, Int
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import DynamicCache, PreTrainedModel, PreTrainedTokenizerFast
 
 from workbench.generation import left_padded
@@ -23,6 +23,10 @@ from workbench.site import read_sites, replaced, site_module
 
 # From every model's stream `[token d]` at the same tokens to what the moved one's becomes.
 Move = Callable[[Mapping[str, Tensor]], Tensor]
+
+
+class _ReadError(Exception):
+    """Ends the forward pass of a model that is only read at the site."""
 
 
 class Said(NamedTuple):
@@ -69,11 +73,12 @@ class JointReading:
         ended = torch.zeros(len(prompts), dtype=torch.bool, device=device)
         with self._laid_over(name, move):
             for _ in range(n_new):
-                for each in read:
-                    out = self.models[each](
-                        input_ids=ids, attention_mask=mask, position_ids=positions, past_key_values=caches[each],
-                        use_cache=True, logits_to_keep=1,
-                    )  # fmt: skip
+                for each in read:  # the others only as far as the site
+                    with contextlib.suppress(_ReadError):
+                        out = self.models[each](
+                            input_ids=ids, attention_mask=mask, position_ids=positions,
+                            past_key_values=caches[each], use_cache=True, logits_to_keep=1,
+                        )  # fmt: skip
                 best = out.logits[:, -1].argmax(-1).masked_fill(ended, tokenizer.pad_token_id)
                 written = torch.cat([written, best[:, None]], dim=1)
                 ended |= best == tokenizer.eos_token_id
@@ -98,9 +103,11 @@ class JointReading:
         held: dict[str, Tensor] = {}
 
         def keep(other: str) -> Callable[..., None]:
-            return lambda module, inputs, output: held.__setitem__(
-                other, output if isinstance(output, Tensor) else output[0]
-            )
+            def hook(module: nn.Module, inputs: object, output: Tensor | tuple[Tensor, ...]) -> None:
+                held[other] = output if isinstance(output, Tensor) else output[0]
+                raise _ReadError
+
+            return hook
 
         def replace(read: Tensor, written: Tensor) -> Tensor:
             flat = {other: stream.flatten(0, 1) for other, stream in (held | {name: written}).items()}
@@ -130,8 +137,8 @@ class JointReading:
             if stream is not None:
                 inside.enter_context(replaced(model, self.site, lambda read, written: stream))
             logits = model(input_ids=ids.to(model.device), use_cache=False).logits
-        told = logits[:, :-1].log_softmax(-1)
-        return told.gather(2, ids[:, 1:, None].to(told.device))[:, :, 0]
+        ahead = ids[:, 1:, None].to(logits.device)
+        return logits[:, :-1].gather(2, ahead)[:, :, 0] - logits[:, :-1].logsumexp(-1)
 
 
 def right_padded(rows: Sequence[Sequence[int]], pad: int) -> Int[Tensor, "row pos"]:

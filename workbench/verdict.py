@@ -17,6 +17,7 @@ from workbench.controls import DOMAINS, SHAM, SIBLING, Controls
 from workbench.drift import Drift
 from workbench.errors import MarbleError
 from workbench.gains import OFF, ON, Gains
+from workbench.intervals import newcombe
 from workbench.lab import Lab
 from workbench.lives import Lives
 from workbench.plan import Plan
@@ -26,6 +27,8 @@ from workbench.verdict_sheet import (
     ADDED,
     ALONE,
     CHANGED,
+    MOVED,
+    OTHERWISE,
     SILENCED,
     STRENGTHENED,
     Line,
@@ -35,6 +38,7 @@ from workbench.verdict_sheet import (
     verdict_of,
 )
 
+LEAST = 0.001  # share of latents under which births and deaths are noise
 SAID = {
     "ended": "ends its answers by itself",
     "length": "length of an answer, tokens",
@@ -86,11 +90,11 @@ def sheet(lab: Lab, name: str) -> Sheet:
         if parent not in found.comparison.checkpoints:
             continue
         lines = [
+            *_moved(found, stage),
             *_answers(found, parts[Samples], str(parent), stage),
             *_carried(found, parts[Gains], stage),
             *_forgotten(found, str(parent), stage),
             *_latents(found, parts[Specificity], parts[Lives], stage),
-            *_moved(found, stage),
         ]
         notes, verdict = _notes(found, parts[Changed], parts[Drift], str(parent), stage)
         stages.append(StageSheet(stage, str(parent), verdict, notes, lines))
@@ -105,11 +109,13 @@ def _answers(found: _Gatherer, samples: Samples | None, parent: str, stage: str)
     """How it answers: accuracy (greedy on all held-out questions where both were asked, else sampled), form."""
     greedy = _greedy(found.lab, parent, stage)
     for task, (before, after) in greedy.items():
-        named = task.replace("_", " ")
-        yield found.line(
-            stage, sorted_by(before, after), f"right on {named}", after, found.page("compare", view="gains"),
-            before=before["value"], figure=f"gain on {named}",
-        )  # fmt: skip
+        named, n = task.replace("_", " "), (before["n"], after["n"])
+        hits = [round(row["mean"] * row["n"]) for row in (before, after)]
+        low, high = newcombe((hits[0], n[0]), (hits[1], n[1]))
+        gain = {"value": after["mean"] - before["mean"], "low": low, "high": high, "n": n[1]}
+        said = f"gain on {named}, {before['mean']:.3f} → {after['mean']:.3f} right"
+        page = found.page("compare", view="Gains")
+        yield found.line(stage, sorted_by(before, after), said, gain, page, figure=f"gain on {named}")
     if samples is None:
         return
     asked = samples.said.filter(figure="accuracy")["kind"].unique(maintain_order=True).to_list()
@@ -121,7 +127,9 @@ def _answers(found: _Gatherer, samples: Samples | None, parent: str, stage: str)
     for figure, said in SAID.items():
         was, now = (samples.figure(name, QUESTIONS, figure) for name in (parent, stage))
         if was and now:
-            sort = sorted_by(was, now, is_share=figure == "ended")
+            sort = sorted_by(was, now)
+            if figure != "ended" and sort != ALONE:
+                sort = OTHERWISE
             yield found.line(stage, sort, said, now, found.page("drift"), before=was["value"])
 
 
@@ -146,11 +154,10 @@ def _carried(found: _Gatherer, gains: Gains | None, stage: str) -> Iterator[Line
             tried = [effect for effect in gains.effects(gap, mover) if effect.way == way]
             best = max(tried, key=lambda e: abs(e.accuracy - e.before))
             where = f"on in {gap.parent}" if way == ON else f"off in {gap.stage}"
-            sort = (STRENGTHENED if way == ON else SILENCED) if best.carries else ALONE
             named = f"{len(latents)} latent{'s'[: len(latents) != 1]} switched {where} (×{best.dose:g})"
-            page = found.page("compare", view="gains", gain=f"{stage}: {gap.task.replace('_', ' ')}")
+            page = found.page("compare", view="Gains", gain=f"{stage}: {gap.task.replace('_', ' ')}")
             yield Line(
-                stage, sort, f"{gap.task.replace('_', ' ')} with {named}; as many of like reach {best.matched:.3g}",
+                stage, STRENGTHENED, f"{gap.task.replace('_', ' ')} with {named}; as many of like reach {best.matched:.3g}",
                 best.accuracy, best.low, best.high, best.n, best.before, None, None, best.carries, page,
             )  # fmt: skip
 
@@ -208,7 +215,9 @@ def _latents(
         ):
             if share.value is not None:
                 row = {"value": share.value, "low": share.low, "high": share.high, "n": share.n}
-                yield found.line(stage, sort if share.hits else ALONE, said, row, found.page("compare"))
+                some = share.low is not None and share.low > LEAST
+                page = found.page("compare", view="Lives")
+                yield found.line(stage, sort if some else ALONE, said, row, page)
 
 
 def _moved(found: _Gatherer, stage: str) -> Iterator[Line]:
@@ -221,9 +230,8 @@ def _moved(found: _Gatherer, stage: str) -> Iterator[Line]:
     for figure in ("weights moved", "activations moved", "KL from the parent"):
         for row in mine.filter(pl.col("figure") == figure).iter_rows(named=True):
             credible = found.beside[stage, figure]["credible"]
-            yield found.line(
-                stage, STRENGTHENED if credible else ALONE, figure, row, found.page("drift"), figure=figure
-            )
+            sort = MOVED if credible else ALONE
+            yield found.line(stage, sort, figure, row, found.page("drift"), figure=figure)
 
 
 def _notes(

@@ -1,18 +1,16 @@
 """The verdict sheet as HTML: one block that a page can show, or one file that needs nothing else.
 
-All text is escaped; the pictures are SVG: a dot with its interval, the parent's figure as a ring, sham and sibling
-as a cross and a diamond, on an axis of the line's own.
+All text is escaped. The pictures are placed marks: a dot with its interval, the parent's figure as a ring, sham and
+sibling as a cross and a diamond, on an axis of the line's own.
 """
 
 from __future__ import annotations
 
 import html
 import json
-from collections.abc import Sequence
 
 from workbench.verdict_sheet import SORTS, Line, Sheet, StageSheet
 
-WIDTH, HEIGHT, EDGE = 220, 22, 12
 STYLE = """
 .verdict{--ink:#26282b;--muted:#6c6e70;--rule:#dfdbd3;--dot:#35596e;--alarm:#a8323f;color:var(--ink);
 font:15px/1.45 system-ui,sans-serif}
@@ -23,6 +21,16 @@ font:15px/1.45 system-ui,sans-serif}
 align-items:center;padding:.35em 0;border-top:1px solid var(--rule)}
 .verdict .row a{color:inherit}.verdict .figures{color:var(--muted);font-size:.9em;font-variant-numeric:tabular-nums}
 .verdict .yes{color:var(--dot);font-weight:600}.verdict .no{color:var(--alarm)}
+.verdict .axis{position:relative;display:block;height:22px;margin:0 12px;
+background:linear-gradient(var(--rule),var(--rule)) center/100% 1px no-repeat}
+.verdict .axis i{position:absolute;top:50%;transform:translate(-50%,-50%);font-style:normal;line-height:1}
+.verdict .zero{width:1px;height:16px;background:var(--muted)}
+.verdict .axis .whisker{height:3px;background:var(--dot);transform:translate(0,-50%)}
+.verdict .dot{width:10px;height:10px;border-radius:50%;background:var(--dot)}
+.verdict .ring{width:9px;height:9px;border-radius:50%;border:2px solid var(--muted);box-sizing:border-box}
+.verdict .axis .diamond{width:8px;height:8px;border:1.5px solid var(--muted);box-sizing:border-box;
+transform:translate(-50%,-50%) rotate(45deg)}
+.verdict .cross{color:var(--muted);font-size:17px}
 .verdict p{margin:.3em 0;color:var(--muted)}
 .verdict ul{margin:.3em 0 .6em;padding-left:1.2em;color:var(--muted)}
 @media(max-width:760px){.verdict .row{grid-template-columns:1fr}}
@@ -96,37 +104,20 @@ def _figures(line: Line) -> str:
 
 def picture(line: Line) -> str:
     """The line's figures on one axis; zero is on it."""
-    shown = [
-        v for v in (0.0, line.value, line.low, line.high, line.before, line.sham, line.sibling) if v is not None
-    ]
-    low, high = min(shown), max(shown)
-    span = (high - low) or 1.0
+    given = (0.0, line.value, line.low, line.high, line.before, line.sham, line.sibling)
+    shown = [value for value in given if value is not None]
+    low, span = min(shown), (max(shown) - min(shown)) or 1.0
 
-    def x(value: float) -> float:
-        return EDGE + (WIDTH - 2 * EDGE) * (value - low) / span
+    def at(value: float) -> str:
+        return f"left:{100 * (value - low) / span:.1f}%"
 
-    y = HEIGHT / 2
-    drawn = [_path((x(low), x(high)), y, "var(--rule)", 1), _path((x(0), x(0)), y, "var(--muted)", 1, tall=8)]
-    if line.before is not None:
-        drawn.append(
-            f'<circle cx="{x(line.before):.1f}" cy="{y}" r="5" fill="none" stroke="var(--muted)" '
-            'stroke-width="1.5"/>'
-        )
-    for value, mark in ((line.sham, "M-4-4L4 4M-4 4L4-4"), (line.sibling, "M0-5L5 0L0 5L-5 0Z")):
-        if value is not None:
-            drawn.append(
-                f'<path d="{mark}" transform="translate({x(value):.1f} {y})" fill="none" stroke="var(--muted)" '
-                'stroke-width="1.5"/>'
-            )
+    marks = [f'<i class="zero" style="{at(0.0)}"></i>']
     if line.low is not None and line.high is not None:
-        drawn.append(_path((x(line.low), x(line.high)), y, "var(--dot)", 2))
-    drawn.append(f'<circle cx="{x(line.value):.1f}" cy="{y}" r="4.5" fill="var(--dot)"/>')
+        width = 100 * (line.high - line.low) / span
+        marks.append(f'<i class="whisker" style="{at(line.low)};width:{width:.1f}%"></i>')
+    for value, kind in ((line.before, "ring"), (line.sham, "cross"), (line.sibling, "diamond")):
+        if value is not None:
+            marks.append(f'<i class="{kind}" style="{at(value)}">{"×" if kind == "cross" else ""}</i>')
+    marks.append(f'<i class="dot" style="{at(line.value)}"></i>')
     label = html.escape(f"{line.said}: {line.value:.3g}")
-    return f'<svg width="{WIDTH}" height="{HEIGHT}" role="img" aria-label="{label}">{"".join(drawn)}</svg>'
-
-
-def _path(ends: Sequence[float], y: float, colour: str, width: float, tall: float = 0.0) -> str:
-    return (
-        f'<line x1="{ends[0]:.1f}" x2="{ends[1]:.1f}" y1="{y - tall:.1f}" y2="{y + tall:.1f}" '
-        f'stroke="{colour}" stroke-width="{width}"/>'
-    )
+    return f'<span class="axis" role="img" aria-label="{label}">{"".join(marks)}</span>'

@@ -5,7 +5,10 @@ A line is a figure of a stage beside its parent's, sorted by whether their 95 % 
     added         the parent had next to none of it (under `NONE`)
     strengthened  the stage's interval lies above the parent's
     silenced      it lies below
+    otherwise     its answers are of another length, entropy or variety
     left alone    the intervals meet, or no more moved than in the stage's sham and sibling
+
+How far weights, activations and predictions moved, where it is beyond both controls, comes first.
 """
 
 from __future__ import annotations
@@ -16,7 +19,14 @@ from typing import Any, NamedTuple
 
 from workbench.recipe import SHAM, SIBLING
 
-ADDED, STRENGTHENED, SILENCED, ALONE = SORTS = ("added", "strengthened", "silenced", "left alone")
+MOVED, ADDED, STRENGTHENED, SILENCED, OTHERWISE, ALONE = SORTS = (
+    "moved",
+    "added",
+    "strengthened",
+    "silenced",
+    "answers otherwise",
+    "left alone",
+)
 UNCHANGED, SILENT, CHANGED = "unchanged", "silent", "changed"
 NONE = 0.05  # a share under which the parent cannot do a thing at all
 
@@ -102,8 +112,8 @@ def verdict_of(weights_moved: float, kl: float, largest: float, silent_under: fl
     return SILENT if largest < silent_under else CHANGED
 
 
-def sorted_by(before: Mapping[str, Any], after: Mapping[str, Any], is_share: bool = True) -> str:
-    """Which of `SORTS` two figures with intervals make."""
+def sorted_by(before: Mapping[str, Any], after: Mapping[str, Any]) -> str:
+    """Which of `SORTS` two shares with intervals make."""
     if after["low"] > before["high"]:
-        return ADDED if is_share and before["value"] < NONE else STRENGTHENED
+        return ADDED if before["value"] < NONE else STRENGTHENED
     return SILENCED if after["high"] < before["low"] else ALONE

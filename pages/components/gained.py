@@ -70,8 +70,7 @@ def doses(rows: pl.DataFrame, plain: dict[tuple[str, str], dict[str, Any]], gap:
     made = charts.figure(HEIGHT)
     own = gap.parent if way == ON else gap.stage
     start = plain[way, PARENT if way == ON else STAGE]
-    controls = rows.filter(pl.col("latents").str.starts_with(MATCHED))
-    for name in (SET, *controls["latents"].unique(maintain_order=True)):
+    for name in (SET, MATCHED):
         part = rows.filter(pl.col("latents") == name).sort("dose")
         points = [(0.0, start["accuracy"], start["low"], start["high"]), *part.select(
             "dose", "accuracy", "low", "high").iter_rows()]  # fmt: skip
@@ -80,7 +79,6 @@ def doses(rows: pl.DataFrame, plain: dict[tuple[str, str], dict[str, Any]], gap:
         made.add_trace(
             go.Scatter(
                 x=dose, y=value, mode="lines+markers", name="the set" if name == SET else "matched",
-                legendgroup=name[:3], showlegend=name in (SET, f"{MATCHED} 1"),
                 line={"color": colour, "width": 2, "dash": "solid" if name == SET else "dot"},
                 marker={"size": 8, "symbol": "circle" if name == SET else "x-thin-open"},
                 error_y={
