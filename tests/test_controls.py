@@ -14,7 +14,7 @@ from tests.tiny_lab import build, draft, make_lab, moved, tiny_recipe
 from workbench.branches import request_controls
 from workbench.comparison_account import account
 from workbench.comparison_requests import compare, compare_beside_controls
-from workbench.controls import Controls, Pair, pairs_of
+from workbench.controls import DOMAINS, Controls, Pair, pairs_of
 from workbench.difference_controls import CHANCE, readouts
 from workbench.differences import Differences
 from workbench.errors import Misuse
@@ -107,7 +107,7 @@ def test_the_account_tells_controls_and_is_json(lab: Lab) -> None:
     told = account(lab, name, controls=True)
     assert "sft: weights moved" in told.describe()
     assert "beyond both" in told.describe()
-    assert len(json.loads(json.dumps(told.figures))["controls"]) == 6
+    assert len(json.loads(json.dumps(told.figures))["controls"]) == 6 + len(DOMAINS)
 
 
 def test_controls_that_were_not_compared_say_what_to_do(lab: Lab) -> None:

@@ -157,7 +157,8 @@ def _carried(found: _Gatherer, gains: Gains | None, stage: str) -> Iterator[Line
             named = f"{len(latents)} latent{'s'[: len(latents) != 1]} switched {where} (×{best.dose:g})"
             page = found.page("compare", view="Gains", gain=f"{stage}: {gap.task.replace('_', ' ')}")
             yield Line(
-                stage, STRENGTHENED, f"{gap.task.replace('_', ' ')} with {named}; as many of like reach {best.matched:.3g}",
+                stage, STRENGTHENED,
+                f"{gap.task.replace('_', ' ')} with {named}; as many of like reach {best.matched:.3g}",
                 best.accuracy, best.low, best.high, best.n, best.before, None, None, best.carries, page,
             )  # fmt: skip
 
