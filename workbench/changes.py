@@ -147,9 +147,15 @@ def descent(head: Head, streams: Streams) -> Float[Tensor, "token d"]:
 
 
 def ranked_changes(
-    before: PreTrainedModel, after: PreTrainedModel, tokens: TokenSet, windows: np.ndarray, at_most: int = 50
+    before: PreTrainedModel,
+    after: PreTrainedModel,
+    tokens: TokenSet,
+    windows: np.ndarray,
+    at_most: int = 50,
+    config: saes.TrainConfig | None = None,
 ) -> Changes:
-    """What the later checkpoint does otherwise on these windows; no entries where it is silent."""
+    """What the later checkpoint does otherwise on these windows; no entries where it is silent. `config`: how the
+    differences' SAE is trained (`DIFFERENCES`)."""
     streams = last_streams(before, after, tokens, windows)
     heads = head_of(before), head_of(after)
     kl = divergence(*heads, streams)
@@ -157,7 +163,7 @@ def ranked_changes(
     if largest < SILENT:
         return Changes(float(kl.mean()), largest, n, 0.0, ())
     apart = (streams.after - streams.before)[:, None]
-    dictionary = saes.fit(saes.TensorActivations(apart), DIFFERENCES)
+    dictionary = saes.fit(saes.TensorActivations(apart), config or DIFFERENCES)
     code = dictionary.encode_sparse(apart)
     along = dictionary.W_dec[:, 0]
     inner = (along[code.latents] * descent(heads[1], streams)[code.rows]).sum(dim=1)

@@ -6,6 +6,7 @@ where the parent is not compared), on held-out text.
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 from collections.abc import Mapping
 from typing import Any
@@ -13,7 +14,7 @@ from typing import Any
 import polars as pl
 
 from workbench.changed import SCHEMA_NAMES
-from workbench.changes import Changes, ranked_changes
+from workbench.changes import DIFFERENCES, Changes, ranked_changes
 from workbench.checkpoint import Checkpoint
 from workbench.device import best_device
 from workbench.dictionaries import token_sets
@@ -22,7 +23,8 @@ from workbench.plan import Plan
 from workbench.site import with_fast_attention
 from workbench.tokens import TokenSet
 
-COMPARED_TOKENS = 24_000  # of the held-out set
+COMPARED_TOKENS = 16_000  # of the held-out set
+TRAINED = dataclasses.replace(DIFFERENCES, n_steps=150)  # fewer tokens need fewer steps
 SCHEMA: Mapping[str, Any] = dict(
     zip(
         SCHEMA_NAMES,
@@ -46,7 +48,7 @@ def build(build: Build) -> Mapping[str, Any]:
     rows: list[tuple[Any, ...]] = []
     figures = {}
     for before, after in pairs:
-        found = ranked_changes(models[before], models[after], tokens, windows)
+        found = ranked_changes(models[before], models[after], tokens, windows, config=TRAINED)
         rows += rows_of(before, after, found, tokens)
         figures[f"{before}|{after}"] = {
             "kl": found.kl, "largest": found.largest, "n": found.n, "explained": found.explained,

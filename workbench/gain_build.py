@@ -36,10 +36,10 @@ from workbench.mediation import AMPLIFY, DIFFERENCE, SWAP, Mover
 from workbench.points import parse_site
 from workbench.site import decoder_layers, with_fast_attention
 
-SEARCHED, JUDGED, OTHERS = 96, 144, 60  # questions that find the order, that judge it, and of each other task
+SEARCHED, JUDGED, OTHERS = 64, 120, 40  # questions that find the order, that judge it, and of each other task
 SPLITS = (("dictionary", SEARCHED), ("heldout", JUDGED))
-SPILLED_TOKENS = 3_000  # of prose
-DIFFERENCES = saes.TrainConfig(n_latents=512, k=8, n_steps=200, lr=5e-3, decoder_norm=0.1)
+SPILLED_TOKENS = 2_000  # of prose
+DIFFERENCES = saes.TrainConfig(n_latents=512, k=8, n_steps=150, lr=5e-3, decoder_norm=0.1)
 DIFFERENCE_ROWS = 100_000
 
 SCHEMAS: Mapping[str, Mapping[str, Any]] = {
@@ -101,6 +101,7 @@ class _Study:
         self.crosscoder = opened.to(device)
         self.site = parse_site(opened.site, len(decoder_layers(self.models[names[0]])))
         self.sets = token_sets(build)
+        self.apart: dict[tuple[str, str], Dictionary] = {}
 
     def of(self, gap: Gap) -> Iterator[tuple[str, Rows]]:
         """(table, rows) of one gap, mover by mover."""
@@ -109,7 +110,7 @@ class _Study:
         yield "answers", self.plain(pair, gap, judged)
         others = [self.posed(pair, gap.stage, t, "heldout", OTHERS) for t in ASKED if t != gap.task]
         before = lru_cache(
-            lambda name, at: scored(others[at], pair.answers(name, others[at].prompts, MAX_ANSWER))[0]
+            lambda name, at: scored(others[at], pair.answers(name, others[at].prompts, others[at].room))[0]
         )
         elsewhere = Elsewhere(
             others, lambda name, posed: before(name, others.index(posed)), self.sets["heldout"], self.prose()
@@ -154,7 +155,12 @@ class _Study:
         )  # fmt: skip
 
     def differences(self, gap: Gap) -> Dictionary:
-        """An SAE of a_S − a_P on the dictionary set."""
+        """An SAE of a_S − a_P on the dictionary set, the same for all of a stage's tasks."""
+        if (gap.parent, gap.stage) not in self.apart:
+            self.apart[gap.parent, gap.stage] = self._fitted(gap)
+        return self.apart[gap.parent, gap.stage]
+
+    def _fitted(self, gap: Gap) -> Dictionary:
         stored = stored_sources(self.build, self.used, self.used.point)
         pair = [stored[self.names.index(n)].path / "dictionary.npy" for n in (gap.parent, gap.stage)]
         arrays = ActivationArrays(pair)
@@ -170,6 +176,6 @@ class _Study:
         for way, moved, other in ((ON, gap.parent, gap.stage), (OFF, gap.stage, gap.parent)):
             whole: Move = itemgetter(other)
             for latents, each in ((PARENT if way == ON else STAGE, None), (WHOLE, whole)):
-                said = pair.answers(moved, judged.prompts, MAX_ANSWER, each)
+                said = pair.answers(moved, judged.prompts, judged.room, each)
                 rows.append((gap.stage, gap.task, "", way, latents, 0, 0.0, *scored(judged, said)))
         return rows

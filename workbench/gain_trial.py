@@ -20,6 +20,7 @@ from workbench.intervals import ratio_interval, wilson
 from workbench.joint_reading import JointReading, Said
 from workbench.mediation import (
     AMPLIFY,
+    DIFFERENCE,
     Asked,
     Mover,
     answer_nats,
@@ -32,8 +33,9 @@ from workbench.tasks import judge
 from workbench.tokens import TokenSet
 
 DOSES = (1.0, 3.0)
-SIZES = (1, 2, 4, 8, 16, 32, 64, 128)
+SIZES = (1, 2, 4, 8, 16, 64)
 SHOWN = (1, 4, 16, 64)  # of those, how far the curve tells them
+SPARE = 4  # tokens beyond the longest answer
 ENOUGH = 0.8  # of what the best number closes on the searched questions: the set is the fewest that do
 
 Rows = list[tuple[Any, ...]]
@@ -48,6 +50,12 @@ class Posed(NamedTuple):
     results: list[str]
     ids: Int[Tensor, "row pos"]
     at: Bool[Tensor, "row pos_1"]
+
+    @property
+    def room(self) -> int:
+        """Tokens that an answer may have: the longest of the stage's own and a few more. One that has not ended by
+        then is wrong."""
+        return min(MAX_ANSWER, int(self.at.sum(dim=1).max()) + SPARE)
 
 
 class Elsewhere(NamedTuple):
@@ -89,10 +97,14 @@ class Trial:
                 for rank, latent in enumerate(self.order[: max(n, SIZES[-1])])
             ],
         )
-        yield "curve", list(self.curve(rng))
+        if (
+            self.mover.name != AMPLIFY
+        ):  # more of a latent leaves the way between the two: no share of it is closed
+            yield "curve", list(self.curve(rng))
         matched = size_matched(self.order, self.sizes, n, rng)
         yield "answers", list(self.answers(matched))
-        yield "spill", list(self.spill())
+        if self.mover.name != DIFFERENCE:  # what the streams differ by is no handle of its own
+            yield "spill", list(self.spill())
 
     @cached_property
     def _attributed(self) -> tuple[np.ndarray, np.ndarray]:
@@ -140,8 +152,7 @@ class Trial:
         for size in (s for s in self.tried if s in SHOWN or s == len(self.order)):
             likewise = size_matched(self.order, self.sizes, size, rng)
             for latents, chosen in ((SET, self.order[:size]), (MATCHED, likewise)):
-                # amplified latents leave the way between the two at once: off is no share of it
-                for way in (ON, OFF) if chosen and self.mover.name != AMPLIFY else (ON,)[: len(chosen)]:
+                for way in (ON, OFF) if chosen else ():
                     a, b = (start, end) if way == ON else (end, start)
                     moved = self._moved(self.judged, chosen, way)
                     ends = ratio_interval(moved - a, b - a)
@@ -161,7 +172,7 @@ class Trial:
 
     def _said(self, posed: Posed, chosen: Sequence[int], way: str, dose: float) -> list[Said]:
         move = self.mover.move(self._mask(chosen), way, dose)
-        return self.reading.answers(self.mover.moved(way), posed.prompts, MAX_ANSWER, move)
+        return self.reading.answers(self.mover.moved(way), posed.prompts, posed.room, move)
 
     def spill(self) -> Iterator[tuple[Any, ...]]:
         """Other tasks and prose, before and after."""

@@ -57,10 +57,18 @@ def view(lab: Lab, gains: Gains, comparison: Comparison) -> None:
     with left:
         st.subheader("How few it takes", anchor=False)
         rows = gains.of_gap(gains.curve, gap, mover)
-        show.chart(few(rows, mover), "few", "share of the gap in log p that the first latents close", rows)
+        if rows.is_empty():
+            frame.caption(
+                "More of a latent leaves the way between the two checkpoints: no share of it is closed."
+            )
+        else:
+            show.chart(few(rows), "few", "share of the gap in log p that the first latents close", rows)
     with right:
         st.subheader("What else moves", anchor=False)
         rows = gains.of_gap(gains.spill, gap, mover)
+        if rows.is_empty():
+            frame.caption("Not asked of the SAE of the difference: choose another way of switching.")
+            return
         show.chart(elsewhere(rows, gap), "elsewhere", "other tasks before and after", rows)
 
 
@@ -104,12 +112,11 @@ def doses(rows: pl.DataFrame, plain: dict[tuple[str, str], dict[str, Any]], gap:
     return made
 
 
-def few(rows: pl.DataFrame, mover: str) -> go.Figure:
+def few(rows: pl.DataFrame) -> go.Figure:
     """Share of the gap in log p that the first n latents close, both ways, beside as many matched."""
     palette = theme.palette()
     made = charts.figure(HEIGHT)
-    # amplified ones leave the way between the two at once: only switching on is a share of it
-    for way in (ON, OFF) if mover != "amplify" else (ON,):
+    for way in (ON, OFF):
         for latents in (SET, MATCHED):
             part = rows.filter(pl.col("way") == way, pl.col("latents") == latents).sort("size")
             colour = palette.muted if latents == MATCHED else palette.accent if way == ON else palette.alarm

@@ -36,10 +36,10 @@ from workbench.tokens import token_set
 
 ARCHS = ("batchtopk", "l1")
 NEAR = 0.7  # cosine of a decoder with its feature
-FOLLOWS = 0.5  # F1
+FOLLOWS = 0.3  # F1
 NEW = ("dialogue/answer", "dialogue/question", "form/direct", "form/worked")
-D, FEATURES, LATENTS, K = 64, 512, 1_024, 8
-OWN, TURNED = 0.1, 0.3  # share of features that one model has alone; how far the others lie apart
+D, FEATURES, LATENTS, K = 64, 512, 1_024, 12
+OWN, TURNED = 0.3, 0.3  # share of features that one model has alone; how far the others lie apart
 
 
 class Superposed(NamedTuple):
