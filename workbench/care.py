@@ -86,7 +86,9 @@ def _model_checks(lab: Lab, name: str) -> list[Check]:
     """The hooked model equals the Hugging Face model; a checkpoint is at no distance from its copy."""
     import torch
 
+    from workbench.changes import SILENT
     from workbench.representation_drift import cka_between
+    from workbench.verdict_sheet import UNCHANGED, verdict_of
     from workbench.weight_drift import total_moved, weight_drift
 
     checkpoint = lab.checkpoint(name)
@@ -96,13 +98,16 @@ def _model_checks(lab: Lab, name: str) -> list[Check]:
         one, other = (m(input_ids=ids, output_hidden_states=True) for m in (model, copy))
         gap = (checkpoint.bridge()(ids) - one.logits).abs().max().item()
         p, q = (out.logits.log_softmax(-1) for out in (one, other))
-        kl = (p.exp() * (p - q)).sum().item()
+        apart = (p.exp() * (p - q)).sum(-1)
+        kl = apart.sum().item()
     weights = total_moved(weight_drift(dict(model.named_parameters()), dict(copy.named_parameters())))
     hidden = zip(one.hidden_states, other.hidden_states, strict=True)
     off = max(abs(cka_between(x[0].numpy(), y[0].numpy()) - 1) for x, y in hidden)
+    said = verdict_of(weights, kl, apart.max().item(), SILENT)
     return [
         Check(f"{name}: hooked model against Hugging Face", gap < 1e-4, f"largest logit difference {gap:.1e}"),
         Check(f"{name}: KL to its own copy", kl == 0.0, f"{kl:.1e} nats, must be exactly 0"),
+        Check(f"{name}: verdict on its own copy", said == UNCHANGED, f"{said}, must be {UNCHANGED}"),
         Check(f"{name}: weights of its own copy", weights == 0.0, f"moved by {weights:.1e}, must be exactly 0"),
         Check(
             f"{name}: CKA with its own copy", off < 1e-12, f"at most {off:.1e} from 1 at any layer, bound 1e-12"
