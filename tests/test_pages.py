@@ -69,16 +69,10 @@ def errors(app: AppTest) -> list[str]:
         ),
         (
             "compare",
-            [
-                "Shared and exclusive latents",
-                "Exclusive, or only shrunk away?",
-                "Life lines",
-                "How predictions part",
-                "Loss by domain",
-                "Two checkpoints answer the same prompt",
-            ],
+            ["Shared and exclusive latents", "Exclusive, or only shrunk away?"],
         ),
         ("drift", []),
+        ("verdict", []),
     ],
 )
 def test_page_draws_a_grown_lab(tiny_lab: Lab, page: str, headers: list[str]) -> None:
