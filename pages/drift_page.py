@@ -24,7 +24,7 @@ with frame.sentences():
     if not apart:
         frame.note(
             "No comparison has been taken apart yet: "
-            f"`python -m workbench compare {lab.name} base sft grpo` does it, in about a minute."
+            f"`python -m workbench compare {lab.name} base sft grpo` does it, in about three minutes."
         )
         st.stop()
     frame.doubted("comparison", "comparison", apart)
@@ -51,7 +51,7 @@ with frame.sentences():
     else:
         frame.note(
             "What these checkpoints say by themselves was not sampled yet: "
-            f"`python -m workbench compare {lab.name} {told}` does it, in about half a minute."
+            f"`python -m workbench compare {lab.name} {told}` does it, in about three minutes."
         )
     st.header("KL in the text itself", anchor=False)
     kl_text.view(lab, comparison)
@@ -62,5 +62,5 @@ with frame.sentences():
     else:
         frame.note(
             "Whether a stage did this, or any training would have, tell its sham and its sibling: "
-            f"`python -m workbench compare {lab.name} {told} --controls` does it, in about ten minutes."
+            f"`python -m workbench compare {lab.name} {told} --controls` does it, in about a quarter of an hour."
         )
