@@ -87,7 +87,7 @@ def test_samples_that_were_not_drawn_say_how(lab: Lab, monkeypatch: pytest.Monke
     app = opened("drift")
     assert not app.exception
     assert errors(app) == []
-    told = "python -m workbench compare tiny base sft grpo</code> does it, in about half a minute"
+    told = "python -m workbench compare tiny base sft grpo</code> does it, in about three minutes"
     assert any(told in text for text in sentences(app))
 
 
