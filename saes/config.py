@@ -22,7 +22,6 @@ STANDARD, GATED, JUMPRELU, ABSTOPK, MATCHING_PURSUIT = SAELENS = (
 )  # fmt: skip
 L1 = "l1"
 ARCHITECTURES = (*SPARSE, L1, *SAELENS)
-JOINT = (*SPARSE, L1)  # those that read several models
 
 
 @dataclass(frozen=True)

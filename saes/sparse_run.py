@@ -53,8 +53,8 @@ class SparseRun:
         self.weights = {name: weights[name].to(device).requires_grad_() for name in names}
         self.W_enc, self.b_enc, self.W_dec, self.b_dec = (self.weights[name] for name in WEIGHTS)
         self.silent_steps = silent_steps.to(device)
-        self.owned = dedicated(self.units.mean.shape[0], self.units.mean.shape[1], self.config).to(device)
         if self.config.dedicated:
+            self.owned = dedicated(self.units.mean.shape[0], self.units.mean.shape[1], self.config).to(device)
             with torch.no_grad():
                 self.W_enc.mul_(self.owned)
                 self.W_dec.mul_(self.owned)

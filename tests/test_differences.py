@@ -15,13 +15,13 @@ from workbench.activation_difference import (
     Facet,
     GroupSums,
     cosine,
-    document_blocks,
     half_differences,
     mean_difference,
 )
 from workbench.difference_components import shuffled, spectrum, strongest
 from workbench.difference_lens import AT_MEAN, PLAIN, READINGS, change, promoted, ranks, watched
 from workbench.difference_steering import RANDOM, pushes, steered
+from workbench.intervals import document_blocks
 from workbench.points import Site
 from workbench.token_kinds import DIGITS, MARKERS, PUNCTUATION, WORDS, kind_of
 from workbench.tokens import WindowBatch
@@ -32,7 +32,7 @@ RNG = np.random.default_rng(0)
 X = (RNG.standard_normal((N, D)) + 1).astype(np.float32)
 U = np.eye(D)[3] * 2.0
 POSITION = np.arange(N) % 10 + 1
-BLOCK = document_blocks(200)[np.arange(N) // 20]
+BLOCK = document_blocks(200, BLOCKS)[np.arange(N) // 20]
 FACETS = {
     "all": Facet(("all",), np.zeros(N, np.int64)),
     "position": Facet.by(np.array(["", *map(str, range(1, 11))]), POSITION, ("1", "2")),

@@ -171,11 +171,6 @@ def _summed(
     return np.asarray(chosen @ values.astype(np.float64))
 
 
-def document_blocks(n_documents: int, seed: int = 0) -> Int[np.ndarray, "document"]:
-    """The block of each document, dealt at random."""
-    return np.random.default_rng(seed).permutation(n_documents) % BLOCKS
-
-
 def mean_difference(sums: GroupSums, before: str, after: str, seed: int = 0) -> MeanDifference:
     """δ of a group with its interval and its null."""
     used = sums.n > 0

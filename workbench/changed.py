@@ -51,6 +51,13 @@ class Changed:
 
         return self.entries.filter((pl.col("before") == before) & (pl.col("after") == after)).sort("rank")
 
+    def first(self, before: str, after: str, n: int) -> list[str]:
+        """The foremost entries of a pair in words."""
+        return [
+            f"after {' '.join(row['active'])}: {moves(row['moved'], row['by'])} ({row['score']:.2f} nats)"
+            for row in self.of_pair(before, after).head(n).iter_rows(named=True)
+        ]
+
     def sentence(self, before: str, after: str) -> str:
         """One pair in words."""
         found = self.figures["pairs"][f"{before}|{after}"]
@@ -59,10 +66,7 @@ class Changed:
                 f"{before} → {after}: silent: on {found['n']:,} held-out tokens predictions nowhere part by more "
                 f"than {found['largest']:.1g} nats"
             )
-        told = "; ".join(
-            f"after {' '.join(row['active'])}: {moves(row['moved'], row['by'])} ({row['score']:.2f} nats)"
-            for row in self.of_pair(before, after).head(FIRST).iter_rows(named=True)
-        )
+        told = "; ".join(self.first(before, after, FIRST))
         return f"{before} → {after}: what changed first: {told}"
 
     def sentences(self) -> list[str]:

@@ -28,6 +28,7 @@ from transformers import PreTrainedModel
 
 import saes
 from saes.sparse import Code
+from workbench.behaviour import kl_by_token
 from workbench.points import Site
 from workbench.site import decoder_layers, final_norm, read_sites
 from workbench.tokens import TokenSet
@@ -125,9 +126,8 @@ def divergence(before: Head, after: Head, streams: Streams) -> Float[np.ndarray,
     """KL(later ‖ earlier) at every place, each stream through its own head."""
     parts = []
     for at in _chunks(len(streams.context)):
-        log_b, log_a = after(streams.after[at]), before(streams.before[at])
-        parts.append((log_b.exp() * (log_b - log_a)).sum(-1))
-    return torch.cat(parts).double().cpu().numpy()
+        parts.append(kl_by_token(after(streams.after[at]), before(streams.before[at])))
+    return np.concatenate(parts)
 
 
 def descent(head: Head, streams: Streams) -> Float[Tensor, "token d"]:

@@ -15,7 +15,7 @@ from workbench.recipe import ComparisonConfig, DictionaryConfig, Recipe, read_re
 
 def compare(lab: Lab, names: Sequence[str]) -> str:
     """Name of the comparison of these checkpoints, added to the recipe with its crosscoder if it is new, and to be
-    taken apart: drift, latent scaling and own samples.
+    taken apart (`workbench.parts`).
 
     `grow` then builds it. Checkpoints that cannot be compared are `Misuse`.
     """

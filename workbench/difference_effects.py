@@ -51,7 +51,7 @@ def component_tables(subject: Subject, stored: ActivationArrays) -> tuple[pl.Dat
     """Shares of variance, contexts of the first components, and their directions, one standard deviation long."""
     tokens = subject.tokens
     windows = tokens.sample_windows(COMPONENT_TOKENS, seed=3)
-    rows = np.concatenate([np.arange(tokens.starts[w], tokens.stops[w]) for w in windows])
+    rows = tokens.rows_of(windows)
     document = np.asarray(tokens.document)[rows]
     x = read(stored, rows)
     stream = {name: x[:, i].numpy() for i, name in enumerate(subject.models)}

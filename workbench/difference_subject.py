@@ -16,7 +16,8 @@ from typing import NamedTuple
 import numpy as np
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
-from workbench.activation_difference import Facet, document_blocks
+from workbench.activation_difference import BLOCKS, Facet
+from workbench.intervals import document_blocks
 from workbench.points import Site
 from workbench.token_kinds import KINDS, kinds_of
 from workbench.tokens import TokenSet
@@ -55,7 +56,7 @@ def subject_of(
 ) -> Subject:
     """Checkpoints at a site of theirs, on the texts of a token set."""
     domain = np.array([name.split(":")[0].replace("rollout", "rollouts") for name in tokens.domain.tolist()])
-    return Subject(models, tokens, domain, document_blocks(len(domain)), site, Vocabulary(tokenizer))
+    return Subject(models, tokens, domain, document_blocks(len(domain), BLOCKS), site, Vocabulary(tokenizer))
 
 
 def facets(subject: Subject) -> dict[str, Facet]:

@@ -20,6 +20,7 @@ from workbench.checkpoint import Checkpoint
 from workbench.device import best_device
 from workbench.dictionaries import token_sets
 from workbench.grow import Build
+from workbench.intervals import document_blocks
 from workbench.points import Site
 from workbench.representation_drift import BLOCKS, PairedSums, cka_between, with_intervals
 from workbench.site import read_sites, with_fast_attention
@@ -90,7 +91,7 @@ def representations(
     kept: dict[tuple[str, int], list[np.ndarray]] = {(name, layer): [] for name in models for layer in layers}
     rng = np.random.default_rng(1)
     share = MATRIX_TOKENS / max(1, int((tokens.stops - tokens.starts)[windows].sum()))
-    block_of = np.random.default_rng(0).permutation(tokens.documents.height) % BLOCKS
+    block_of = document_blocks(tokens.documents.height, BLOCKS)
     n = 0
     for batch in tokens.batches(TOKENS_AT_ONCE, windows):
         read = _read(models, layers, batch.ids, batch.real)

@@ -9,7 +9,6 @@ moved model by dose. `spill.parquet`: what the same does to other tasks and to p
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from functools import lru_cache
 from operator import itemgetter
 from typing import Any
 
@@ -109,12 +108,12 @@ class _Study:
         searched, judged = (self.posed(pair, gap.stage, gap.task, split, n) for split, n in SPLITS)
         yield "answers", self.plain(pair, gap, judged)
         others = [self.posed(pair, gap.stage, t, "heldout", OTHERS) for t in ASKED if t != gap.task]
-        before = lru_cache(
-            lambda name, at: scored(others[at], pair.answers(name, others[at].prompts, others[at].room))[0]
-        )
-        elsewhere = Elsewhere(
-            others, lambda name, posed: before(name, others.index(posed)), self.sets["heldout"], self.prose()
-        )
+        before = {
+            (name, each.task): scored(each, pair.answers(name, each.prompts, each.room))[0]
+            for name in pair.models
+            for each in others
+        }
+        elsewhere = Elsewhere(others, before, self.sets["heldout"], self.prose())
         for mover in self.movers(gap):
             reading = pair if mover.name == DIFFERENCE else JointReading(self.models, self.tokenizer, self.site)
             yield from Trial(gap, mover, reading, searched, judged, elsewhere).tables()

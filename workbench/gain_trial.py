@@ -4,7 +4,7 @@ directions beside as many of like reach, and what the same does to other tasks a
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import Any, NamedTuple
 
@@ -62,7 +62,7 @@ class Elsewhere(NamedTuple):
     """Other tasks with their accuracy as it is, by model and task; held-out prose."""
 
     tasks: Sequence[Posed]
-    before: Callable[[str, Posed], float]
+    before: Mapping[tuple[str, str], float]
     tokens: TokenSet
     windows: Int[np.ndarray, "window"]
 
@@ -97,9 +97,7 @@ class Trial:
                 for rank, latent in enumerate(self.order[: max(n, SIZES[-1])])
             ],
         )
-        if (
-            self.mover.name != AMPLIFY
-        ):  # more of a latent leaves the way between the two: no share of it is closed
+        if self.mover.name != AMPLIFY:  # more of a latent leaves the way between the two: no share is closed
             yield "curve", list(self.curve(rng))
         matched = size_matched(self.order, self.sizes, n, rng)
         yield "answers", list(self.answers(matched))
@@ -182,7 +180,7 @@ class Trial:
             for dose in DOSES:
                 for posed in self.elsewhere.tasks:
                     told = scored(posed, self._said(posed, chosen, way, dose))
-                    yield (*self.key, way, dose, posed.task, self.elsewhere.before(name, posed), *told[:4])
+                    yield (*self.key, way, dose, posed.task, self.elsewhere.before[name, posed.task], *told[:4])
                 yield (*self.key, way, dose, EVERYWHERE, *self._text_loss(chosen, way, dose))
 
     def _text_loss(

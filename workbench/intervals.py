@@ -10,7 +10,7 @@ import math
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
 RESAMPLES = 1_000
 _CHUNK = 100  # resamples at a time, so that weights take [chunk, document] and no more
@@ -21,6 +21,12 @@ class Interval(NamedTuple):
 
     low: float
     high: float
+
+
+def document_blocks(n_documents: int, n_blocks: int, seed: int = 0) -> Int[np.ndarray, "document"]:
+    """The block of each document, dealt at random: sums by block are resampled where sums by document take too
+    much room."""
+    return np.random.default_rng(seed).permutation(n_documents) % n_blocks
 
 
 def resampled_sums(

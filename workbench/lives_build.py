@@ -23,6 +23,7 @@ from workbench.device import best_device
 from workbench.dictionaries import stored_sources, token_sets
 from workbench.dictionary_folder import dictionary_sentences, open_dictionary
 from workbench.grow import Build
+from workbench.intervals import document_blocks
 from workbench.joint_decoders import Patterns, Reading
 from workbench.lab import Lab
 from workbench.lives_tables import SCHEMAS, Latents, tables, training_curves
@@ -122,10 +123,10 @@ def _read_all(build: Build, axis: Sequence[Moment], owners: Sequence[str]) -> tu
 def sampled(tokens: TokenSet, n: int = SAMPLED_TOKENS) -> Sample:
     """Windows of all domains as they come, until they hold `n` tokens."""
     windows = tokens.sample_windows(n, seed=3)
-    rows = np.concatenate([np.arange(tokens.starts[w], tokens.stops[w]) for w in windows])
+    rows = tokens.rows_of(windows)
     rows = rows[~np.asarray(tokens.special)[rows]]
     document = np.asarray(tokens.document)[rows]
-    block = (np.random.default_rng(0).permutation(tokens.documents.height) % BLOCKS)[document]
+    block = document_blocks(tokens.documents.height, BLOCKS)[document]
     order = np.argsort(block, kind="stable")
     domain = np.unique(tokens.domain, return_inverse=True)[1][document]
     return Sample(windows, rows[order], block[order], domain[order])

@@ -137,6 +137,10 @@ class TokenSet:
         """The window that a row lies in."""
         return int(np.searchsorted(self.starts, row, side="right")) - 1
 
+    def rows_of(self, windows: np.ndarray) -> np.ndarray:
+        """The rows of some windows, in the windows' order."""
+        return np.concatenate([np.arange(self.starts[w], self.stops[w]) for w in windows])
+
     def sample_windows(self, n_tokens: int, seed: int) -> np.ndarray:
         """Windows drawn at random without return until they hold `n_tokens`; all if the set is smaller."""
         order = np.random.default_rng(seed).permutation(len(self.starts))

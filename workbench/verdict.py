@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 from urllib.parse import urlencode
 
-from workbench.changed import Changed, moves
+from workbench.changed import Changed
 from workbench.comparison import Comparison
 from workbench.controls import DOMAINS, SHAM, SIBLING, Controls
 from workbench.drift import Drift
@@ -247,8 +247,4 @@ def _notes(
     verdict = verdict_of(drift.figures["moved"][f"{parent}|{stage}"], told["kl"], told["largest"], ROUNDING)
     if verdict != CHANGED:
         return [changed.sentence(parent, stage)], verdict
-    notes = [
-        f"after {' '.join(row['active'])}: {moves(row['moved'], row['by'])} ({row['score']:.2f} nats)"
-        for row in changed.of_pair(parent, stage).head(5).iter_rows(named=True)
-    ]
-    return notes, verdict
+    return changed.first(parent, stage, 5), verdict

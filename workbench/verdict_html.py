@@ -9,12 +9,12 @@ from __future__ import annotations
 import html
 import json
 
-from workbench.verdict_sheet import SORTS, Line, Sheet, StageSheet
+from workbench.verdict_sheet import SORTS, Line, Sheet, StageSheet, controls_of, figures
 
+DARK = "--ink:#e8e5de;--muted:#a4a6a8;--rule:#363a40;--dot:#9fc0d3;--alarm:#f0909a"
 STYLE = """
 .verdict{--ink:#26282b;--muted:#6c6e70;--rule:#dfdbd3;--dot:#35596e;--alarm:#a8323f;color:var(--ink);
 font:15px/1.45 system-ui,sans-serif}
-.verdict.dark{--ink:#e8e5de;--muted:#a4a6a8;--rule:#363a40;--dot:#9fc0d3;--alarm:#f0909a}
 .verdict h2{font-size:1.35em;margin:1.6em 0 .2em}
 .verdict h3{font-size:1em;margin:1.1em 0 .3em;color:var(--muted);font-weight:600}
 .verdict .row{display:grid;grid-template-columns:minmax(15em,1fr) 230px minmax(13em,.8fr);gap:.2em 1.2em;
@@ -36,10 +36,8 @@ transform:translate(-50%,-50%) rotate(45deg)}
 @media(max-width:760px){.verdict .row{grid-template-columns:1fr}}
 """
 DARK_FILE = (
-    "@media(prefers-color-scheme:dark){body{background:#15171a}"
-    ".verdict{--ink:#e8e5de;--muted:#a4a6a8;--rule:#363a40;--dot:#9fc0d3;--alarm:#f0909a}}"
     "body{margin:0 auto;max-width:70em;padding:1.5em;background:#fbfaf7}"
-    "@media(prefers-color-scheme:dark){body{background:#15171a}}"
+    f"@media(prefers-color-scheme:dark){{body{{background:#15171a}}.verdict{{{DARK}}}}}"
 )
 KEY = (
     "A dot is the stage's figure with its 95 % interval, a ring its parent's, a cross the sham's and a diamond "
@@ -53,7 +51,8 @@ def block(sheet: Sheet, dark: bool = False, base: str = "") -> str:
     stages = "".join(_stage(stage, base) for stage in sheet.stages)
     missing = "".join(f"<p>{html.escape(each)}</p>" for each in sheet.missing)
     shade = " dark" if dark else ""
-    return f'<style>{STYLE}</style><div class="verdict{shade}"><p>{KEY}</p>{stages}{missing}</div>'
+    style = f"{STYLE}.verdict.dark{{{DARK}}}"
+    return f'<style>{style}</style><div class="verdict{shade}"><p>{KEY}</p>{stages}{missing}</div>'
 
 
 def document(sheet: Sheet, base: str = "http://127.0.0.1:8501/") -> str:
@@ -87,19 +86,12 @@ def _row(line: Line, base: str) -> str:
 
 
 def _figures(line: Line) -> str:
-    interval = "" if line.low is None or line.high is None else f" [{line.low:.3g}, {line.high:.3g}]"
-    before = "" if line.before is None else f"{line.before:.3g} → "
-    controls = [
-        f"{name} {value:.3g}"
-        for name, value in (("sham", line.sham), ("sibling", line.sibling))
-        if value is not None
-    ]
     verdict = {
         True: '<span class="yes">beyond controls</span>',
         False: '<span class="no">not beyond controls</span>',
         None: "no control",
     }[line.credible]
-    return f"{before}{line.value:.3g}{interval}, n = {line.n:,}<br>{' · '.join([*controls, verdict])}"
+    return f"{figures(line)}<br>{' · '.join([*controls_of(line), verdict])}"
 
 
 def picture(line: Line) -> str:

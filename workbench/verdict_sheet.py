@@ -90,18 +90,25 @@ class Sheet:
         return "\n".join([*told, *self.missing])
 
 
-def sentence(line: Line) -> str:
-    """A line with its figures."""
+def figures(line: Line) -> str:
+    """The parent's figure, the stage's with its interval, n."""
     interval = "" if line.low is None or line.high is None else f" [{line.low:.3g}, {line.high:.3g}]"
     before = "" if line.before is None else f"{line.before:.3g} → "
-    controls = [
-        f"{name} {value:.3g}"
-        for name, value in ((SHAM, line.sham), (SIBLING, line.sibling))
-        if value is not None
-    ]
+    return f"{before}{line.value:.3g}{interval}, n = {line.n:,}"
+
+
+def controls_of(line: Line) -> list[str]:
+    """The same figure in the controls that were asked."""
+    known = ((SHAM, line.sham), (SIBLING, line.sibling))
+    return [f"{name} {value:.3g}" for name, value in known if value is not None]
+
+
+def sentence(line: Line) -> str:
+    """A line with its figures."""
+    controls = controls_of(line)
     said = {True: "beyond both", False: "not beyond both", None: ""}[line.credible]
     tail = f"; {', '.join(controls)}: {said}" if controls else ""
-    return f"{line.said}: {before}{line.value:.3g}{interval}, n = {line.n:,}{tail}"
+    return f"{line.said}: {figures(line)}{tail}"
 
 
 def verdict_of(weights_moved: float, kl: float, largest: float, silent_under: float) -> str:

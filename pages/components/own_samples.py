@@ -25,7 +25,7 @@ def view(samples: Samples, comparison: Comparison) -> None:
     names = comparison.checkpoints
     frame.caption(
         "Every checkpoint answers the same held-out questions and goes on from the same beginnings of held-out "
-        "prose, at temperature 1 with one seed; all of them score what it said. Base, and what has no chat form, "
+        "prose, at temperature 1 with one seed; all of them score what it said. What has no chat form "
         "only goes on from prose. Intervals are of 95 % over samples."
     )
     _kl(samples, comparison)
