@@ -9,8 +9,8 @@ import torch
 from saes.sparse import Code
 from tests.tiny_lab import shared_lab
 from workbench.gains import OFF, ON, Effect, Gains, Gap
-from workbench.generation import chat_prompt, complete
-from workbench.joint_reading import JointReading, answered, right_padded
+from workbench.generation import answered, chat_prompt, complete, right_padded
+from workbench.joint_reading import JointReading
 from workbench.lab import Lab
 from workbench.mediation import Asked, Mover, answer_nats, as_mask, attribution, recovered, size_matched
 from workbench.points import Site
@@ -82,7 +82,7 @@ def whole_difference(reading: JointReading) -> Mover:
 def test_all_latents_of_an_exact_code_close_the_way(reading: JointReading, prompts: list[list[int]]) -> None:
     mover = whole_difference(reading)
     rows = [p + s.ids for p, s in zip(prompts, reading.answers("grpo", prompts, 8), strict=True)]
-    at = torch.from_numpy(answered([len(p) for p in prompts], [len(r) for r in rows]))
+    at = answered([len(p) for p in prompts], [len(r) for r in rows])
     asked = Asked.of(reading, mover, right_padded(rows, 0), at)
     everything, none = (as_mask(some, mover.n_latents) for some in (range(mover.n_latents), []))
     start = answer_nats(reading, "sft", asked)

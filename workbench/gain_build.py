@@ -28,9 +28,9 @@ from workbench.dictionary_folder import dictionary_sentences, open_dictionary
 from workbench.evaluation import ASKED, MAX_ANSWER
 from workbench.gain_trial import Elsewhere, Posed, Rows, Trial, scored
 from workbench.gains import OFF, ON, PARENT, STAGE, WHOLE, Gap, improved
-from workbench.generation import chat_prompt
+from workbench.generation import answered, chat_prompt, right_padded
 from workbench.grow import Build
-from workbench.joint_reading import JointReading, Move, answered, right_padded
+from workbench.joint_reading import JointReading, Move
 from workbench.mediation import AMPLIFY, DIFFERENCE, SWAP, Mover
 from workbench.points import parse_site
 from workbench.site import decoder_layers, with_fast_attention
@@ -125,7 +125,7 @@ class _Study:
         prompts = [chat_prompt(self.tokenizer, q) for q in rows["question"]]
         said = pair.answers(stage, prompts, MAX_ANSWER)
         whole = [p + s.ids for p, s in zip(prompts, said, strict=True)]
-        at = torch.from_numpy(answered([len(p) for p in prompts], [len(w) for w in whole]))
+        at = answered([len(p) for p in prompts], [len(w) for w in whole])
         ids = right_padded(whole, self.tokenizer.pad_token_id)
         return Posed(task, prompts, rows["result"].to_list(), ids, at)
 

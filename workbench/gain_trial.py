@@ -16,8 +16,9 @@ from torch import Tensor
 from workbench.behaviour import EVERYWHERE
 from workbench.evaluation import MAX_ANSWER
 from workbench.gains import ALL, MATCHED, OFF, ON, SET, Gap
+from workbench.generation import Completion
 from workbench.intervals import ratio_interval, wilson
-from workbench.joint_reading import JointReading, Said
+from workbench.joint_reading import JointReading
 from workbench.mediation import (
     AMPLIFY,
     DIFFERENCE,
@@ -168,7 +169,7 @@ class Trial:
                     told = scored(self.posed, self._said(self.posed, chosen, way, dose))
                     yield (*self.key, way, latents, len(chosen), dose, *told)
 
-    def _said(self, posed: Posed, chosen: Sequence[int], way: str, dose: float) -> list[Said]:
+    def _said(self, posed: Posed, chosen: Sequence[int], way: str, dose: float) -> list[Completion]:
         move = self.mover.move(self._mask(chosen), way, dose)
         return self.reading.answers(self.mover.moved(way), posed.prompts, posed.room, move)
 
@@ -206,7 +207,7 @@ class Trial:
         return start, float(after.sum() / n.sum()), start + low, start + high, int(n.sum())
 
 
-def scored(posed: Posed, said: Sequence[Said]) -> tuple[float, float, float, int, float]:
+def scored(posed: Posed, said: Sequence[Completion]) -> tuple[float, float, float, int, float]:
     """Accuracy with its Wilson interval, n, and the share that is well formed."""
     judged = [judge(posed.task, r, s.text, s.ended) for r, s in zip(posed.results, said, strict=True)]
     hits, n = sum(j.right for j in judged), len(judged)

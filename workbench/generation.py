@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Int
+from jaxtyping import Bool, Int
 from torch import Tensor
 from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerFast
 
@@ -39,6 +39,20 @@ def left_padded(
         ids[row, width - len(prompt) :] = torch.tensor(prompt)
         mask[row, width - len(prompt) :] = 1
     return ids, mask
+
+
+def right_padded(rows: Sequence[Sequence[int]], pad: int) -> Int[Tensor, "row pos"]:
+    """Rows as one tensor; no real token attends to what comes after it."""
+    out = torch.full((len(rows), max(map(len, rows))), pad)
+    for i, row in enumerate(rows):
+        out[i, : len(row)] = torch.tensor(row)
+    return out
+
+
+def answered(prompts: Sequence[int], rows: Sequence[int]) -> Bool[Tensor, "row pos_1"]:
+    """Where the next token belongs to the answer, for prompts and rows (prompt and answer) of these lengths."""
+    at = torch.arange(max(rows) - 1)
+    return (at >= torch.tensor(prompts)[:, None] - 1) & (at < torch.tensor(rows)[:, None] - 1)
 
 
 @torch.no_grad()
@@ -80,13 +94,14 @@ def complete(
                 ids.to(model.device), attention_mask=mask.to(model.device), generation_config=config
             )
             for i, new in zip(rows, out[:, ids.shape[1] :].tolist(), strict=True):
-                found[i] = _trimmed(tokenizer, prompts[i], new)
+                found[i] = trimmed(tokenizer, prompts[i], new)
             if on_batch is not None:
                 on_batch(len(rows))
     return [found[i] for i in range(len(prompts))]
 
 
-def _trimmed(tokenizer: PreTrainedTokenizerFast, prompt: Sequence[int], new: list[int]) -> Completion:
+def trimmed(tokenizer: PreTrainedTokenizerFast, prompt: Sequence[int], new: list[int]) -> Completion:
+    """What was written behind a prompt, up to the token that ends it."""
     end = tokenizer.eos_token_id
     ended = end in new
     kept = new[: new.index(end)] if ended else new

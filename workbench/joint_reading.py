@@ -9,32 +9,18 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import NamedTuple
 
-import numpy as np
 import torch
 from jaxtyping import Float, Int
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import DynamicCache, PreTrainedModel, PreTrainedTokenizerFast
 
-from workbench.generation import left_padded
+from workbench.generation import Completion, left_padded, trimmed
 from workbench.points import Site
-from workbench.site import read_sites, replaced, site_module
+from workbench.site import ReachedError, read_sites, replaced, watched
 
 # From every model's stream `[token d]` at the same tokens to what the moved one's becomes.
 Move = Callable[[Mapping[str, Tensor]], Tensor]
-
-
-class _ReadError(Exception):
-    """Ends the forward pass of a model that is only read at the site."""
-
-
-class Said(NamedTuple):
-    """One answer: its text and whether the model ended it itself."""
-
-    text: str
-    ids: list[int]
-    ended: bool
 
 
 class JointReading:
@@ -53,17 +39,19 @@ class JointReading:
         max_new_tokens: int,
         move: Move | None = None,
         batch_size: int = 256,
-    ) -> list[Said]:
+    ) -> list[Completion]:
         """Greedy answers of the model called `name`, moved at every token of prompt and answer."""
         order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
-        found: dict[int, Said] = {}
+        found: dict[int, Completion] = {}
         for first in range(0, len(order), batch_size):
             rows = order[first : first + batch_size]
             said = self._batch(name, [prompts[i] for i in rows], max_new_tokens, move)
             found.update(zip(rows, said, strict=True))
         return [found[i] for i in range(len(prompts))]
 
-    def _batch(self, name: str, prompts: Sequence[Sequence[int]], n_new: int, move: Move | None) -> list[Said]:
+    def _batch(
+        self, name: str, prompts: Sequence[Sequence[int]], n_new: int, move: Move | None
+    ) -> list[Completion]:
         device, tokenizer = self.models[name].device, self.tokenizer
         ids, mask = (t.to(device) for t in left_padded(prompts, tokenizer.pad_token_id))
         positions = (mask.cumsum(1) - 1).clamp(min=0)
@@ -74,7 +62,7 @@ class JointReading:
         with self._laid_over(name, move):
             for _ in range(n_new):
                 for each in read:  # the others only as far as the site
-                    with contextlib.suppress(_ReadError):
+                    with contextlib.suppress(ReachedError):
                         out = self.models[each](
                             input_ids=ids, attention_mask=mask, position_ids=positions,
                             past_key_values=caches[each], use_cache=True, logits_to_keep=1,
@@ -86,13 +74,7 @@ class JointReading:
                     break
                 ids, mask = best[:, None], torch.cat([mask, torch.ones_like(best)[:, None]], dim=1)
                 positions = mask.sum(1, keepdim=True) - 1
-        return [self._said(row) for row in written.tolist()]
-
-    def _said(self, row: list[int]) -> Said:
-        end = self.tokenizer.eos_token_id
-        ended = end in row
-        kept = row[: row.index(end)] if ended else row
-        return Said(str(self.tokenizer.decode(kept)), [*kept, end] if ended else kept, ended)
+        return [trimmed(tokenizer, *each) for each in zip(prompts, written.tolist(), strict=True)]
 
     @contextlib.contextmanager
     def _laid_over(self, name: str, move: Move | None) -> Iterator[None]:
@@ -102,12 +84,12 @@ class JointReading:
             return
         held: dict[str, Tensor] = {}
 
-        def keep(other: str) -> Callable[..., None]:
-            def hook(module: nn.Module, inputs: object, output: Tensor | tuple[Tensor, ...]) -> None:
-                held[other] = output if isinstance(output, Tensor) else output[0]
-                raise _ReadError
+        def keep(other: str) -> Callable[[Site, Tensor], None]:
+            def kept(site: Site, value: Tensor) -> None:
+                held[other] = value
+                raise ReachedError
 
-            return hook
+            return kept
 
         def replace(read: Tensor, written: Tensor) -> Tensor:
             flat = {other: stream.flatten(0, 1) for other, stream in (held | {name: written}).items()}
@@ -116,8 +98,7 @@ class JointReading:
         with contextlib.ExitStack() as hooks:
             for other, model in self.models.items():
                 if other != name:
-                    handle = site_module(model, self.site).register_forward_hook(keep(other))
-                    hooks.callback(handle.remove)
+                    hooks.enter_context(watched(model, self.site, keep(other)))
             hooks.enter_context(replaced(self.models[name], self.site, replace))
             yield
 
@@ -139,17 +120,3 @@ class JointReading:
             logits = model(input_ids=ids.to(model.device), use_cache=False).logits
         ahead = ids[:, 1:, None].to(logits.device)
         return logits[:, :-1].gather(2, ahead)[:, :, 0] - logits[:, :-1].logsumexp(-1)
-
-
-def right_padded(rows: Sequence[Sequence[int]], pad: int) -> Int[Tensor, "row pos"]:
-    """Rows as one tensor; no real token attends to what comes after it."""
-    out = torch.full((len(rows), max(map(len, rows))), pad)
-    for i, row in enumerate(rows):
-        out[i, : len(row)] = torch.tensor(row)
-    return out
-
-
-def answered(prompts: Sequence[int], rows: Sequence[int]) -> np.ndarray:
-    """Bool[row pos-1]: where the next token belongs to the answer, for prompts and rows of these lengths."""
-    at = np.arange(max(rows) - 1)
-    return (at >= np.array(prompts)[:, None] - 1) & (at < np.array(rows)[:, None] - 1)

@@ -22,7 +22,7 @@ from transformers import PreTrainedModel
 
 from workbench.behaviour import kl_by_token
 from workbench.diversity import distinct, first_tokens, grams, repeated
-from workbench.generation import Completion
+from workbench.generation import Completion, answered, right_padded
 from workbench.harvest import TOKENS_PER_BATCH
 from workbench.intervals import ratio_interval, wilson
 from workbench.samples import PROSE, QUESTIONS
@@ -99,16 +99,12 @@ def _batches(said: Sequence[Completion], budget: int) -> Iterator[np.ndarray]:
 def _at_samples(model: PreTrainedModel, said: Sequence[Completion], pad: int) -> Float[Tensor, "token vocab"]:
     """log p of what follows, at the position before each sampled token, sample by sample. Padding stands on the
     right, where no earlier position sees it."""
-    width = max(len(each.prompt_ids) + len(each.ids) for each in said)
-    ids = torch.full((len(said), width), pad)
-    sampled = torch.zeros(len(said), width, dtype=torch.bool)
-    for row, each in enumerate(said):
-        whole = [*each.prompt_ids, *each.ids]
-        ids[row, : len(whole)] = torch.tensor(whole)
-        sampled[row, len(each.prompt_ids) - 1 : len(whole) - 1] = True
+    whole = [[*each.prompt_ids, *each.ids] for each in said]
+    ids = right_padded(whole, pad)
+    sampled = answered([len(each.prompt_ids) for each in said], [len(row) for row in whole])
     with torch.inference_mode():
         logits = model(input_ids=ids.to(model.device), use_cache=False).logits
-        return logits[sampled.to(model.device)].float().log_softmax(-1)
+        return logits[:, :-1][sampled.to(model.device)].float().log_softmax(-1)
 
 
 def kinds_of(said: Sequence[Said]) -> dict[str, np.ndarray]:

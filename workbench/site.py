@@ -22,7 +22,7 @@ Residual = Float[Tensor, "window position d"]
 MLPS = ("mlp", "feed_forward", "block_sparse_moe")  # what families call a layer's MLP
 
 
-class _ReachedError(Exception):
+class ReachedError(Exception):
     """Ends a forward pass that need not go on."""
 
 
@@ -85,12 +85,12 @@ def read_sites(
     def keep(site: Site, value: Tensor) -> None:
         found[site] = value
         if site == deepest:
-            raise _ReachedError
+            raise ReachedError
 
     with contextlib.ExitStack() as hooks:
         for site in dict.fromkeys(sites):
-            hooks.enter_context(_watched(model, site, keep))
-        with torch.inference_mode(), contextlib.suppress(_ReachedError):
+            hooks.enter_context(watched(model, site, keep))
+        with torch.inference_mode(), contextlib.suppress(ReachedError):
             model(input_ids=ids, use_cache=False)
     if len(found) < len(set(sites)):
         raise RuntimeError(f"{type(model).__name__} never ran {deepest.name}")
@@ -98,7 +98,7 @@ def read_sites(
 
 
 @contextlib.contextmanager
-def _watched(model: PreTrainedModel, site: Site, keep: Callable[[Site, Tensor], None]) -> Iterator[None]:
+def watched(model: PreTrainedModel, site: Site, keep: Callable[[Site, Tensor], None]) -> Iterator[None]:
     """Inside, `keep` is given what stands at the site whenever it is computed."""
     module = site_module(model, site)
 
