@@ -68,6 +68,26 @@ def line(
     return made
 
 
+def interval(
+    rows: pl.DataFrame, value: str, colour: str | None = None, thickness: float = 1.5, width: int = 4
+) -> dict[str, Any]:
+    """Error bars from `value` to the columns `low` and `high`, in the trace's own colour if none is given."""
+    bars = {
+        "type": "data",
+        "symmetric": False,
+        "array": (rows["high"] - rows[value]).to_list(),
+        "arrayminus": (rows[value] - rows["low"]).to_list(),
+        "thickness": thickness,
+        "width": width,
+    }
+    return bars if colour is None else bars | {"color": colour}
+
+
+def legend_above(made: go.Figure) -> None:
+    """The legend in one line over the picture."""
+    made.update_layout(showlegend=True, legend={"orientation": "h", "y": 1.0, "yanchor": "bottom", "x": 0})
+
+
 def plain(text: str | None) -> str:
     """`text` so that plotly, which reads some HTML in its labels, shows it as it stands."""
     return "–" if text is None else html.escape(text, quote=False)
@@ -129,15 +149,7 @@ def dots_with_intervals(
                 name=name,
                 cliponaxis=False,  # a share of nothing lies on the axis: half a mark would be cut away
                 marker={"color": colours[name], "symbol": symbols[name], "size": 10},
-                error_x={
-                    "type": "data",
-                    "symmetric": False,
-                    "thickness": 2,
-                    "width": 5,
-                    "color": colours[name],
-                    "array": (part["high"] - part[value]).to_list(),
-                    "arrayminus": (part[value] - part["low"]).to_list(),
-                },
+                error_x=interval(part, value, colours[name], thickness=2, width=5),
                 customdata=list(zip(part[row], part["low"], part["high"], part["n"], strict=True)),
                 hovertemplate="%{customdata[0]}: %{x:.4f} (%{customdata[1]:.4f} to %{customdata[2]:.4f}), "
                 "n = %{customdata[3]:,}<extra>" + name + "</extra>",
@@ -151,7 +163,7 @@ def dots_with_intervals(
         fixedrange=True,
     )
     made.update_xaxes(title=x_title, rangemode="tozero" if from_zero else "normal")
-    made.update_layout(showlegend=True, legend={"orientation": "h", "y": 1.0, "yanchor": "bottom", "x": 0})
+    legend_above(made)
     return made
 
 

@@ -64,14 +64,7 @@ def doses(rows: pl.DataFrame, colour: str) -> go.Figure:
                     mode="lines+markers",
                     line={"color": inks[direction], "width": 2, "dash": dash},
                     marker={"symbol": shapes, "size": 10},
-                    error_y={
-                        "type": "data",
-                        "symmetric": False,
-                        "array": (part["high"] - part["value"]).to_list(),
-                        "arrayminus": (part["value"] - part["low"]).to_list(),
-                        "thickness": 1.5,
-                        "width": 4,
-                    },
+                    error_y=charts.interval(part, "value"),
                     customdata=list(zip(part["low"], part["high"], part["n"], strict=True)),
                     hovertemplate="dose %{x:.2f}: %{y:.3f} (%{customdata[0]:.3f} to %{customdata[1]:.3f}), "
                     "n = %{customdata[2]:,} tokens<extra>" + name + "</extra>",
@@ -138,14 +131,7 @@ def spectrum(table: pl.DataFrame, colours: dict[str, str], pair: tuple[str, str]
                 mode="lines+markers",
                 line={"color": inks[of], "width": 2, "dash": dash},
                 marker={"size": 8},
-                error_y={
-                    "type": "data",
-                    "symmetric": False,
-                    "array": (part["high"] - part["share"]).to_list(),
-                    "arrayminus": (part["share"] - part["low"]).to_list(),
-                    "thickness": 1.5,
-                    "width": 4,
-                },
+                error_y=charts.interval(part, "share"),
                 customdata=part["n"].to_list(),
                 hovertemplate="component %{x}: %{y:.2%}, n = %{customdata:,} tokens<extra>" + of + "</extra>",
                 cliponaxis=False,
@@ -153,5 +139,5 @@ def spectrum(table: pl.DataFrame, colours: dict[str, str], pair: tuple[str, str]
         )
     made.update_xaxes(title="component", dtick=1)
     made.update_yaxes(title="share of variance", rangemode="tozero", tickformat=".0%")
-    made.update_layout(showlegend=True, legend={"orientation": "h", "y": 1.0, "yanchor": "bottom", "x": 0})
+    charts.legend_above(made)
     return made

@@ -78,7 +78,7 @@ def sizes(means: pl.DataFrame, colour: str) -> go.Figure:
             mode="markers",
             name="mean difference",
             marker={"color": colour, "size": 9},
-            error_x=interval(rows, "size", colour),
+            error_x=charts.interval(rows, "size", colour),
             customdata=list(zip(rows["low"], rows["high"], rows["n"], rows["coherence"], strict=True)),
             hovertemplate="%{y}: %{x:.4f} (%{customdata[0]:.4f} to %{customdata[1]:.4f}), n = %{customdata[2]:,} "
             "tokens; %{customdata[3]:.2f} of the mean length of a difference<extra></extra>",
@@ -91,16 +91,3 @@ def sizes(means: pl.DataFrame, colour: str) -> go.Figure:
         bargap=0.45, showlegend=True, legend={"orientation": "h", "y": 1.0, "yanchor": "bottom", "x": 0}
     )
     return made
-
-
-def interval(rows: pl.DataFrame, value: str, colour: str) -> dict[str, object]:
-    """Plotly's error bars from `low` and `high`."""
-    return {
-        "type": "data",
-        "symmetric": False,
-        "array": (rows["high"] - rows[value]).to_list(),
-        "arrayminus": (rows[value] - rows["low"]).to_list(),
-        "thickness": 1.5,
-        "width": 4,
-        "color": colour,
-    }

@@ -62,14 +62,7 @@ def curves(layers: pl.DataFrame) -> go.Figure:
                     mode="lines+markers",
                     line={"color": colours[after], "width": 2, "dash": dash},
                     marker={"symbol": symbols[after], "size": 8},
-                    error_y={
-                        "type": "data",
-                        "symmetric": False,
-                        "array": (part["high"] - part["value"]).to_list(),
-                        "arrayminus": (part["value"] - part["low"]).to_list(),
-                        "thickness": 1.5,
-                        "width": 4,
-                    },
+                    error_y=charts.interval(part, "value"),
                     customdata=list(zip(part["low"], part["high"], part["n"], strict=True)),
                     hovertemplate="layer %{x}: %{y:.4f} (%{customdata[0]:.4f} to %{customdata[1]:.4f}), "
                     "n = %{customdata[2]:,} tokens<extra>" + f"{before} → {after}" + "</extra>",

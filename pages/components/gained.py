@@ -108,7 +108,7 @@ def doses(rows: pl.DataFrame, plain: dict[tuple[str, str], dict[str, Any]], gap:
         )  # fmt: skip
     made.update_xaxes(title="dose", dtick=1, range=[-0.15, 3.4])
     made.update_yaxes(title="accuracy", rangemode="tozero")
-    made.update_layout(showlegend=True, legend={"orientation": "h", "y": 1.0, "yanchor": "bottom", "x": 0})
+    charts.legend_above(made)
     return made
 
 
@@ -126,17 +126,13 @@ def few(rows: pl.DataFrame) -> go.Figure:
                     name=f"{way}{', matched' if latents == MATCHED else ''}",
                     line={"color": colour, "width": 2, "dash": "solid" if latents == SET else "dot"},
                     marker={"symbol": "circle" if way == ON else "diamond", "size": 7},
-                    error_y={
-                        "type": "data", "symmetric": False, "thickness": 1, "width": 3, "color": colour,
-                        "array": (part["high"] - part["recovered"]).to_list(),
-                        "arrayminus": (part["recovered"] - part["low"]).to_list(),
-                    },
+                    error_y=charts.interval(part, "recovered", colour, thickness=1, width=3),
                     hovertemplate="%{x} latents: %{y:.3f}<extra></extra>",
                 )
             )  # fmt: skip
     made.update_xaxes(title="latents, foremost first", type="log")
     made.update_yaxes(title="share of the gap in log p closed")
-    made.update_layout(showlegend=True, legend={"orientation": "h", "y": 1.0, "yanchor": "bottom", "x": 0})
+    charts.legend_above(made)
     return made
 
 

@@ -92,15 +92,7 @@ def bars(table: pl.DataFrame, labels: list[str], colours: list[str]) -> go.Figur
         [_short(label) for label in labels], table["share"].to_list(), colours, "share of the KL", None
     )
     made.update_traces(
-        error_x={
-            "type": "data",
-            "symmetric": False,
-            "thickness": 1.5,
-            "width": 3,
-            "color": ink,
-            "array": (table["high"] - table["share"]).to_list(),
-            "arrayminus": (table["share"] - table["low"]).to_list(),
-        },
+        error_x=charts.interval(table, "share", ink, width=3),
         customdata=list(table.select("low", "high", "kl", "lift", "n").iter_rows()),
         hovertemplate="%{hovertext}: %{x:.1%} (%{customdata[0]:.1%} to %{customdata[1]:.1%}) of the KL, "
         "%{customdata[2]:.3g} nats on average, lift %{customdata[3]:.3g}, n = %{customdata[4]:,}<extra></extra>",

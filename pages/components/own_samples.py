@@ -127,15 +127,7 @@ def _dots(part: pl.DataFrame, places: list[float], name: str, legend: bool) -> g
         showlegend=legend,
         cliponaxis=False,
         marker={"color": colour, "symbol": theme.symbols([name])[name], "size": 9},
-        error_x={
-            "type": "data",
-            "symmetric": False,
-            "thickness": 2,
-            "width": 4,
-            "color": colour,
-            "array": (part["high"] - part["value"]).to_list(),
-            "arrayminus": (part["value"] - part["low"]).to_list(),
-        },
+        error_x=charts.interval(part, "value", colour, thickness=2),
         customdata=list(zip(part["kind"], part["low"], part["high"], part["n"], strict=True)),
         hovertemplate="%{customdata[0]}: %{x:.3f} (%{customdata[1]:.3f} to %{customdata[2]:.3f}), "
         "n = %{customdata[3]:,}<extra>" + name + "</extra>",

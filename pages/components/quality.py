@@ -290,5 +290,5 @@ def _lines(shares: pl.DataFrame, looks: Mapping[str, tuple[str, str]], x_title: 
         )
     made.update_xaxes(title=x_title, range=[0, 1])
     made.update_yaxes(title="share of latents", tickformat=".0%", rangemode="tozero", nticks=5)
-    made.update_layout(showlegend=True, legend={"orientation": "h", "y": 1.0, "yanchor": "bottom", "x": 0})
+    charts.legend_above(made)
     return made
