@@ -11,7 +11,6 @@ SAELens' architectures does (`saes.saelens`). Dense throughout: every latent may
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -22,12 +21,11 @@ from torch import Tensor
 
 from saes.calibrate import Units
 from saes.config import TrainConfig
+from saes.price import ramp, steered, steers
 from saes.run import Report
 from saes.sparse_run import SparseRun
 
 START = 2.0  # λ in units of 1/(N·d), the scale on which the sources state it
-RAMP = 0.2  # share of the run in which λ rises: all of it at once kills latents
-STEERING = 4.0  # afterwards log λ moves by this times log(L0 / k) over a whole run
 
 
 class L1Run(SparseRun):
@@ -47,8 +45,7 @@ class L1Run(SparseRun):
         latents = F.relu(F.linear(z, self.W_enc, self.b_enc))
         norms = self.W_dec.view(config.n_latents, x.shape[1], -1).norm(dim=2).sum(dim=1)
         mse = F.mse_loss(latents @ self.W_dec + self.b_dec, z)
-        ramp = min(1.0, self.step / (RAMP * config.n_steps))
-        loss = mse + self.price * ramp * (latents @ norms).mean()
+        loss = mse + self.price * ramp(self.step, config.n_steps) * (latents @ norms).mean()
         loss.backward()
         self._clip()
         self.optimizer.step()
@@ -57,9 +54,8 @@ class L1Run(SparseRun):
         self.silent_steps = torch.where(on.any(dim=0), 0, self.silent_steps + 1)
         self.step += 1
         l0 = on.sum() / len(x)
-        if self.step > RAMP * config.n_steps:
-            off = math.log(max(float(l0), 1e-3) / config.k)  # steering waits for the device
-            self.price *= math.exp(STEERING / config.n_steps * max(-2.0, min(2.0, off)))
+        if steers(self.step, config.n_steps):
+            self.price = steered(self.price, float(l0), config.k, config.n_steps)
         return Report(loss.detach(), mse.detach(), l0)
 
     def note(self) -> dict[str, Any]:

@@ -13,7 +13,6 @@ SAELens' own checkpoints do not keep the place in the data; the state here does,
 from __future__ import annotations
 
 import importlib.util
-import math
 import warnings
 from collections.abc import Mapping
 from typing import Any
@@ -26,11 +25,10 @@ from saes.calibrate import Units
 from saes.config import ABSTOPK, GATED, JUMPRELU, MATCHING_PURSUIT, STANDARD, TrainConfig
 from saes.dictionary import Dictionary
 from saes.errors import DictionaryError
+from saes.price import ramp, steered, steers
 from saes.run import Report, moments, restore_moments
 
 PRICE: Mapping[str, tuple[str, float]] = {STANDARD: ("l1", 2.0), GATED: ("l1", 2.0), JUMPRELU: ("l0", 1.0)}
-RAMP = 0.2  # share of the run in which the price rises from nothing: a full one at once kills latents
-STEERING = 4.0  # afterwards, its logarithm moves by this times log(L0 / k) over a whole run
 _COUNTERS = ("act_freq_scores", "n_forward_passes_since_fired")
 
 
@@ -57,15 +55,14 @@ class SaeLensRun:
             group["lr"] = self.config.lr_at(self.step)
         if self.config.arch in PRICE:
             schedule = trainer.coefficient_schedulers[PRICE[self.config.arch][0]]
-            ramp = min(1.0, self.step / (RAMP * self.config.n_steps))
-            schedule.final_value = schedule.current_value = self.price * ramp
+            due = self.price * ramp(self.step, self.config.n_steps)
+            schedule.final_value = schedule.current_value = due
         out = trainer.step(self.units.normalise(x))
         trainer.n_training_steps += 1
         self.step += 1
         l0 = out.feature_acts.bool().sum() / len(x)
-        if self.config.arch in PRICE and self.step > RAMP * self.config.n_steps:
-            off = math.log(max(float(l0), 1e-3) / self.config.k)  # steering waits for the device
-            self.price *= math.exp(STEERING / self.config.n_steps * max(-2.0, min(2.0, off)))
+        if self.config.arch in PRICE and steers(self.step, self.config.n_steps):
+            self.price = steered(self.price, float(l0), self.config.k, self.config.n_steps)
         mse = (out.sae_in - out.sae_out).detach().square().mean()
         return Report(out.loss.detach(), mse, l0)
 

@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
 from functools import cached_property
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from workbench.lab import Lab
-from workbench.part_tables import read_part
-from workbench.parts import part_name
+from workbench.part_tables import Part, read_part
 
 if TYPE_CHECKING:
     import polars as pl
@@ -22,18 +18,10 @@ FIRST = 3  # entries that a sentence names
 
 
 @dataclasses.dataclass(frozen=True)
-class Changed:
+class Changed(Part):
     """`figures["pairs"]["a|b"]`: kl (nats per token), largest, n (tokens), explained, silent."""
 
-    comparison: str
-    figures: Mapping[str, Any]
-    path: Path
-
-    @classmethod
-    def of(cls, lab: Lab, comparison: str) -> Changed:
-        """`Misuse` where the comparison has not been taken apart."""
-        artefact = lab.find("evaluation", part_name("changes", comparison))
-        return cls(comparison, artefact.figures, artefact.path)
+    PART = "changes"
 
     @property
     def pairs(self) -> list[tuple[str, str]]:

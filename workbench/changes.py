@@ -177,9 +177,7 @@ def _told(
 ) -> Iterator[Change]:
     """The foremost entries. One whose foremost moved token (and its sign) an earlier one has says nothing new."""
     rows, latents = code.rows.cpu().numpy(), code.latents.cpu().numpy()
-    order = np.lexsort((-nats, latents))
-    starts = np.flatnonzero(np.diff(latents[order], prepend=-1))
-    groups = [part for part in np.split(order, starts[1:]) if len(part) >= PEAK]
+    groups = [part for part in strongest_first(latents, nats) if len(part) >= PEAK]
     groups.sort(key=lambda part: -nats[part[:PEAK]].mean())
     said: set[tuple[int, bool]] = set()
     for part in groups:
@@ -197,6 +195,14 @@ def _told(
         )  # fmt: skip
         if len(said) == at_most:
             return
+
+
+def strongest_first(
+    keys: Int[np.ndarray, "entry"], strength: Float[np.ndarray, "entry"]
+) -> list[Int[np.ndarray, "part"]]:
+    """Numbers of the entries of each key, the strongest first."""
+    order = np.lexsort((-strength, keys))
+    return np.split(order, np.flatnonzero(np.diff(keys[order])) + 1)
 
 
 @torch.no_grad()

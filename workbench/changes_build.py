@@ -15,12 +15,10 @@ import polars as pl
 
 from workbench.changed import SCHEMA_NAMES
 from workbench.changes import DIFFERENCES, Changes, ranked_changes
-from workbench.checkpoint import Checkpoint
-from workbench.device import best_device
+from workbench.checkpoint import fast_models
 from workbench.dictionaries import token_sets
 from workbench.grow import Build
 from workbench.plan import Plan
-from workbench.site import with_fast_attention
 from workbench.tokens import TokenSet
 
 COMPARED_TOKENS = 16_000  # of the held-out set
@@ -42,7 +40,7 @@ def build(build: Build) -> Mapping[str, Any]:
     names = build.plan.recipe.comparison(build.config["comparison"]).checkpoints
     tokens = token_sets(build)["heldout"]
     windows = tokens.sample_windows(COMPARED_TOKENS, seed=4)
-    models = {n: with_fast_attention(Checkpoint.of(build.lab, n).model(best_device())) for n in names}
+    models = fast_models(build.lab, names)
     pairs = pairs_of(build.plan, names)
     build.progress.start(len(pairs), "pairs", label="what changed")
     rows: list[tuple[Any, ...]] = []

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -179,6 +179,14 @@ class Checkpoint:
 
     def _remedy(self) -> str:
         return f"remove the folder {self.folder.name} and run `python -m workbench grow {self.lab.name}`"
+
+
+def fast_models(lab: Lab, names: Iterable[str]) -> dict[str, PreTrainedModel]:
+    """Checkpoints in memory, on the best device, with fused attention where their family has it."""
+    from workbench.device import best_device
+    from workbench.site import with_fast_attention
+
+    return {name: with_fast_attention(Checkpoint.of(lab, name).model(best_device())) for name in names}
 
 
 def _snapshots(folder: Path) -> list[int]:

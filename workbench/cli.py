@@ -14,7 +14,7 @@ from typing import Annotated, Any
 import typer
 
 from workbench import dictionary_commands, evaluation_commands, latent_commands
-from workbench.answers import Json, LabName, answer
+from workbench.answers import Json, LabName, answer, listed_names
 from workbench.errors import Failure, MarbleError
 
 app = typer.Typer(
@@ -128,7 +128,7 @@ def compare(
     from workbench.parts import PARTS, part_name
 
     opened = Lab.open(lab)
-    asked = [n for each in names for n in each.split(",") if n]
+    asked = listed_names(names)
     wanted = compare_beside_controls(opened, asked) if controls else [request_comparison(opened, asked)]
     parts = [f"evaluation/{part_name(part, each)}" for part in PARTS for each in wanted]
     grow_lab(opened, [*(f"comparison/{each}" for each in wanted), *parts])
@@ -152,9 +152,7 @@ def sheet(
     from workbench.verdict_file import write_sheet
 
     opened = Lab.open(lab)
-    found = verdict_sheet(
-        opened, finished_comparison(opened, [n for each in names for n in each.split(",") if n])
-    )
+    found = verdict_sheet(opened, finished_comparison(opened, listed_names(names)))
     written = write_sheet(found, out) if out is not None else []
     answer(found.as_json() | {"written": [str(path) for path in written]}, as_json, found.describe)
 

@@ -116,11 +116,9 @@ def decoder_cosines(
 def build(build: Build) -> Mapping[str, Any]:
     """Builder of `comparison/<name>`: `latents.parquet`, `kl.parquet`, `loss.parquet`, `excess.parquet`."""
     from workbench.behaviour import behaviour
-    from workbench.checkpoint import Checkpoint
-    from workbench.device import best_device
+    from workbench.checkpoint import fast_models
     from workbench.dictionary_folder import open_dictionary
     from workbench.features import read_table
-    from workbench.site import with_fast_attention
     from workbench.tokens import TokenSet
 
     names = tuple(build.config["checkpoints"])
@@ -132,7 +130,7 @@ def build(build: Build) -> Mapping[str, Any]:
     tokens = build.lab.find("activations", f"tokens-{build.plan.family(names[0])}")
     token_set = TokenSet(tokens.path, "heldout")
     windows = token_set.sample_windows(COMPARED_TOKENS, seed=1)
-    models = {n: with_fast_attention(Checkpoint.of(build.lab, n).model(best_device())) for n in names}
+    models = fast_models(build.lab, names)
     total = int((token_set.stops - token_set.starts)[windows].sum())
     build.progress.start(total, "tokens", label=f"compare {', '.join(names)}")
     found = behaviour(models, token_set, windows, build.progress.advance)

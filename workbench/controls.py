@@ -21,7 +21,7 @@ from workbench.branches import control_of
 from workbench.comparison import Comparison
 from workbench.drift import Drift
 from workbench.errors import Misuse
-from workbench.intervals import newcombe
+from workbench.gains import gaps_between
 from workbench.lab import Lab
 from workbench.plan import Plan
 from workbench.recipe import SHAM, SIBLING, STAGES, ComparisonConfig, Recipe
@@ -119,17 +119,8 @@ class Controls:
 
     def _gains(self, pair: Pair) -> Iterator[tuple[str, float, float | None, float | None, int]]:
         """Accuracy after less before, by task, where both were asked."""
-        scores = [
-            (self.lab.find("checkpoint", name).figures.get("metrics") or {}).get("accuracy") or {}
-            for name in (pair.before, pair.after)
-        ]
-        for task in scores[1]:
-            if task in scores[0]:
-                before, after = (
-                    (round(each[task]["mean"] * each[task]["n"]), each[task]["n"]) for each in scores
-                )
-                gain = after[0] / after[1] - before[0] / before[1]
-                yield f"gain on {task.replace('_', ' ')}", gain, *newcombe(before, after), after[1]
+        for gap in gaps_between(self.lab, pair.before, pair.after):
+            yield f"gain on {gap.task.replace('_', ' ')}", gap.after - gap.before, gap.low, gap.high, gap.n
 
     @staticmethod
     def _deepest(drift: Drift) -> Iterator[tuple[str, float, float | None, float | None, int]]:

@@ -18,16 +18,16 @@ from transformers import PreTrainedTokenizerFast
 
 from saes.arrays import ActivationArrays, in_order
 from workbench.activation_difference import DifferenceSums
-from workbench.checkpoint import Checkpoint
-from workbench.device import best_device
+from workbench.checkpoint import Checkpoint, fast_models
 from workbench.dictionaries import stored_sources, token_sets
 from workbench.difference_effects import RUNS, STEERED_TOKENS, component_tables, steering_table
 from workbench.difference_steering import beginnings, sampled_windows
 from workbench.difference_subject import Subject, facets, subject_of
 from workbench.difference_tables import ANSWERS, MARKERS, lens_table, means_table, readout_tables
 from workbench.grow import Build
+from workbench.part_tables import write_part
 from workbench.points import RESID_POST, Site
-from workbench.site import read_sites, with_fast_attention
+from workbench.site import read_sites
 from workbench.tasks import OPENINGS
 
 LAST_LAYER_TOKENS = 1_500  # of each domain
@@ -42,10 +42,7 @@ def build(build: Build) -> Mapping[str, Any]:
     used = recipe.dictionary(comparison.dictionary)
     first = Checkpoint.of(build.lab, comparison.checkpoints[0])
     subject = subject_of(
-        {
-            n: with_fast_attention(Checkpoint.of(build.lab, n).model(best_device()))
-            for n in comparison.checkpoints
-        },
+        fast_models(build.lab, comparison.checkpoints),
         token_sets(build)["heldout"],
         Site(first.default_layer if used.layer is None else used.layer, used.point),
         first.tokenizer(),
@@ -59,9 +56,7 @@ def build(build: Build) -> Mapping[str, Any]:
     )
     found = differences(subject, stored, answers(first.tokenizer()), build.progress.advance)
     for name, table in found.items():
-        table.with_columns(pl.col(pl.Float64).fill_nan(None)).write_parquet(
-            build.draft.path / f"{name}.parquet"
-        )
+        write_part(build.draft.path, name, table)
     return {"site": subject.site.name, "last": subject.last.name}
 
 

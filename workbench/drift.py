@@ -3,32 +3,20 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
 from functools import cached_property
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from workbench.lab import Lab
-from workbench.part_tables import read_part
-from workbench.parts import part_name
+from workbench.part_tables import Part, read_part
 
 if TYPE_CHECKING:
     import polars as pl
 
 
 @dataclasses.dataclass(frozen=True)
-class Drift:
+class Drift(Part):
     """`figures`: `moved` (‖ΔW‖/‖W‖ over all weights) and `apart` (parameters that cannot be compared), by pair."""
 
-    comparison: str
-    figures: Mapping[str, Any]
-    path: Path
-
-    @classmethod
-    def of(cls, lab: Lab, comparison: str) -> Drift:
-        """The drift of a finished comparison; `Misuse` where it has not been taken apart."""
-        artefact = lab.find("evaluation", part_name("drift", comparison))
-        return cls(comparison, artefact.figures, artefact.path)
+    PART = "drift"
 
     @cached_property
     def weights(self) -> pl.DataFrame:

@@ -16,14 +16,13 @@ from jaxtyping import Float
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from workbench.checkpoint import Checkpoint
-from workbench.device import best_device
+from workbench.checkpoint import fast_models
 from workbench.dictionaries import token_sets
 from workbench.grow import Build
 from workbench.intervals import document_blocks
 from workbench.points import Site
 from workbench.representation_drift import BLOCKS, PairedSums, cka_between, with_intervals
-from workbench.site import read_sites, with_fast_attention
+from workbench.site import read_sites
 from workbench.tokens import TokenSet
 from workbench.weight_drift import apart, total_moved, weight_drift
 
@@ -46,7 +45,7 @@ Read = Mapping[str, Mapping[int, Float[np.ndarray, "token d"]]]  # checkpoint, l
 def build(build: Build) -> Mapping[str, Any]:
     """Builder of `evaluation/drift-<comparison>`."""
     names = build.plan.recipe.comparison(build.config["comparison"]).checkpoints
-    models = {n: with_fast_attention(Checkpoint.of(build.lab, n).model(best_device())) for n in names}
+    models = fast_models(build.lab, names)
     parameters = {name: dict(model.named_parameters()) for name, model in models.items()}
     weights = weights_table(parameters)
     weights.write_parquet(build.draft.path / "weights.parquet")

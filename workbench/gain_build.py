@@ -20,7 +20,7 @@ from transformers import PreTrainedTokenizerFast
 import saes
 from saes.arrays import ActivationArrays, Part
 from saes.dictionary import Dictionary
-from workbench.checkpoint import Checkpoint
+from workbench.checkpoint import Checkpoint, fast_models
 from workbench.corpus import Corpus, documents_of, read_corpus
 from workbench.device import best_device
 from workbench.dictionaries import stored_sources, token_sets
@@ -32,8 +32,9 @@ from workbench.generation import answered, chat_prompt, right_padded
 from workbench.grow import Build
 from workbench.joint_reading import JointReading, Move
 from workbench.mediation import AMPLIFY, DIFFERENCE, SWAP, Mover
+from workbench.part_tables import write_part
 from workbench.points import parse_site
-from workbench.site import decoder_layers, with_fast_attention
+from workbench.site import decoder_layers
 
 SEARCHED, JUDGED, OTHERS = 64, 120, 40  # questions that find the order, that judge it, and of each other task
 SPLITS = (("dictionary", SEARCHED), ("heldout", JUDGED))
@@ -75,10 +76,7 @@ def build(build: Build) -> Mapping[str, Any]:
             for name, found in study.of(gap):
                 rows[name] += found
     for name, schema in SCHEMAS.items():
-        table = pl.DataFrame(rows[name], schema=dict(schema), orient="row")
-        table.with_columns(pl.col(pl.Float64).fill_nan(None)).write_parquet(
-            build.draft.path / f"{name}.parquet"
-        )
+        write_part(build.draft.path, name, pl.DataFrame(rows[name], schema=dict(schema), orient="row"))
     return {"gaps": [gap._asdict() for gap in gaps]}
 
 
@@ -89,15 +87,14 @@ class _Study:
         recipe = build.plan.recipe
         self.build, self.names = build, tuple(names)
         self.used = recipe.dictionary(recipe.comparison(build.config["comparison"]).dictionary)
-        device = best_device()
-        self.models = {n: with_fast_attention(Checkpoint.of(build.lab, n).model(device)) for n in names}
+        self.models = fast_models(build.lab, names)
         for model in self.models.values():
             model.requires_grad_(False)
         self.tokenizer: PreTrainedTokenizerFast = Checkpoint.of(build.lab, names[-1]).tokenizer()
         self.corpus: Corpus = read_corpus(build.parents["corpus/text"])
         with dictionary_sentences(self.used.name):
             opened = open_dictionary(build.parents[f"dictionary/{self.used.name}"].path, self.used.name)
-        self.crosscoder = opened.to(device)
+        self.crosscoder = opened.to(best_device())
         self.site = parse_site(opened.site, len(decoder_layers(self.models[names[0]])))
         self.sets = token_sets(build)
         self.apart: dict[tuple[str, str], Dictionary] = {}

@@ -182,29 +182,33 @@ class Trial:
                 for posed in self.elsewhere.tasks:
                     told = scored(posed, self._said(posed, chosen, way, dose))
                     yield (*self.key, way, dose, posed.task, self.elsewhere.before[name, posed.task], *told[:4])
-                yield (*self.key, way, dose, EVERYWHERE, *self._text_loss(chosen, way, dose))
+            for dose, losses in zip(DOSES, self._text_losses(chosen, way), strict=True):
+                yield (*self.key, way, dose, EVERYWHERE, *losses)
 
-    def _text_loss(
-        self, chosen: Sequence[int], way: str, dose: float
-    ) -> tuple[float, float, float, float, int]:
-        """Nats per token of held-out prose before and after; the interval is of the excess, laid on the former."""
+    def _text_losses(self, chosen: Sequence[int], way: str) -> Iterator[tuple[float, float, float, float, int]]:
+        """By dose: nats per token of held-out prose before and after; the interval is of the excess, laid on the
+        former."""
         tokens, name = self.elsewhere.tokens, self.mover.moved(way)
-        move = self.mover.move(self._mask(chosen), way, dose)
-        sums = np.zeros((3, tokens.documents.height))
+        moves = [self.mover.move(self._mask(chosen), way, dose) for dose in DOSES]
+        n = np.zeros(tokens.documents.height)
+        nats = np.zeros((1 + len(moves), len(n)))
         for batch in tokens.batches(4_096, self.elsewhere.windows):
             ids = torch.from_numpy(batch.ids)
             streams = self.reading.streams(ids)
             flat = {each: stream.flatten(0, 1) for each, stream in streams.items()}
+            moved = [move(flat).view_as(streams[name]) for move in moves]
             where = tokens.document[batch.rows[batch.real]]
-            for row, stream in enumerate((None, move(flat).view_as(streams[name]))):
+            n += np.bincount(where, minlength=len(n))
+            for row, stream in enumerate((None, *moved)):
                 with torch.no_grad():
                     told = -self.reading.log_p(name, ids, stream).double().cpu().numpy()[batch.real]
-                sums[row] += np.bincount(where, told, minlength=sums.shape[1])
-            sums[2] += np.bincount(where, minlength=sums.shape[1])
-        before, after, n = sums[:, sums[2] > 0]
-        low, high = ratio_interval(after - before, n)
+                nats[row] += np.bincount(where, told, minlength=len(n))
+        before, *afters = nats[:, n > 0]
+        n = n[n > 0]
         start = float(before.sum() / n.sum())
-        return start, float(after.sum() / n.sum()), start + low, start + high, int(n.sum())
+        for after in afters:
+            low, high = ratio_interval(after - before, n)
+            yield start, float(after.sum() / n.sum()), start + low, start + high, int(n.sum())
 
 
 def scored(posed: Posed, said: Sequence[Completion]) -> tuple[float, float, float, int, float]:

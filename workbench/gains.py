@@ -10,13 +10,11 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from workbench.intervals import newcombe
 from workbench.lab import Lab
-from workbench.part_tables import read_part
-from workbench.parts import part_name
+from workbench.part_tables import Part, read_part
 from workbench.plan import Plan
 
 if TYPE_CHECKING:
@@ -45,24 +43,32 @@ class Gap(NamedTuple):
     n: int
 
 
-def improved(lab: Lab, plan: Plan, names: Sequence[str]) -> list[Gap]:
-    """The gaps between checkpoints among `names` and their parents, as far as both were asked the task."""
+def accuracies(lab: Lab, checkpoint: str) -> Mapping[str, Mapping[str, Any]]:
+    """task → mean, low, high, n of its greedy answers to all held-out questions; empty where it was never asked."""
+    return (lab.find("checkpoint", checkpoint).figures.get("metrics") or {}).get("accuracy") or {}
+
+
+def gaps_between(lab: Lab, parent: str, stage: str) -> list[Gap]:
+    """Every task that both were asked, better or not."""
+    scores = accuracies(lab, parent), accuracies(lab, stage)
     found = []
-    for stage in names:
-        parent = plan.parent_checkpoint(stage)
-        if parent is None or parent not in names:
-            continue
-        scores = [
-            (lab.find("checkpoint", name).figures.get("metrics") or {}).get("accuracy") or {}
-            for name in (parent, stage)
-        ]
-        for task in (t for t in scores[1] if t in scores[0]):
-            before, after = ((round(each[task]["mean"] * each[task]["n"]), each[task]["n"]) for each in scores)
-            low, high = newcombe(before, after)
-            if low > 0:
-                share = before[0] / before[1], after[0] / after[1]
-                found.append(Gap(stage, parent, task, *share, low, high, after[1]))
+    for task in (t for t in scores[1] if t in scores[0]):
+        before, after = ((round(each[task]["mean"] * each[task]["n"]), each[task]["n"]) for each in scores)
+        share = before[0] / before[1], after[0] / after[1]
+        found.append(Gap(stage, parent, task, *share, *newcombe(before, after), after[1]))
     return found
+
+
+def improved(lab: Lab, plan: Plan, names: Sequence[str]) -> list[Gap]:
+    """The gaps above zero between checkpoints among `names` and their parents."""
+    parents = {stage: plan.parent_checkpoint(stage) for stage in names}
+    return [
+        gap
+        for stage, parent in parents.items()
+        if parent is not None and parent in names
+        for gap in gaps_between(lab, parent, stage)
+        if gap.low > 0
+    ]
 
 
 class Effect(NamedTuple):
@@ -89,18 +95,10 @@ class Effect(NamedTuple):
 
 
 @dataclasses.dataclass(frozen=True)
-class Gains:
+class Gains(Part):
     """The tables of `workbench.gain_build`."""
 
-    comparison: str
-    figures: Mapping[str, Any]
-    path: Path
-
-    @classmethod
-    def of(cls, lab: Lab, comparison: str) -> Gains:
-        """`Misuse` where the comparison has not been taken apart."""
-        artefact = lab.find("evaluation", part_name("gains", comparison))
-        return cls(comparison, artefact.figures, artefact.path)
+    PART = "gains"
 
     @cached_property
     def gaps(self) -> list[Gap]:

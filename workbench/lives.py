@@ -9,12 +9,9 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 from functools import cached_property
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from workbench.lab import Lab
-from workbench.part_tables import read_part
-from workbench.parts import part_name
+from workbench.part_tables import Part, read_part
 from workbench.specificity import Share
 
 if TYPE_CHECKING:
@@ -54,18 +51,10 @@ class Born(NamedTuple):
 
 
 @dataclasses.dataclass(frozen=True)
-class Lives:
+class Lives(Part):
     """`figures`: `axis` (the stages), `beside` (compared checkpoints off the axis), `gone` (without snapshots)."""
 
-    comparison: str
-    figures: Mapping[str, Any]
-    path: Path
-
-    @classmethod
-    def of(cls, lab: Lab, comparison: str) -> Lives:
-        """The lives in a finished comparison; `Misuse` where it has not been taken apart."""
-        artefact = lab.find("evaluation", part_name("lives", comparison))
-        return cls(comparison, artefact.figures, artefact.path)
+    PART = "lives"
 
     @cached_property
     def lives(self) -> pl.DataFrame:

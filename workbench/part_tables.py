@@ -1,15 +1,22 @@
-"""Reading the tables of an artefact that the lab built: whole, with the columns that they should have."""
+"""Reading and writing the tables of an artefact that the lab builds: whole, with the columns that they should have;
+and what the parts of a comparison have in common as they are read.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import dataclasses
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from workbench.errors import Failure
+from workbench.lab import Lab
+from workbench.parts import part_name
 
 if TYPE_CHECKING:
     import polars as pl
+
+P = TypeVar("P", bound="Part")
 
 
 def read_part(folder: Path, name: str, columns: Iterable[str], remedy: str = "compare again") -> pl.DataFrame:
@@ -24,3 +31,26 @@ def read_part(folder: Path, name: str, columns: Iterable[str], remedy: str = "co
     if missing := set(columns) - set(table.columns):
         raise Failure(f"{path} lacks the column {min(missing)!r}: {remedy}")
     return table
+
+
+def write_part(folder: Path, name: str, table: pl.DataFrame) -> None:
+    """`<name>.parquet` of an artefact; what is not a number is null."""
+    import polars as pl
+
+    table.with_columns(pl.col(pl.Float64).fill_nan(None)).write_parquet(folder / f"{name}.parquet")
+
+
+@dataclasses.dataclass(frozen=True)
+class Part:
+    """One of the parts of a finished comparison (`workbench.parts`): its key figures, and where its tables lie."""
+
+    PART: ClassVar[str]
+    comparison: str
+    figures: Mapping[str, Any]
+    path: Path
+
+    @classmethod
+    def of(cls: type[P], lab: Lab, comparison: str) -> P:
+        """`Misuse` where the comparison has not been taken apart."""
+        artefact = lab.find("evaluation", part_name(cls.PART, comparison))
+        return cls(comparison, artefact.figures, artefact.path)

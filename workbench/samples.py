@@ -6,12 +6,9 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 from functools import cached_property
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from workbench.lab import Lab
-from workbench.part_tables import read_part
-from workbench.parts import part_name
+from workbench.part_tables import Part, read_part
 
 if TYPE_CHECKING:
     import polars as pl
@@ -39,18 +36,10 @@ CARRIED = ("before", "after", "n", "kl", "density", "share", "low", "high", "lif
 
 
 @dataclasses.dataclass(frozen=True)
-class Samples:
+class Samples(Part):
     """`figures`: `tokens` (of shared text), `samples` by checkpoint, and the `null` of latents by pair."""
 
-    comparison: str
-    figures: Mapping[str, Any]
-    path: Path
-
-    @classmethod
-    def of(cls, lab: Lab, comparison: str) -> Samples:
-        """Of a finished comparison; `Misuse` where it has not been taken apart."""
-        artefact = lab.find("evaluation", part_name("samples", comparison))
-        return cls(comparison, artefact.figures, artefact.path)
+    PART = "samples"
 
     @cached_property
     def kl(self) -> pl.DataFrame:

@@ -25,6 +25,7 @@ from workbench.generation import complete
 from workbench.grow import Build
 from workbench.kl_shares import Carried, Null, carried, carried_intervals, correlation, nulls
 from workbench.own_samples import Prompt, Said, figures, kl_rows, scored, spoken_tokens
+from workbench.part_tables import write_part
 from workbench.prompt import as_chat
 from workbench.samples import CONTEXT, RAISED
 from workbench.site import with_fast_attention
@@ -150,8 +151,7 @@ def _write_own(
         own += [(author, *row) for row in figures(samples, scores, budgets)]
         kl += [(author, *pair, row.kind, *row[2:]) for pair, row in kl_rows(samples, scores)]
     for name, rows, schema in (("said", own, SAID_SCHEMA), ("kl", kl, KL_SCHEMA)):
-        table = pl.DataFrame(rows, schema=schema, orient="row").with_columns(pl.col(pl.Float64).fill_nan(None))
-        table.write_parquet(path / f"{name}.parquet")
+        write_part(path, name, pl.DataFrame(rows, schema=schema, orient="row"))
 
 
 def token_table(found: TokenKl, tokens: TokenSet) -> pl.DataFrame:

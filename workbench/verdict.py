@@ -16,13 +16,12 @@ from workbench.comparison import Comparison
 from workbench.controls import DOMAINS, SHAM, SIBLING, Controls
 from workbench.drift import Drift
 from workbench.errors import MarbleError
-from workbench.gains import OFF, ON, Gains
-from workbench.intervals import newcombe
+from workbench.gains import OFF, ON, Gains, accuracies, gaps_between
 from workbench.lab import Lab
 from workbench.lives import Lives
 from workbench.plan import Plan
 from workbench.samples import QUESTIONS, Samples
-from workbench.specificity import Specificity
+from workbench.specificity import Share, Specificity
 from workbench.verdict_sheet import (
     ADDED,
     ALONE,
@@ -107,19 +106,19 @@ def sheet(lab: Lab, name: str) -> Sheet:
 
 def _answers(found: _Gatherer, samples: Samples | None, parent: str, stage: str) -> Iterator[Line]:
     """How it answers: accuracy (greedy on all held-out questions where both were asked, else sampled), form."""
-    greedy = _greedy(found.lab, parent, stage)
-    for task, (before, after) in greedy.items():
-        named, n = task.replace("_", " "), (before["n"], after["n"])
-        hits = [round(row["mean"] * row["n"]) for row in (before, after)]
-        low, high = newcombe((hits[0], n[0]), (hits[1], n[1]))
-        gain = {"value": after["mean"] - before["mean"], "low": low, "high": high, "n": n[1]}
-        said = f"gain on {named}, {before['mean']:.3f} → {after['mean']:.3f} right"
+    told = [accuracies(found.lab, name) for name in (parent, stage)]
+    gaps = gaps_between(found.lab, parent, stage)
+    for gap in gaps:
+        before, after = ({**each[gap.task], "value": each[gap.task]["mean"]} for each in told)
+        named = gap.task.replace("_", " ")
+        gain = {"value": gap.after - gap.before, "low": gap.low, "high": gap.high, "n": gap.n}
+        said = f"gain on {named}, {gap.before:.3f} → {gap.after:.3f} right"
         page = found.page("compare", view="Gains")
         yield found.line(stage, sorted_by(before, after), said, gain, page, figure=f"gain on {named}")
     if samples is None:
         return
     asked = samples.said.filter(figure="accuracy")["kind"].unique(maintain_order=True).to_list()
-    for kind in (k for k in asked if k not in greedy and k != QUESTIONS):
+    for kind in (k for k in asked if k not in {QUESTIONS, *(gap.task for gap in gaps)}):
         was, now = (samples.figure(name, kind, "accuracy") for name in (parent, stage))
         if was and now:
             said = f"right on {kind.replace('_', ' ')} (sampled)"
@@ -131,16 +130,6 @@ def _answers(found: _Gatherer, samples: Samples | None, parent: str, stage: str)
             if figure != "ended" and sort != ALONE:
                 sort = OTHERWISE
             yield found.line(stage, sort, said, now, found.page("drift"), before=was["value"])
-
-
-def _greedy(lab: Lab, parent: str, stage: str) -> dict[str, tuple[dict[str, Any], dict[str, Any]]]:
-    """task → (parent's, stage's) accuracy with interval, where both were asked."""
-    scores = [
-        (lab.find("checkpoint", name).figures.get("metrics") or {}).get("accuracy") or {}
-        for name in (parent, stage)
-    ]
-    told = [{task: {**row, "value": row["mean"]} for task, row in each.items()} for each in scores]
-    return {task: (told[0][task], told[1][task]) for task in told[1] if task in told[0]}
 
 
 def _carried(found: _Gatherer, gains: Gains | None, stage: str) -> Iterator[Line]:
@@ -198,16 +187,12 @@ def _latents(
     """Latents of its own, and those born in it."""
     if specificity is not None:
         own = specificity.exclusive(stage)
-        row = {
-            "value": own.specific.value,
-            "low": own.specific.low,
-            "high": own.specific.high,
-            "n": own.specific.n,
-        }
         sort = ADDED if own.specific.hits else ALONE
         said = f"share of latents that are its own (by norm {own.by_norm.hits}, by scaling {own.specific.hits})"
-        if row["value"] is not None:
-            yield found.line(stage, sort, said, row, found.page("compare"), figure="specific by scaling")
+        if own.specific.value is not None:
+            yield found.line(
+                stage, sort, said, _figures(own.specific), found.page("compare"), figure="specific by scaling"
+            )
     if lives is not None and lives.known and stage in lives.born_in().born:
         born = lives.born_in()
         for sort, share, said in (
@@ -215,10 +200,14 @@ def _latents(
             (SILENCED, born.died[stage], "share of latents that died in it"),
         ):
             if share.value is not None:
-                row = {"value": share.value, "low": share.low, "high": share.high, "n": share.n}
                 some = share.low is not None and share.low > LEAST
                 page = found.page("compare", view="Lives")
-                yield found.line(stage, sort if some else ALONE, said, row, page)
+                yield found.line(stage, sort if some else ALONE, said, _figures(share), page)
+
+
+def _figures(share: Share) -> dict[str, Any]:
+    """A share as a line's figures."""
+    return {"value": share.value, "low": share.low, "high": share.high, "n": share.n}
 
 
 def _moved(found: _Gatherer, stage: str) -> Iterator[Line]:

@@ -41,6 +41,7 @@ from workbench.changes import (
     last_streams,
     moved_tokens,
     ranked_changes,
+    strongest_first,
 )
 from workbench.corpus import Corpus, documents_of, read_corpus
 from workbench.generation import chat_prompt
@@ -51,6 +52,7 @@ from workbench.stage import load_parent
 from workbench.tasks import ASSISTANT, END, USER
 from workbench.token_sets import write_set
 from workbench.tokens import TokenSet
+from workbench.weight_drift import total_moved, weight_drift
 
 PARENT = "sft"
 STEPS, QUICK_STEPS, BATCH, RATE = 100, 20, 32, 3e-4
@@ -308,8 +310,7 @@ def by_divergence(
     """Plain KL: an entry for each token that something is predicted from, ranked as the others are."""
     streams, heads = last_streams(before, after, tokens, windows), (head_of(before), head_of(after))
     kl = divergence(*heads, streams)
-    order = np.lexsort((-kl, streams.context))
-    groups = np.split(order, np.flatnonzero(np.diff(streams.context[order])) + 1)
+    groups = strongest_first(streams.context, kl)
     groups.sort(key=lambda part: -kl[part[:PEAK]].mean())
     return [
         {
@@ -330,8 +331,7 @@ def by_l1(before: PreTrainedModel, after: PreTrainedModel, tokens: TokenSet, win
     code = crosscoder.encode_sparse(both)
     latents, values = code.latents.numpy(), code.values.numpy()
     owner = crosscoder.relative_norms().max(dim=1)
-    order = np.lexsort((-values, latents))
-    groups = [g for g in np.split(order, np.flatnonzero(np.diff(latents[order])) + 1) if len(g) >= PEAK]
+    groups = [part for part in strongest_first(latents, values) if len(part) >= PEAK]
     groups.sort(key=lambda g: -float(owner.values[latents[g[0]]]))
     entries = []
     for group in groups[:AT_MOST]:
@@ -383,12 +383,9 @@ def rows_of(lab: Lab, plants: Sequence[Plant], n_steps: int) -> Iterator[dict[st
             yield row
 
 
-@torch.no_grad()
 def moved(before: PreTrainedModel, after: PreTrainedModel) -> float:
     """‖ΔW‖/‖W‖ over all weights."""
-    pairs = list(zip(before.parameters(), after.parameters(), strict=True))
-    change = sum(float((b - a).double().square().sum()) for a, b in pairs)
-    return (change / sum(float(a.double().square().sum()) for a, _ in pairs)) ** 0.5
+    return total_moved(weight_drift(dict(before.named_parameters()), dict(after.named_parameters())))
 
 
 def main() -> None:
