@@ -28,7 +28,7 @@ def build(build: Build) -> Mapping[str, Any]:
     """Builder of `activations/<checkpoint>` and `activations/<checkpoint>-layer<L>[-<point>]`."""
     keys = list(build.step.parents)
     sets = [TokenSet(build.parents[keys[0]].path, name) for name in SETS]
-    checkpoint = Checkpoint.of(build.lab, keys[1].split("/", 1)[1])
+    checkpoint = Checkpoint.of(build.lab, build.config.get("of", keys[1].split("/", 1)[1]))
     site, dtype = site_of(build.config, checkpoint), checked_dtype(build.config["dtype"])
     folders = {site: build.draft.path} | _same_pass(build, checkpoint)
     model = with_fast_attention(checkpoint.model(best_device()))
@@ -36,7 +36,7 @@ def build(build: Build) -> Mapping[str, Any]:
         site_module(model, wanted)
     total = sum(len(s.starts) for s in sets)
     also = f" ({len(folders)} sites)" if len(folders) > 1 else ""
-    build.progress.start(total, "windows", label=f"activations of {checkpoint.name}{also}")
+    build.progress.start(total, "windows", label=f"activations of {checkpoint.address}{also}")
     for token_set in sets:
         _check_vocabulary(model.get_input_embeddings().get_parameter("weight").shape[0], token_set, checkpoint)
         targets = [_target(*of, token_set.name) for of in folders.items()]
@@ -72,7 +72,8 @@ def _same_pass(build: Build, checkpoint: Checkpoint) -> dict[Site, Path]:
 
 
 def _alike(one: Step, other: Step) -> bool:
-    return one.parents == other.parents and one.config["dtype"] == other.config["dtype"]
+    same = all(one.config.get(setting) == other.config.get(setting) for setting in ("dtype", "of"))
+    return same and one.parents == other.parents
 
 
 def _target(site: Site, folder: Path, set_name: str) -> Target:

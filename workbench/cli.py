@@ -117,23 +117,27 @@ def compare(
         bool,
         typer.Option("--controls", help="Beside each stage's sham and sibling, grown if they are not there."),
     ] = False,
+    l1: Annotated[
+        bool, typer.Option("--l1", help="Also through an L1 crosscoder, for contrast; takes some minutes.")
+    ] = False,
+    dictionary: Annotated[
+        str | None, typer.Option(help="Crosscoder of these checkpoints to read them through.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Lay checkpoints side by side: what each has alone, how far weights, activations and predictions moved."""
     from workbench.comparison_account import account
-    from workbench.comparison_requests import compare as request_comparison
-    from workbench.comparison_requests import compare_beside_controls
+    from workbench.comparison_requests import request_comparisons
     from workbench.grow import grow as grow_lab
     from workbench.lab import Lab
-    from workbench.parts import PARTS, part_name
+    from workbench.plan import Plan
 
     opened = Lab.open(lab)
-    asked = listed_names(names)
-    wanted = compare_beside_controls(opened, asked) if controls else [request_comparison(opened, asked)]
-    parts = [f"evaluation/{part_name(part, each)}" for part in PARTS for each in wanted]
-    grow_lab(opened, [*(f"comparison/{each}" for each in wanted), *parts])
-    told = account(opened, wanted[0], controls)
-    answer({"lab": lab, "comparison": wanted[0], **told.figures}, as_json, told.describe)
+    wanted = request_comparisons(opened, listed_names(names), controls, l1, dictionary)
+    plan = Plan.of(opened)
+    grow_lab(opened, [key for each in wanted.all for key in (f"comparison/{each}", *plan.parts_of(each))])
+    told = account(opened, wanted.asked, controls, wanted.contrast)
+    answer({"lab": lab, "comparison": wanted.asked, **told.figures}, as_json, told.describe)
 
 
 @app.command()

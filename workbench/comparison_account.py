@@ -33,6 +33,7 @@ class Account:
     changed: Changed
     gains: Gains
     controls: Controls | None
+    contrast: Specificity | None
 
     def describe(self) -> str:
         """For people."""
@@ -40,6 +41,8 @@ class Account:
         lines = [f"comparison {self.comparison.name!r}", *pairs, *self.specificity.sentences()]
         lines += [f"lives: {told}" for told in self.lives.sentences()]
         lines += [*self.changed.sentences(), *self.gains.sentences()]
+        if self.contrast:
+            lines += [f"an L1 crosscoder, for contrast: {told}" for told in self.contrast.sentences()]
         return "\n".join([*lines, self.controls.describe()] if self.controls else lines)
 
     @property
@@ -55,6 +58,7 @@ class Account:
             "changes": self.changed.figures["pairs"],
             "gains": self.gains.summary(),
         }
+        told |= {"exclusive_l1": self.contrast.figures()} if self.contrast else {}
         return told | ({"controls": self.controls.verdicts()} if self.controls else {})
 
     def _pair(self, before: str, after: str) -> str:
@@ -83,8 +87,9 @@ class Account:
         return "\n".join(lines)
 
 
-def account(lab: Lab, name: str, controls: bool = False) -> Account:
-    """The comparison called `name`, which has been taken apart; `controls`: beside shams and siblings."""
+def account(lab: Lab, name: str, controls: bool = False, contrast: str | None = None) -> Account:
+    """The comparison called `name`, which has been taken apart; `controls`: beside shams and siblings; `contrast`:
+    the comparison of the same checkpoints through an L1 crosscoder."""
     comparison = Comparison.of(lab, name)
     return Account(
         comparison,
@@ -97,4 +102,5 @@ def account(lab: Lab, name: str, controls: bool = False) -> Account:
         Changed.of(lab, name),
         Gains.of(lab, name),
         Controls.of(lab, comparison.checkpoints) if controls else None,
+        Specificity.of(lab, contrast) if contrast else None,
     )

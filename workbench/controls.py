@@ -64,7 +64,8 @@ def pairs_of(checkpoints: tuple[str, ...]) -> list[Pair]:
 def comparison_of(recipe: Recipe, pair: Pair) -> ComparisonConfig | None:
     """The recipe's comparison of a pair, if it was taken apart."""
     wanted = (pair.before, pair.after)
-    return next((c for c in recipe.comparisons if c.checkpoints == wanted and c.name in recipe.compared), None)
+    apart = (c for c in recipe.comparisons if c.checkpoints == wanted and c.name in recipe.compared)
+    return next((c for c in apart if recipe.dictionary(c.dictionary).usual), None)
 
 
 @dataclasses.dataclass(frozen=True)

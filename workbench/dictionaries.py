@@ -197,6 +197,7 @@ def train_settings(config: DictionaryConfig) -> TrainConfig:
         lr=config.lr,
         seed=config.seed,
         skip=config.skip,
+        dedicated=config.dedicated,
         device=best_device(),
         state_every=STATE_EVERY,
     )

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Any
 
 import typer
 
-from workbench.answers import Json, LabName, answer
+from workbench.answers import Json, LabName, answer, listed_names
+from workbench.errors import Misuse
 
 app = typer.Typer()
 
@@ -52,6 +54,41 @@ def sae(
 
 
 @app.command()
+def crosscoder(
+    lab: LabName,
+    checkpoints: Annotated[list[str], typer.Argument(help="Two or more; a snapshot is NAME@STEP.")],
+    site: Annotated[
+        str | None,
+        typer.Option(
+            help="Block whose resid_post is read, or 1.mlp_out, or blocks.1.hook_mlp_out; else the middle."
+        ),
+    ] = None,
+    width: Annotated[int, typer.Option(help="Number of latents, d_sae.")] = 2_048,
+    k: Annotated[int, typer.Option(help="Latents active per token, on average.")] = 16,
+    seed: Annotated[int, typer.Option(min=0, help="Of the starting weights.")] = 0,
+    arch: Annotated[
+        str, typer.Option(help="batchtopk, topk, matryoshka_batchtopk, or l1 for contrast.")
+    ] = "batchtopk",
+    dedicated: Annotated[
+        float, typer.Option(help="Share of the latents that each checkpoint has to itself.")
+    ] = 0.0,
+    name: Annotated[str | None, typer.Option(help="Name of the dictionary.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Train one crosscoder on several checkpoints, or on snapshots of them, with its feature table."""
+    from workbench.dictionary_requests import request_crosscoder, requested_sites
+    from workbench.lab import Lab
+
+    opened, asked = Lab.open(lab), listed_names(checkpoints)
+    places = requested_sites(opened, asked[0], site)
+    if len(places) > 1:
+        raise Misuse(f"--site is {site!r}: a crosscoder reads one site, give one")
+    (place,) = places
+    chosen = request_crosscoder(opened, asked, place, width, k, arch, name, seed, dedicated)
+    _grow_dictionaries(opened, [chosen], as_json)
+
+
+@app.command()
 def transcoder(
     lab: LabName,
     checkpoint: Annotated[str, typer.Option(help="Which checkpoint to open up.")],
@@ -84,5 +121,14 @@ def _grow_dictionaries(lab: Any, names: list[str], as_json: bool) -> None:
     told = {"lab": lab.name, "dictionaries": found}
     if len(names) == 1:
         told = {"lab": lab.name, "dictionary": names[0], **found[names[0]]}
-    lines = [f"dictionary {n!r}: L0 {f['l0']:.1f}, FVU {f['fvu']:.3f}" for n, f in found.items()]
+    lines = [
+        f"dictionary {n!r}: L0 {_said(f['l0'], '.1f')}, FVU {_said(f['fvu'], '.3f')}" for n, f in found.items()
+    ]
     answer(told, as_json, lambda: "\n".join(lines))
+
+
+def _said(figure: float | Mapping[str, float], places: str) -> str:
+    """A figure, or that of each checkpoint."""
+    if isinstance(figure, Mapping):
+        return ", ".join(f"{value:{places}} ({name})" for name, value in figure.items())
+    return f"{figure:{places}}"

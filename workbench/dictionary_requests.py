@@ -7,15 +7,26 @@ import itertools
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from saes.config import ARCHITECTURES, BATCHTOPK, SPARSE
+from saes.config import ARCHITECTURES, BATCHTOPK, L1, SPARSE
 from workbench.errors import Misuse, unknown
 from workbench.lab import Lab, checked_name
 from workbench.plan import plan
 from workbench.points import MLP_IN, MLP_OUT, RESID_POST, Site, parse_site
-from workbench.recipe import TRANSCODER, DictionaryConfig, Recipe, read_recipe, write_recipe
+from workbench.recipe import (
+    CROSSCODER,
+    TRANSCODER,
+    DictionaryConfig,
+    Recipe,
+    joined,
+    read_recipe,
+    stage_of,
+    write_recipe,
+)
 
 if TYPE_CHECKING:
     from workbench.checkpoint import Checkpoint
+
+CROSSCODERS = (*SPARSE, L1)
 
 
 def request_saes(
@@ -58,6 +69,42 @@ def request_sae(
     """`request_saes` of one; without a layer it reads the middle resid_post."""
     site = None if layer is None else Site(layer, point)
     return request_saes(lab, checkpoint, [site], [width], [k], arch, name)[0]
+
+
+def request_crosscoder(
+    lab: Lab,
+    checkpoints: Sequence[str],
+    site: Site | None,
+    width: int,
+    k: int,
+    arch: str = BATCHTOPK,
+    name: str | None = None,
+    seed: int = 0,
+    dedicated: float = 0.0,
+    steps: int | None = None,
+) -> str:
+    """Append a crosscoder of checkpoints, or of snapshots (`sft@64`), to the recipe unless an equal one is there;
+    its name. `dedicated`: the share of the latents that each checkpoint has to itself."""
+    if arch not in CROSSCODERS:
+        raise unknown("architecture of a crosscoder", arch, CROSSCODERS)
+    if len(checkpoints) < 2 or len(set(checkpoints)) < len(checkpoints):
+        found = ", ".join(checkpoints) or "none"
+        raise Misuse(f"a crosscoder reads two or more different checkpoints, found {found}: `sae` reads one")
+    if not 0 <= dedicated * len(checkpoints) <= 1:
+        raise Misuse(
+            f"{len(checkpoints)} checkpoints cannot each have {dedicated:g} of the latents to themselves: "
+            f"give --dedicated at most {1 / len(checkpoints):.2g}"
+        )
+    for checkpoint in checkpoints:
+        known_checkpoint(lab, checkpoint)
+    layer, point = (None, RESID_POST) if site is None else (site.layer, site.point)
+    config = DictionaryConfig(
+        "", tuple(checkpoints), width, k, arch, layer, seed=seed, point=point, dedicated=dedicated
+    )
+    if steps is not None:
+        config = dataclasses.replace(config, steps=steps)
+    kind = CROSSCODER if arch == BATCHTOPK else f"{CROSSCODER}-{arch.partition('_')[0]}"
+    return _request(lab, checkpoints[0], [config], f"{kind}-dedicated" if dedicated else kind, name)[0]
 
 
 def request_transcoders(
@@ -146,16 +193,16 @@ def _with(recipe: Recipe, config: DictionaryConfig, kind: str, name: str | None)
 
 
 def _name(config: DictionaryConfig, kind: str) -> str:
-    """`sae-base-2048-k16`, `sae-sft-layer1-mlp_out-4096-k32-s1`: what differs from the usual is named."""
+    """`sae-base-2048-k16`, `crosscoder-base-sft.64-layer1-2048-k16-s1`: what differs from the usual is named."""
     place = "" if config.layer is None else f"-layer{config.layer}"
     place += f"-{MLP_OUT}" if config.point == MLP_OUT else ""
     seed = f"-s{config.seed}" if config.seed else ""
-    return f"{kind}-{config.checkpoints[0]}{place}-{config.d_sae}-k{config.k}{seed}"
+    return f"{kind}-{joined(config.checkpoints)}{place}-{config.d_sae}-k{config.k}{seed}"
 
 
 def known_checkpoint(lab: Lab, name: str) -> Checkpoint:
-    """A checkpoint that the recipe names."""
+    """A checkpoint that the recipe names, or a snapshot of one."""
     known = read_recipe(lab.path / "recipe.toml").checkpoint_names
-    if name not in known:
-        raise unknown("checkpoint", name, known)
+    if stage_of(name) not in known:
+        raise unknown("checkpoint", stage_of(name), known)
     return lab.checkpoint(name)

@@ -54,7 +54,8 @@ def build(build: Build) -> Mapping[str, Any]:
     strengths = index.strengths()
     columns = activation_columns(strengths, token_set) | norm_columns(dictionary)
     if dictionary.n_models == 1:
-        names = {activations_name(c, config.layer, config.point): c for c in build.plan.recipe.checkpoint_names}
+        known = (*build.plan.recipe.checkpoint_names, *config.checkpoints)
+        names = {activations_name(c, config.layer, config.point): c for c in known}
         named = {names[step]: path for step, path in stored.items()}
         columns |= densities_by_checkpoint(dictionary, index, named, config.checkpoints[0])
     else:

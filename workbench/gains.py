@@ -16,6 +16,7 @@ from workbench.intervals import newcombe
 from workbench.lab import Lab
 from workbench.part_tables import Part, read_part
 from workbench.plan import Plan
+from workbench.recipe import stage_of
 
 if TYPE_CHECKING:
     import polars as pl
@@ -44,7 +45,10 @@ class Gap(NamedTuple):
 
 
 def accuracies(lab: Lab, checkpoint: str) -> Mapping[str, Mapping[str, Any]]:
-    """task → mean, low, high, n of its greedy answers to all held-out questions; empty where it was never asked."""
+    """task → mean, low, high, n of its greedy answers to all held-out questions; empty where it was never asked, as
+    snapshots are not."""
+    if stage_of(checkpoint) != checkpoint:
+        return {}
     return (lab.find("checkpoint", checkpoint).figures.get("metrics") or {}).get("accuracy") or {}
 
 

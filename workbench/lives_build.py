@@ -28,6 +28,7 @@ from workbench.joint_decoders import Patterns, Reading
 from workbench.lab import Lab
 from workbench.lives_tables import SCHEMAS, Latents, tables, training_curves
 from workbench.points import Site
+from workbench.recipe import stage_of
 from workbench.representation_drift import BLOCKS
 from workbench.site import read_sites, with_fast_attention
 from workbench.step_axis import Moment, Stage, lineage, moments
@@ -54,17 +55,18 @@ def build(build: Build) -> Mapping[str, Any]:
     """Builder of `evaluation/lives-<comparison>`."""
     recipe = build.plan.recipe
     compared = recipe.comparison(build.config["comparison"]).checkpoints
-    stages = stages_of(build, lineage(compared, build.plan.parent_checkpoint))
+    stages = stages_of(build, lineage([stage_of(c) for c in compared], build.plan.parent_checkpoint))
     line = [stage.name for stage in stages]
+    axis = moments(stages)
+    owners = [name for name in compared if name in {moment.address for moment in axis}]
     figures: dict[str, Any] = {
         "axis": line,
-        "beside": [name for name in compared if name not in line],
+        "beside": [name for name in compared if name not in owners],
         "gone": [stage.name for stage in stages if not stage.snapshots],
     }
     made = {name: pl.DataFrame(schema=schema) for name, schema in SCHEMAS.items()}
-    if len(figures["gone"]) < len(stages):
-        axis = moments(stages)
-        latents, readings = _read_all(build, axis, [name for name in compared if name in line])
+    if owners and len(figures["gone"]) < len(stages):
+        latents, readings = _read_all(build, axis, owners)
         made = tables(axis, latents, readings)
         made["curves"] = training_curves(stages, {n: _metrics(build, n) for n in line})
         figures |= {"latents": made["births"].height, "tokens": latents.tokens}
@@ -113,8 +115,8 @@ def _read_all(build: Build, axis: Sequence[Moment], owners: Sequence[str]) -> tu
     site = Site(written[0].figures["layer"], used.target or used.point)
     readings = []
     for moment in axis:
-        known = moment.end and moment.stage in ends
-        a = ends[moment.stage] if known else stream(build.lab, moment, site, tokens, sample)
+        known = moment.address in ends
+        a = ends[moment.address] if known else stream(build.lab, moment, site, tokens, sample)
         readings.append(patterns.read(a))
         build.progress.advance(1)
     return latents, readings
@@ -149,7 +151,7 @@ def chosen(
     fires = np.bincount(f.indices, minlength=f.shape[1])
     order = np.argsort(-fires, kind="stable")[:MOST_LATENTS]
     latent = np.sort(order[(fires[order] > 0) & (norms.max(axis=1)[order] > 0)])
-    end_of = {moment.stage: number for number, moment in enumerate(axis) if moment.end}
+    end_of = {moment.address: number for number, moment in enumerate(axis)}
     end = np.array([end_of[name] for name in owners])[last[latent]]
     own = [owners[number] for number in last[latent]]
     return Latents(latent, own, end, fires[latent], f.shape[0]), decoders[latent, last[latent]]

@@ -15,6 +15,9 @@ PARTS: Mapping[str, tuple[str, ...]] = {
     "gains": ("dictionary", "tokens", "activations", "checkpoints", "corpus"),
 }
 
+# Of a comparison through an L1 crosscoder, which stands beside another for contrast.
+CONTRASTED = {"scaling": PARTS["scaling"]}
+
 
 def part_name(part: str, comparison: str) -> str:
     """What one of the `PARTS` of a comparison is called among the lab's evaluations."""

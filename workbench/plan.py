@@ -15,7 +15,7 @@ from typing import Any
 from workbench.builders import BUILDERS, Builder
 from workbench.errors import Misuse, unknown
 from workbench.lab import Artefact, Lab, artefact_id
-from workbench.parts import PARTS, part_name
+from workbench.parts import CONTRASTED, PARTS, part_name
 from workbench.points import RESID_POST
 from workbench.quality import artefact_name
 from workbench.recipe import (
@@ -29,6 +29,7 @@ from workbench.recipe import (
     Recipe,
     SweepConfig,
     read_recipe,
+    stage_of,
 )
 
 STUDY = "superposition"  # name of the evaluation
@@ -78,8 +79,14 @@ class Plan:
                 wanted.update(step.parents)
         return [s for s in self.steps.values() if s.key in wanted]
 
+    def parts_of(self, comparison: str) -> list[str]:
+        """Keys of the parts that a comparison is taken apart into."""
+        keys = [f"evaluation/{part_name(part, comparison)}" for part in PARTS]
+        return [key for key in keys if key in self.steps]
+
     def parent_checkpoint(self, name: str) -> str | None:
-        """The checkpoint that `name` was trained from."""
+        """The checkpoint that `name`, or the stage that it is a snapshot of, was trained from."""
+        name = stage_of(name)
         beside = {b.name: b.parent for b in self.recipe.branches} | {
             a.name: a.parent for a in self.recipe.added
         }
@@ -91,7 +98,7 @@ class Plan:
         """The first checkpoint of `name`'s lineage: those with one root share tokens."""
         while (parent := self.parent_checkpoint(name)) is not None:
             name = parent
-        return name
+        return stage_of(name)
 
 
 class _Planner:
@@ -134,7 +141,7 @@ def plan(recipe: Recipe) -> Plan:
                 f"comparison {comparison.name!r} names {', '.join(comparison.checkpoints)} but its dictionary "
                 f"{used.name!r} reads {', '.join(used.checkpoints)}: make the lists equal"
             )
-        parents = [f"checkpoint/{c}" for c in comparison.checkpoints]
+        parents = [f"checkpoint/{stage_of(c)}" for c in comparison.checkpoints]
         parents += [
             f"activations/{activations_name(c, used.layer, used.point)}" for c in comparison.checkpoints
         ]
@@ -214,7 +221,7 @@ def _add_dictionary(planner: _Planner, so_far: Plan, config: DictionaryConfig) -
     builder = "imported" if config.source else "dictionary"
     planner.add("dictionary", config.name, builder, config.settings(), tokens, *read, *targets)
     stored = dict.fromkeys((*read, *seen))
-    checkpoints = [f"checkpoint/{c}" for c in config.checkpoints]
+    checkpoints = [f"checkpoint/{stage_of(c)}" for c in config.checkpoints]
     parents = [f"dictionary/{config.name}", tokens, *stored, *checkpoints, "corpus/text"]
     planner.add("features", config.name, "features", {"dictionary": config.name}, *parents)
 
@@ -223,8 +230,8 @@ def _add_tokens(planner: _Planner, so_far: Plan, config: DictionaryConfig) -> tu
     """The family of the checkpoints that a dictionary reads, and the key of its tokens."""
     recipe = so_far.recipe
     for checkpoint in config.checkpoints:
-        if f"checkpoint/{checkpoint}" not in planner.steps:
-            raise unknown("checkpoint", checkpoint, recipe.checkpoint_names)
+        if f"checkpoint/{stage_of(checkpoint)}" not in planner.steps:
+            raise unknown("checkpoint", stage_of(checkpoint), recipe.checkpoint_names)
     families = {so_far.family(c) for c in config.checkpoints}
     if len(families) > 1:
         raise Misuse(
@@ -250,7 +257,9 @@ def _add_activations(
         settings = {"layer": config.layer, "dtype": recipe.activations.dtype}
         if point != RESID_POST:
             settings["point"] = point
-        planner.add("activations", name, "activations", settings, tokens, f"checkpoint/{checkpoint}")
+        if (stage := stage_of(checkpoint)) != checkpoint:
+            settings["of"] = checkpoint
+        planner.add("activations", name, "activations", settings, tokens, f"checkpoint/{stage}")
     return f"activations/{name}"
 
 
@@ -265,13 +274,14 @@ def _add_parts(planner: _Planner, so_far: Plan, config: ComparisonConfig) -> Non
     used = so_far.recipe.dictionary(config.dictionary)
     groups = {
         "tokens": [f"activations/tokens-{so_far.family(config.checkpoints[0])}"],
-        "checkpoints": [f"checkpoint/{c}" for c in config.checkpoints],
+        "checkpoints": [f"checkpoint/{stage_of(c)}" for c in config.checkpoints],
         "dictionary": [f"dictionary/{used.name}"],
         "features": [f"features/{used.name}"],
         "activations": _stored(used),
         "corpus": ["corpus/text"],
     }
-    for part, stands_on in PARTS.items():
+    parts = CONTRASTED if used.for_contrast else PARTS
+    for part, stands_on in parts.items():
         parents = [key for group in stands_on for key in groups[group]]
         settings = {"comparison": config.name}
         planner.add("evaluation", part_name(part, config.name), part, settings, *parents)
@@ -280,7 +290,7 @@ def _add_parts(planner: _Planner, so_far: Plan, config: ComparisonConfig) -> Non
 def _add_quality(planner: _Planner, so_far: Plan, config: DictionaryConfig) -> None:
     """The quality of a dictionary beside its controls; one of them reads the model before its first step."""
     family = so_far.family(config.checkpoints[0])
-    models = [f"checkpoint/{c}" for c in dict.fromkeys((*config.checkpoints, family))]
+    models = [f"checkpoint/{stage_of(c)}" for c in dict.fromkeys((*config.checkpoints, family))]
     parents = [f"dictionary/{config.name}", f"activations/tokens-{family}", *_stored(config), *models]
     planner.add("evaluation", artefact_name(config.name), "quality", {"dictionary": config.name}, *parents)
 
@@ -296,7 +306,7 @@ def _add_sweep(planner: _Planner, so_far: Plan, config: SweepConfig) -> None:
 
 def _add_truth(planner: _Planner, so_far: Plan, config: DictionaryConfig) -> None:
     """A dictionary's scores against the world's factors."""
-    checkpoints = [f"checkpoint/{c}" for c in config.checkpoints]
+    checkpoints = [f"checkpoint/{stage_of(c)}" for c in config.checkpoints]
     tokens = f"activations/tokens-{so_far.family(config.checkpoints[0])}"
     parents = [f"dictionary/{config.name}", tokens, *_stored(config), *checkpoints, "corpus/text"]
     planner.add("evaluation", f"truth-{config.name}", "truth", {"dictionary": config.name}, *parents)

@@ -23,7 +23,7 @@ from workbench.settings import parse
 
 PRESETS = Path(__file__).parent / "presets"
 STAGES = ("base", "sft", "grpo")
-TRANSCODER = "transcoder"
+SAE, CROSSCODER, TRANSCODER = "sae", "crosscoder", "transcoder"
 SHAM, SIBLING, BRANCH = "sham", "sibling", "branch"  # kinds of a checkpoint beside the lineage
 N = typing.TypeVar("N", "DictionaryConfig", "ComparisonConfig", "SweepConfig")
 LATER = types.MappingProxyType({"later": True})  # marks settings that older recipes and ids do not have
@@ -114,7 +114,8 @@ class ActivationsConfig:
 
 @dataclasses.dataclass(frozen=True)
 class DictionaryConfig:
-    """One sparse dictionary: an SAE reads one checkpoint, a crosscoder several."""
+    """One sparse dictionary: an SAE reads one checkpoint, a crosscoder several. A checkpoint may be a snapshot
+    (`sft@64`)."""
 
     name: str
     checkpoints: tuple[str, ...]
@@ -130,6 +131,9 @@ class DictionaryConfig:
     source: str = dataclasses.field(default="", metadata=LATER)  # where an imported one comes from
     source_sha256: str = dataclasses.field(default="", metadata=LATER)  # of its weights as they came
     target: str = dataclasses.field(default="", metadata=LATER)  # a transcoder's: the point that it writes at
+    dedicated: float = dataclasses.field(
+        default=0.0, metadata=LATER
+    )  # share that each checkpoint has to itself
     skip: bool = dataclasses.field(
         default=False, metadata=LATER
     )  # a transcoder's linear path beside its latents
@@ -138,7 +142,17 @@ class DictionaryConfig:
     def kind(self) -> str:
         if self.target:
             return TRANSCODER
-        return "sae" if len(self.checkpoints) == 1 else "crosscoder"
+        return SAE if len(self.checkpoints) == 1 else CROSSCODER
+
+    @property
+    def for_contrast(self) -> bool:
+        """An L1 crosscoder: it stands beside another, to show what that one does not invent."""
+        return self.arch == "l1"
+
+    @property
+    def usual(self) -> bool:
+        """What a comparison takes unasked: not the L1 form, nor one with dedicated latents."""
+        return self.arch == "batchtopk" and not self.dedicated
 
     def settings(self) -> dict[str, Any]:
         """What the dictionary's id is made of; settings that came later count only where they are set."""
@@ -231,6 +245,16 @@ class Recipe:
 
     def sweep(self, name: str) -> SweepConfig:
         return _named("sweep", self.sweeps, name)
+
+
+def stage_of(address: str) -> str:
+    """The checkpoint that an address means a moment of: `sft` of both `sft` and its snapshot `sft@64`."""
+    return address.partition("@")[0]
+
+
+def joined(addresses: Sequence[str]) -> str:
+    """Checkpoints in the name of what reads them: `base-sft.64` of `base` and `sft@64`."""
+    return "-".join(address.replace("@", ".") for address in addresses)
 
 
 def _named(kind: str, configs: Sequence[N], name: str) -> N:
