@@ -23,6 +23,7 @@ BUILDERS: Mapping[str, Builder] = {
     "added": Builder("workbench.added:build", 1),
     "tokens": Builder("workbench.token_sets:build", 1),
     "activations": Builder("workbench.activations:build", 1),
+    "subtracted": Builder("workbench.subtracted:build", 1),
     "dictionary": Builder("workbench.dictionaries:build", 2),
     "imported": Builder("workbench.imported:build", 2),
     "features": Builder("workbench.feature_build:build", 4),

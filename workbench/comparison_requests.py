@@ -41,6 +41,8 @@ def compare(lab: Lab, names: Sequence[str], dictionary: str | None = None) -> st
     current = Plan.of(lab)
     for name in names:
         current.step("checkpoint", stage_of(name))
+        if stage_of(name) != name:
+            lab.checkpoint(name)  # refuses a snapshot that there is not
     _same_tokens(lab, current, names)
     with lab.writing("compare"):
         recipe = read_recipe(lab.path / "recipe.toml")

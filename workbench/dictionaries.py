@@ -29,9 +29,9 @@ from workbench.dictionary_scores import SPLICED_TOKENS, scores
 from workbench.errors import unknown
 from workbench.grow import Build
 from workbench.lab import Artefact
-from workbench.plan import activations_name
+from workbench.plan import read_names
 from workbench.points import Site
-from workbench.recipe import DictionaryConfig, Recipe
+from workbench.recipe import DIFFERENCE, SAE, DictionaryConfig, Recipe
 from workbench.site import with_fast_attention
 from workbench.tokens import TokenSet
 
@@ -90,7 +90,7 @@ def same_pass(build: Build, config: DictionaryConfig) -> dict[DictionaryConfig, 
         if step.builder != build.step.builder or step.parents != build.step.parents:
             continue
         other = DictionaryConfig(**{**step.config, "checkpoints": tuple(step.config["checkpoints"])})
-        shared = ("checkpoints", "point", "target", "steps", "batch_size")
+        shared = ("checkpoints", "minus", "point", "target", "steps", "batch_size")
         if any(getattr(other, name) != getattr(config, name) for name in shared) or not _trains(other):
             continue
         draft = build.lab.begin(step.kind, step.name, step.config, step.parents, step.builder.version)
@@ -107,7 +107,7 @@ def _trains(config: DictionaryConfig) -> bool:
         train_settings(config)
     except DictionaryError:
         return False
-    return config.kind == "sae" or config.arch in SPARSE
+    return config.kind in (SAE, DIFFERENCE) or config.arch in SPARSE
 
 
 def save_and_score(
@@ -118,7 +118,8 @@ def save_and_score(
     written: Sequence[Artefact],
 ) -> Mapping[str, Any]:
     """Write the dictionary in the draft's folder; its figures on held-out tokens, beside PCA with k components."""
-    folder.save(dictionary, build.draft.path, {"arch": config.arch, "checkpoints": list(config.checkpoints)})
+    told = {"arch": config.arch, "checkpoints": list(config.checkpoints)}
+    folder.save(dictionary, build.draft.path, told | ({"minus": config.minus} if config.minus else {}))
     sets = token_sets(build)
     read, targets = (
         {name: ActivationArrays([s.path / f"{name}.npy" for s in some]) for name in sets}
@@ -139,6 +140,7 @@ def save_and_score(
         Site(sources[0].figures["layer"], config.target or config.point),
         build.progress.advance,
         targets["heldout"] if written else None,
+        bool(config.minus),
     )
     described = {
         "kind": config.kind,
@@ -149,6 +151,8 @@ def save_and_score(
     }
     if isinstance(dictionary, Transcoder):
         described |= {"target_site": dictionary.target_site, "skip": config.skip}
+    if config.minus:
+        described["minus"] = config.minus
     drift = {"scales": dict(zip(dictionary.names, dictionary.scales.tolist(), strict=True))}
     return {**described, **figures, **drift}
 
@@ -161,8 +165,7 @@ def token_sets(build: Build) -> dict[str, TokenSet]:
 
 def stored_sources(build: Build, config: DictionaryConfig, point: str) -> list[Artefact]:
     """The stored activations of the dictionary's checkpoints at a point of its layer; none for no point."""
-    named = [f"activations/{activations_name(c, config.layer, point)}" for c in config.checkpoints if point]
-    return [build.parents[name] for name in named]
+    return [build.parents[f"activations/{name}"] for name in read_names(config, point)] if point else []
 
 
 def split_rows(token_set: TokenSet) -> tuple[Int[np.ndarray, "fitted"], Int[np.ndarray, "held_back"]]:

@@ -35,6 +35,9 @@ def sae(
     width: Annotated[str, typer.Option(help="Number of latents, d_sae; several: 2048,8192.")] = "2048",
     k: Annotated[str, typer.Option(help="Latents active per token, on average; several: 16,32.")] = "16",
     seed: Annotated[str, typer.Option(help="Of the starting weights; several: 0,1.")] = "0",
+    minus: Annotated[
+        str, typer.Option(help="Read what the checkpoint has more than this one: a difference dictionary.")
+    ] = "",
     arch: Architecture = "batchtopk",
     name: Annotated[str | None, typer.Option(help="Name of the dictionary, if it is one.")] = None,
     as_json: Json = False,
@@ -49,7 +52,7 @@ def sae(
     widths, ks = listed_numbers(width, "--width"), listed_numbers(k, "--k")
     seeds, opened = listed_numbers(seed, "--seed"), Lab.open(lab)
     sites = requested_sites(opened, checkpoint, site)
-    chosen = request_saes(opened, checkpoint, sites, widths, ks, arch, name, seeds)
+    chosen = request_saes(opened, checkpoint, sites, widths, ks, arch, name, seeds, minus)
     _grow_dictionaries(opened, chosen, as_json)
 
 

@@ -14,6 +14,8 @@ from workbench.plan import plan
 from workbench.points import MLP_IN, MLP_OUT, RESID_POST, Site, parse_site
 from workbench.recipe import (
     CROSSCODER,
+    DIFFERENCE,
+    SAE,
     TRANSCODER,
     DictionaryConfig,
     Recipe,
@@ -38,8 +40,14 @@ def request_saes(
     arch: str = BATCHTOPK,
     name: str | None = None,
     seeds: Sequence[int] = (0,),
+    minus: str = "",
 ) -> list[str]:
-    """Append an SAE of every site, width, k and seed to the recipe unless an equal one is there; their names."""
+    """Append an SAE of every site, width, k and seed to the recipe unless an equal one is there; their names.
+    `minus`: of what the checkpoint's activations are more than this one's at the same tokens."""
+    if minus:
+        known_checkpoint(lab, minus)
+        if minus == checkpoint:
+            raise Misuse(f"{checkpoint} less itself is nothing: give --minus another checkpoint")
     if arch not in ARCHITECTURES:
         raise unknown("architecture", arch, ARCHITECTURES)
     if any(site is not None and site.point == MLP_IN for site in sites):
@@ -49,10 +57,13 @@ def request_saes(
         )
     places = [(None, RESID_POST) if site is None else (site.layer, site.point) for site in sites]
     wanted = [
-        DictionaryConfig("", (checkpoint,), width, k, arch, layer, seed=seed, point=point)
+        DictionaryConfig("", (checkpoint,), width, k, arch, layer, seed=seed, point=point, minus=minus)
         for (layer, point), width, k, seed in itertools.product(places, widths, ks, seeds)
     ]
-    kind = "sae" if arch == BATCHTOPK else arch.partition("_")[0]
+    usual = DIFFERENCE if minus else SAE
+    kind = (
+        usual if arch == BATCHTOPK else f"{usual}-{arch.partition('_')[0]}" if minus else arch.partition("_")[0]
+    )
     return _request(lab, checkpoint, wanted, kind, name)
 
 
@@ -197,7 +208,7 @@ def _name(config: DictionaryConfig, kind: str) -> str:
     place = "" if config.layer is None else f"-layer{config.layer}"
     place += f"-{MLP_OUT}" if config.point == MLP_OUT else ""
     seed = f"-s{config.seed}" if config.seed else ""
-    return f"{kind}-{joined(config.checkpoints)}{place}-{config.d_sae}-k{config.k}{seed}"
+    return f"{kind}-{joined(config.reads)}{place}-{config.d_sae}-k{config.k}{seed}"
 
 
 def known_checkpoint(lab: Lab, name: str) -> Checkpoint:

@@ -63,6 +63,25 @@ def transcoded(transcoder: Transcoder, pca: PCA, targets: Activations) -> dict[s
     }
 
 
+def differences(dictionary: Dictionary, pca: PCA, activations: Activations) -> dict[str, Replacement]:
+    """What takes the place of the later checkpoint's stream, its difference δ from the earlier one's left out, or
+    replaced by its mean, the dictionary's and PCA's reconstruction: without δ the stream is the earlier one's."""
+
+    def instead(of: Callable[[Tensor], Tensor]) -> Replacement:
+        def spliced(stream: Tensor, rows: np.ndarray) -> Tensor:
+            delta = read(activations, rows).to(stream)
+            return stream + (of(delta) - delta)[:, 0]
+
+        return spliced
+
+    return {
+        ZERO: instead(torch.zeros_like),
+        MEAN: instead(lambda delta: pca.mean.to(delta).expand_as(delta)),
+        SPLICED: instead(dictionary.reconstruct),
+        PCA_SPLICED: instead(lambda delta: pca.reconstruct(delta.cpu()).to(delta)),
+    }
+
+
 def reconstruction(dictionary: Dictionary, activations: Activations, m: int) -> Replacement:
     """Model m's stream as the dictionary gives it back."""
 
@@ -91,12 +110,14 @@ def scores(
     site: Site,
     report: Callable[[int], None] = lambda n: None,
     targets: Activations | None = None,
+    difference: bool = False,
 ) -> dict[str, Any]:
     """The figures of a dictionary's manifest: a number each for an SAE, a map by checkpoint for a crosscoder.
 
     `load` gives the model of a checkpoint by name; `site` is where the reconstruction is put; `report` is told
-    the tokens done. `targets`: what a transcoder is to write; `pca` is of what is reconstructed. `heldout_tokens`
-    is how many tokens all but the CE scores were counted on.
+    the tokens done. `targets`: what a transcoder is to write; `pca` is of what is reconstructed; `difference`: it
+    reads what one checkpoint has more than another, and 0 of its CE score is that one's stream. `heldout_tokens` is
+    how many tokens all but the CE scores were counted on.
     """
     counted = ~np.asarray(token_set.special)
     sums = heldout_sums(dictionary, activations, np.asarray(token_set.document), counted, report, targets)
@@ -107,6 +128,8 @@ def scores(
     for m, name in enumerate(dictionary.names):
         if isinstance(dictionary, Transcoder) and targets is not None:
             variants = transcoded(dictionary, pca, targets)
+        elif difference:
+            variants = differences(dictionary, pca, activations)
         else:
             variants = replacements(dictionary, pca, activations, m)
         found = spliced_nats(

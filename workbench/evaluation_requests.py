@@ -17,9 +17,13 @@ def request_evaluation(lab: Lab, names: Sequence[str] = ()) -> tuple[str, ...]:
         recipe = read_recipe(lab.path / "recipe.toml")
         if not recipe.dictionaries:
             raise Misuse(f"lab {lab.name!r} has no dictionaries to evaluate: train one with the command `sae`")
-        wanted = tuple(dict.fromkeys(names)) or tuple(d.name for d in recipe.dictionaries)
+        wanted = tuple(dict.fromkeys(names)) or tuple(d.name for d in recipe.dictionaries if not d.minus)
         for name in wanted:
-            recipe.dictionary(name)
+            if minus := recipe.dictionary(name).minus:
+                raise Misuse(
+                    f"{name!r} reads what a checkpoint has more than {minus}: neither factors nor controls of "
+                    "one model judge that; its FVU and CE score are in `status`"
+                )
         evaluations = tuple(dict.fromkeys((*recipe.evaluations, *wanted)))
         if evaluations != recipe.evaluations:
             changed = dataclasses.replace(recipe, evaluations=evaluations)

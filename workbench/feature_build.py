@@ -25,7 +25,7 @@ from workbench.features import DENSITY, N_LOGITS, PARTS, SCHEMA, SHARE, read_tab
 from workbench.followed_factors import followed
 from workbench.grow import Build
 from workbench.labels import label_columns
-from workbench.plan import activations_name
+from workbench.plan import activations_name, read_names
 from workbench.points import RESID_POST
 from workbench.site import direct_logits, with_fast_attention
 from workbench.source_shares import source_shares
@@ -45,7 +45,7 @@ def build(build: Build) -> Mapping[str, Any]:
         for key, artefact in build.parents.items()
         if key.startswith("activations/") and key != tokens_key
     }
-    own = [stored[activations_name(c, config.layer, config.point)] for c in config.checkpoints]
+    own = [stored[name] for name in read_names(config, config.point)]
     build.progress.start(6, "parts", label=f"features of {config.name}")
     with dictionary_sentences(config.name):
         index = FeatureIndex.build(dictionary, ActivationArrays(own))
@@ -53,7 +53,9 @@ def build(build: Build) -> Mapping[str, Any]:
     build.progress.advance()
     strengths = index.strengths()
     columns = activation_columns(strengths, token_set) | norm_columns(dictionary)
-    if dictionary.n_models == 1:
+    if config.minus:
+        columns[f"{DENSITY}{config.checkpoints[0]}"] = index.densities()
+    elif dictionary.n_models == 1:
         known = (*build.plan.recipe.checkpoint_names, *config.checkpoints)
         names = {activations_name(c, config.layer, config.point): c for c in known}
         named = {names[step]: path for step, path in stored.items()}
@@ -98,7 +100,8 @@ def _write_parts(
     models = [(name, with_fast_attention(Checkpoint.of(build.lab, name).model())) for name in names]
     heads = _write_logits(path, dictionary, models)
     parts["neurons"] = neuron_table(models, layer, dictionary)
-    onto_stream = models if config.point == RESID_POST else []  # other points are no sum of writers
+    # Other points are no sum of writers, and a difference is written by two models.
+    onto_stream = models if config.point == RESID_POST and not config.minus else []
     parts["writers"] = writer_table(onto_stream, layer, token_set, dictionary, excerpts)
     build.progress.advance()
     for part in PARTS:

@@ -106,4 +106,4 @@ def twins(tables: list[FeatureTable], own: FeatureTable) -> list[FeatureTable]:
 
 
 def _kind(table: FeatureTable) -> tuple[object, ...]:
-    return len(table.checkpoints), table.layer, table.point, table.table.height
+    return len(table.checkpoints), table.layer, table.point, table.minus, table.table.height

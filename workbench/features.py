@@ -22,7 +22,7 @@ from workbench.annotations import Annotations, annotated
 from workbench.dashboard import Dashboard, make_dashboard
 from workbench.errors import Failure, Misuse
 from workbench.lab import Lab
-from workbench.plan import Plan, activations_name
+from workbench.plan import Plan, read_names
 from workbench.points import RESID_POST, Site
 from workbench.tokens import TokenSet
 
@@ -75,6 +75,7 @@ class FeatureTable:
     family: str
     path: Path
     point: str = RESID_POST
+    minus: str = ""  # the checkpoint whose activations are taken off, of a difference dictionary
 
     @classmethod
     def of(cls, lab: Lab, name: str) -> FeatureTable:
@@ -83,7 +84,7 @@ class FeatureTable:
         config = plan.recipe.dictionary(name)
         path = lab.find("features", name).path
         family = plan.family(config.checkpoints[0])
-        return cls(lab, name, config.checkpoints, config.layer, family, path, config.point)
+        return cls(lab, name, config.checkpoints, config.layer, family, path, config.point, config.minus)
 
     @cached_property
     def table(self) -> pl.DataFrame:
@@ -143,7 +144,7 @@ class FeatureTable:
         from saes.arrays import ActivationArrays
         from workbench.dictionary_folder import dictionary_sentences
 
-        names = [activations_name(c, self.layer, self.point) for c in self.checkpoints]
+        names = read_names(Plan.of(self.lab).recipe.dictionary(self.name), self.point)
         with dictionary_sentences(self.name):
             return ActivationArrays([self.lab.find("activations", n).path / "heldout.npy" for n in names])
 
@@ -205,6 +206,8 @@ class FeatureTable:
             models, _, site = self._readers
             batch = torch.tensor([[self.token_set.settings["bos"], *ids]])
             x = torch.stack([read_sites(model, [site], batch)[site][0, 1:] for model in models], dim=1)
+        if self.minus:
+            x = x[:, :1] - x[:, 1:]
         return self._strongest(self.dictionary.encode(x).numpy(), ids)
 
     def tokens_of(self, text: str, chat: bool = False) -> list[str]:
@@ -247,7 +250,7 @@ class FeatureTable:
     @cached_property
     def _readers(self) -> tuple[list[Any], Any, Site]:
         """The models, their tokenizer and the site that the dictionary reads."""
-        checkpoints = self.lab.checkpoints(*self.checkpoints)
+        checkpoints = self.lab.checkpoints(*self.checkpoints, *([self.minus] if self.minus else []))
         layer = checkpoints[0].default_layer if self.layer is None else self.layer
         return [c.model() for c in checkpoints], checkpoints[0].tokenizer(), Site(layer, self.point)
 

@@ -28,6 +28,7 @@ from workbench.recipe import (
     DictionaryConfig,
     Recipe,
     SweepConfig,
+    joined,
     read_recipe,
     stage_of,
 )
@@ -203,16 +204,22 @@ def _add_superposition(planner: _Planner, recipe: Recipe) -> None:
 def activations_name(checkpoint: str, layer: int | None, point: str = RESID_POST) -> str:
     """The step that stores one checkpoint's activations at one site (the middle layer, if none is named)."""
     place = "" if layer is None else f"-layer{layer}"
-    return f"{checkpoint}{place}" if point == RESID_POST else f"{checkpoint}{place}-{point}"
+    name = joined([checkpoint])
+    return f"{name}{place}" if point == RESID_POST else f"{name}{place}-{point}"
 
 
 def _add_dictionary(planner: _Planner, so_far: Plan, config: DictionaryConfig) -> None:
     """A dictionary with the tokens and activations it stands on, and its feature table."""
     recipe = so_far.recipe
     family, tokens = _add_tokens(planner, so_far, config)
-    lineage = STAGES if family == "base" else config.checkpoints
-    read = [_add_activations(planner, recipe, config, c, config.point, tokens) for c in config.checkpoints]
-    seen = [_add_activations(planner, recipe, config, c, config.point, tokens) for c in lineage]
+    if config.minus:
+        read, seen = [_add_difference(planner, recipe, config, tokens)], []
+    else:
+        lineage = STAGES if family == "base" else config.checkpoints
+        read, seen = (
+            [_add_activations(planner, recipe, config, c, config.point, tokens) for c in some]
+            for some in (config.checkpoints, lineage)
+        )
     targets = [
         _add_activations(planner, recipe, config, c, config.target, tokens)
         for c in config.checkpoints
@@ -221,7 +228,7 @@ def _add_dictionary(planner: _Planner, so_far: Plan, config: DictionaryConfig) -
     builder = "imported" if config.source else "dictionary"
     planner.add("dictionary", config.name, builder, config.settings(), tokens, *read, *targets)
     stored = dict.fromkeys((*read, *seen))
-    checkpoints = [f"checkpoint/{stage_of(c)}" for c in config.checkpoints]
+    checkpoints = [f"checkpoint/{stage_of(c)}" for c in config.reads]
     parents = [f"dictionary/{config.name}", tokens, *stored, *checkpoints, "corpus/text"]
     planner.add("features", config.name, "features", {"dictionary": config.name}, *parents)
 
@@ -229,13 +236,14 @@ def _add_dictionary(planner: _Planner, so_far: Plan, config: DictionaryConfig) -
 def _add_tokens(planner: _Planner, so_far: Plan, config: DictionaryConfig) -> tuple[str, str]:
     """The family of the checkpoints that a dictionary reads, and the key of its tokens."""
     recipe = so_far.recipe
-    for checkpoint in config.checkpoints:
+    read = config.reads
+    for checkpoint in read:
         if f"checkpoint/{stage_of(checkpoint)}" not in planner.steps:
             raise unknown("checkpoint", stage_of(checkpoint), recipe.checkpoint_names)
-    families = {so_far.family(c) for c in config.checkpoints}
+    families = {so_far.family(c) for c in read}
     if len(families) > 1:
         raise Misuse(
-            f"dictionary {config.name!r} spans {', '.join(config.checkpoints)}, which do not descend from one "
+            f"dictionary {config.name!r} spans {', '.join(read)}, which do not descend from one "
             "checkpoint: give them one root with `add --parent`, or train an SAE on each"
         )
     family = families.pop()
@@ -253,7 +261,12 @@ def _add_activations(
 ) -> str:
     """The key of the activations that a dictionary wants of a checkpoint at a point of its layer."""
     name = activations_name(checkpoint, config.layer, point)
-    if f"activations/{name}" not in planner.steps:
+    known = planner.steps.get(f"activations/{name}")
+    if known is not None and known.config.get("of", stage_of(checkpoint)) != checkpoint:
+        raise Misuse(
+            f"a checkpoint is called like the snapshot {checkpoint!r}, {name}: rename it in the recipe"
+        )
+    if known is None:
         settings = {"layer": config.layer, "dtype": recipe.activations.dtype}
         if point != RESID_POST:
             settings["point"] = point
@@ -263,10 +276,24 @@ def _add_activations(
     return f"activations/{name}"
 
 
+def _add_difference(planner: _Planner, recipe: Recipe, config: DictionaryConfig, tokens: str) -> str:
+    """The key of what a difference dictionary reads."""
+    (name,) = read_names(config, config.point)
+    pair = [_add_activations(planner, recipe, config, c, config.point, tokens) for c in config.reads]
+    planner.add("activations", name, "subtracted", {"dtype": recipe.activations.dtype}, *pair)
+    return f"activations/{name}"
+
+
+def read_names(config: DictionaryConfig, point: str) -> list[str]:
+    """The steps that store what a dictionary reads (or writes) at a point of its layer, one a checkpoint."""
+    names = [activations_name(c, config.layer, point) for c in config.checkpoints]
+    return [f"{name}-minus-{joined([config.minus])}" for name in names] if config.minus else names
+
+
 def _stored(config: DictionaryConfig) -> list[str]:
     """The keys of the activations that a dictionary reads, and of those that a transcoder writes."""
     points = [config.point, *([config.target] if config.target else [])]
-    return [f"activations/{activations_name(c, config.layer, p)}" for p in points for c in config.checkpoints]
+    return [f"activations/{name}" for p in points for name in read_names(config, p)]
 
 
 def _add_parts(planner: _Planner, so_far: Plan, config: ComparisonConfig) -> None:

@@ -23,7 +23,7 @@ from workbench.settings import parse
 
 PRESETS = Path(__file__).parent / "presets"
 STAGES = ("base", "sft", "grpo")
-SAE, CROSSCODER, TRANSCODER = "sae", "crosscoder", "transcoder"
+KINDS = SAE, CROSSCODER, DIFFERENCE, TRANSCODER = "sae", "crosscoder", "difference", "transcoder"
 SHAM, SIBLING, BRANCH = "sham", "sibling", "branch"  # kinds of a checkpoint beside the lineage
 N = typing.TypeVar("N", "DictionaryConfig", "ComparisonConfig", "SweepConfig")
 LATER = types.MappingProxyType({"later": True})  # marks settings that older recipes and ids do not have
@@ -131,18 +131,25 @@ class DictionaryConfig:
     source: str = dataclasses.field(default="", metadata=LATER)  # where an imported one comes from
     source_sha256: str = dataclasses.field(default="", metadata=LATER)  # of its weights as they came
     target: str = dataclasses.field(default="", metadata=LATER)  # a transcoder's: the point that it writes at
-    dedicated: float = dataclasses.field(
-        default=0.0, metadata=LATER
-    )  # share that each checkpoint has to itself
-    skip: bool = dataclasses.field(
-        default=False, metadata=LATER
-    )  # a transcoder's linear path beside its latents
+    # The share of a crosscoder's latents that each checkpoint has to itself.
+    dedicated: float = dataclasses.field(default=0.0, metadata=LATER)
+    # The checkpoint whose activations are taken off: a difference dictionary.
+    minus: str = dataclasses.field(default="", metadata=LATER)
+    # A transcoder's linear path beside its latents.
+    skip: bool = dataclasses.field(default=False, metadata=LATER)
 
     @property
     def kind(self) -> str:
         if self.target:
             return TRANSCODER
+        if self.minus:
+            return DIFFERENCE
         return SAE if len(self.checkpoints) == 1 else CROSSCODER
+
+    @property
+    def reads(self) -> tuple[str, ...]:
+        """Every checkpoint that is run for it."""
+        return (*self.checkpoints, *([self.minus] if self.minus else []))
 
     @property
     def for_contrast(self) -> bool:

@@ -61,6 +61,7 @@ class Site:
     layer: int
     reads: str
     point: str = RESID_POST
+    minus: str = ""  # of a difference dictionary: the checkpoint that is taken off
 
     def __post_init__(self) -> None:
         if not 0 <= self.latent < self.dictionary.n_latents:
@@ -78,6 +79,11 @@ class Site:
     def activation(self, x: Float[Tensor, "*where d"]) -> Float[Tensor, "*where"]:
         """f_j(x). Only an SAE has it at one checkpoint: a crosscoder's latent reads all of its own at once."""
         made = self.dictionary
+        if self.minus:
+            raise Misuse(
+                f"a difference dictionary's latent reads what {self.reads} has more than {self.minus}, so it "
+                "cannot be taken out of one of them alone: choose an SAE, or add instead"
+            )
         if made.n_models > 1:
             raise Misuse(
                 f"a crosscoder's latent reads {', '.join(made.names)} at once, so it cannot be taken out of "

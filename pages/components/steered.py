@@ -37,7 +37,7 @@ def _site(lab: Lab, name: str, latent: int, address: str) -> Site:
     table, checkpoint = store.features(lab, name), Checkpoint.of(lab, address)
     layer = checkpoint.default_layer if table.layer is None else table.layer
     reads = checkpoint.name if checkpoint.name in table.checkpoints else table.checkpoints[-1]
-    return Site(table.dictionary, latent, layer, reads, table.point)
+    return Site(table.dictionary, latent, layer, reads, table.point, table.minus)
 
 
 def _promoted(lab: Lab, name: str, site: Site) -> list[int]:
