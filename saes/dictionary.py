@@ -93,6 +93,22 @@ class Dictionary:
         moved: dict[str, Any] = {k: v.to(device) for k, v in here.items() if isinstance(v, Tensor)}
         return replace(self, **moved)
 
+    def narrowed(self, latents: Int[Tensor, " chosen"]) -> Dictionary:
+        """Some of its latents alone, which fire as they do among all; only of a `jumprelu` dictionary, where they
+        do not compete."""
+        if self.activation != "jumprelu":
+            raise DictionaryError(
+                f"latents of a {self.activation} dictionary compete: none fires as it does alone"
+            )
+        return replace(
+            self,
+            W_enc=self.W_enc[:, :, latents],
+            b_enc=self.b_enc[latents],
+            W_dec=self.W_dec[latents],
+            threshold=self.threshold[latents],
+            k=min(self.k, len(latents)),
+        )
+
     def model_index(self, name: str) -> int:
         if name not in self.names:
             raise DictionaryError(f"this dictionary has no model {name!r}; it reads {', '.join(self.names)}")

@@ -2,17 +2,30 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
 
+from saes.dictionary import Dictionary
+from saes.errors import DictionaryError
 from saes.sparse import Code
 from tests.tiny_lab import shared_lab
 from workbench.gains import OFF, ON, Effect, Gains, Gap
 from workbench.generation import answered, chat_prompt, complete, right_padded
 from workbench.joint_reading import JointReading
 from workbench.lab import Lab
-from workbench.mediation import Asked, Mover, answer_nats, as_mask, attribution, recovered, size_matched
+from workbench.mediation import (
+    Asked,
+    Mover,
+    answer_nats,
+    as_mask,
+    attribution,
+    coding,
+    recovered,
+    size_matched,
+)
 from workbench.points import Site
 
 PROMPTS = ("What is 12+30?", "What is the capital of it?", "Spell the word tree.")
@@ -102,6 +115,40 @@ def test_all_latents_of_an_exact_code_close_the_way(reading: JointReading, promp
     by_answers = reading.answers("sft", prompts, 8, mover.move(everything, ON))
     whole = reading.answers("sft", prompts, 8, lambda streams: streams["grpo"])
     assert [s.ids for s in by_answers] == [s.ids for s in whole]
+
+
+def test_moves_side_by_side_are_each_as_alone(reading: JointReading, prompts: list[list[int]]) -> None:
+    mover = whole_difference(reading)
+    some = as_mask(range(0, mover.n_latents, 3), mover.n_latents)
+    moves = [None, *(mover.move(some, ON, dose) for dose in (0.5, 3.0)), lambda streams: streams["grpo"]]
+    for rows_at_once in (1_024, 2 * len(moves)):  # all prompts at once, and two by two
+        said = reading.answers_each("sft", prompts, 10, moves, rows_at_once)
+        for move, each in zip(moves, said, strict=True):
+            assert [s.ids for s in each] == [s.ids for s in reading.answers("sft", prompts, 10, move)]
+
+
+def test_some_latents_alone_move_what_they_move_among_all(
+    reading: JointReading, prompts: list[list[int]]
+) -> None:
+    """A narrowed code is the whole one at its latents."""
+    n, d = 24, reading.models["sft"].config.hidden_size
+    torch.manual_seed(3)
+    dictionary = Dictionary(
+        W_enc=torch.randn(2, d, n), b_enc=torch.randn(n), W_dec=torch.randn(n, 2, d), b_dec=torch.zeros(2, d),
+        threshold=torch.rand(n), scales=torch.ones(2), names=("sft", "grpo"), k=4,
+    )  # fmt: skip
+    encode, narrowed = coding(dictionary, lambda streams: torch.stack(list(streams.values()), dim=1))
+    along = dictionary.W_dec[:, 1] - dictionary.W_dec[:, 0]
+    streams = {name: s.flatten(0, 1) for name, s in reading.streams(right_padded(prompts, 0)).items()}
+    some = as_mask([1, 5, 17], n)
+    whole, part = (
+        Mover("swap", encode, along, along, "sft", "grpo", each).move(some, ON)(streams)
+        for each in (None, narrowed)
+    )
+    assert not torch.equal(whole, streams["sft"])
+    torch.testing.assert_close(part, whole, rtol=1e-4, atol=1e-4)
+    with pytest.raises(DictionaryError, match="compete"):
+        dataclasses.replace(dictionary, activation="topk").narrowed(torch.tensor([1]))
 
 
 def test_answered_marks_the_answers_tokens() -> None:

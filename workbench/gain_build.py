@@ -31,7 +31,7 @@ from workbench.gains import OFF, ON, PARENT, STAGE, WHOLE, Gap, improved
 from workbench.generation import answered, chat_prompt, right_padded
 from workbench.grow import Build
 from workbench.joint_reading import JointReading, Move
-from workbench.mediation import AMPLIFY, DIFFERENCE, SWAP, Mover
+from workbench.mediation import AMPLIFY, DIFFERENCE, SWAP, Mover, coding
 from workbench.part_tables import write_part
 from workbench.points import parse_site
 from workbench.site import decoder_layers
@@ -137,18 +137,13 @@ class _Study:
         coder, names = self.crosscoder, self.names
         before, after = (coder.W_dec[:, names.index(n)].contiguous() for n in (gap.parent, gap.stage))
 
-        def joint(streams: Mapping[str, torch.Tensor]) -> Any:
-            return coder.encode_sparse(torch.stack([streams[n] for n in names], dim=1))
-
-        yield Mover(SWAP, joint, after - before, after - before, gap.parent, gap.stage)
-        yield Mover(AMPLIFY, joint, before, after, gap.parent, gap.stage)
+        joint, some = coding(coder, lambda streams: torch.stack([streams[n] for n in names], dim=1))
+        yield Mover(SWAP, joint, after - before, after - before, gap.parent, gap.stage, some)
+        yield Mover(AMPLIFY, joint, before, after, gap.parent, gap.stage, some)
         apart = self.differences(gap)
         along = apart.W_dec[:, 0].contiguous()
-        yield Mover(
-            DIFFERENCE,
-            lambda streams: apart.encode_sparse((streams[gap.stage] - streams[gap.parent])[:, None]),
-            along, along, gap.parent, gap.stage,
-        )  # fmt: skip
+        less, some = coding(apart, lambda streams: (streams[gap.stage] - streams[gap.parent])[:, None])
+        yield Mover(DIFFERENCE, less, along, along, gap.parent, gap.stage, some)
 
     def differences(self, gap: Gap) -> Dictionary:
         """An SAE of a_S − a_P on the dictionary set, the same for all of a stage's tasks."""
@@ -171,7 +166,7 @@ class _Study:
         rows = []
         for way, moved, other in ((ON, gap.parent, gap.stage), (OFF, gap.stage, gap.parent)):
             whole: Move = itemgetter(other)
-            for latents, each in ((PARENT if way == ON else STAGE, None), (WHOLE, whole)):
-                said = pair.answers(moved, judged.prompts, judged.room, each)
-                rows.append((gap.stage, gap.task, "", way, latents, 0, 0.0, *scored(judged, said)))
+            said = pair.answers_each(moved, judged.prompts, judged.room, [None, whole])
+            for latents, each in zip((PARENT if way == ON else STAGE, WHOLE), said, strict=True):
+                rows.append((gap.stage, gap.task, "", way, latents, 0, 0.0, *scored(judged, each)))
         return rows

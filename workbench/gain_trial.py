@@ -33,7 +33,8 @@ from workbench.mediation import (
 from workbench.tasks import judge
 from workbench.tokens import TokenSet
 
-DOSES = (1.0, 3.0)
+DOSES = (0.5, 1.0, 2.0, 3.0)
+SPILLED_DOSES = (1.0, 3.0)
 SIZES = (1, 2, 4, 8, 16, 64)
 SHOWN = (1, 4, 16, 64)  # of those, how far the curve tells them
 SPARE = 4  # tokens beyond the longest answer
@@ -159,37 +160,42 @@ class Trial:
 
     def answers(self, matched: Sequence[int]) -> Iterator[tuple[Any, ...]]:
         """Accuracy of the moved model: the set and as many matched by dose, all latents."""
-        tried: list[tuple[str, Sequence[int], tuple[float, ...]]] = [(SET, self.order[: self.enough], DOSES)]
+        tried: list[tuple[str, Sequence[int], float]] = [
+            (SET, self.order[: self.enough], dose) for dose in DOSES
+        ]
         if self.mover.name != AMPLIFY:  # all of them twice is the whole stream twice
-            tried.append((ALL, self.order, DOSES[:1]))
-        tried.append((MATCHED, matched, DOSES))
+            tried.append((ALL, self.order, 1.0))
+        tried += [(MATCHED, matched, dose) for dose in DOSES if matched]
         for way in (ON, OFF):
-            for latents, chosen, doses in tried:
-                for dose in doses if chosen else ():
-                    told = scored(self.posed, self._said(self.posed, chosen, way, dose))
-                    yield (*self.key, way, latents, len(chosen), dose, *told)
+            said = self._said(self.posed, [(chosen, dose) for _, chosen, dose in tried], way)
+            for (latents, chosen, dose), each in zip(tried, said, strict=True):
+                yield (*self.key, way, latents, len(chosen), dose, *scored(self.posed, each))
 
-    def _said(self, posed: Posed, chosen: Sequence[int], way: str, dose: float) -> list[Completion]:
-        move = self.mover.move(self._mask(chosen), way, dose)
-        return self.reading.answers(self.mover.moved(way), posed.prompts, posed.room, move)
+    def _said(
+        self, posed: Posed, tried: Sequence[tuple[Sequence[int], float]], way: str
+    ) -> list[list[Completion]]:
+        """Answers with each of some sets switched by its dose."""
+        moves = [self.mover.move(self._mask(chosen), way, dose) for chosen, dose in tried]
+        return self.reading.answers_each(self.mover.moved(way), posed.prompts, posed.room, moves)
 
     def spill(self) -> Iterator[tuple[Any, ...]]:
         """Other tasks and prose, before and after."""
         chosen = self.order[: self.enough]
         for way in (ON, OFF):
             name = self.mover.moved(way)
-            for dose in DOSES:
-                for posed in self.elsewhere.tasks:
-                    told = scored(posed, self._said(posed, chosen, way, dose))
-                    yield (*self.key, way, dose, posed.task, self.elsewhere.before[name, posed.task], *told[:4])
-            for dose, losses in zip(DOSES, self._text_losses(chosen, way), strict=True):
+            for posed in self.elsewhere.tasks:
+                said = self._said(posed, [(chosen, dose) for dose in SPILLED_DOSES], way)
+                for dose, each in zip(SPILLED_DOSES, said, strict=True):
+                    before = self.elsewhere.before[name, posed.task]
+                    yield (*self.key, way, dose, posed.task, before, *scored(posed, each)[:4])
+            for dose, losses in zip(SPILLED_DOSES, self._text_losses(chosen, way), strict=True):
                 yield (*self.key, way, dose, EVERYWHERE, *losses)
 
     def _text_losses(self, chosen: Sequence[int], way: str) -> Iterator[tuple[float, float, float, float, int]]:
         """By dose: nats per token of held-out prose before and after; the interval is of the excess, laid on the
         former."""
         tokens, name = self.elsewhere.tokens, self.mover.moved(way)
-        moves = [self.mover.move(self._mask(chosen), way, dose) for dose in DOSES]
+        moves = [self.mover.move(self._mask(chosen), way, dose) for dose in SPILLED_DOSES]
         n = np.zeros(tokens.documents.height)
         nats = np.zeros((1 + len(moves), len(n)))
         for batch in tokens.batches(4_096, self.elsewhere.windows):

@@ -75,6 +75,9 @@ def improved(lab: Lab, plan: Plan, names: Sequence[str]) -> list[Gap]:
     ]
 
 
+SAID_DOSES = (1.0, 3.0)  # in a sentence; the tables have more
+
+
 class Effect(NamedTuple):
     """A set switched one way at one dose: accuracy before, with it, and with as many of like reach."""
 
@@ -175,7 +178,7 @@ class Gains(Part):
     def sentence(self, gap: Gap, mover: str) -> str:
         """One gap, one mover: both directions beside their control."""
         n = len(self.set_of(gap, mover))
-        told = [_said(gap, effect) for effect in self.effects(gap, mover)]
+        told = [_said(gap, effect) for effect in self.effects(gap, mover) if effect.dose in SAID_DOSES]
         task = gap.task.replace("_", " ")
         head = f"{gap.stage}, {task} ({gap.before:.3f} → {gap.after:.3f}): {n} latent{'s'[: n != 1]}, {SAID[mover]}"
         return f"{head}: {'; '.join(told)}"

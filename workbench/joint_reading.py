@@ -38,28 +38,43 @@ class JointReading:
         prompts: Sequence[Sequence[int]],
         max_new_tokens: int,
         move: Move | None = None,
-        batch_size: int = 256,
     ) -> list[Completion]:
         """Greedy answers of the model called `name`, moved at every token of prompt and answer."""
+        return self.answers_each(name, prompts, max_new_tokens, [move])[0]
+
+    @torch.inference_mode()
+    def answers_each(
+        self,
+        name: str,
+        prompts: Sequence[Sequence[int]],
+        max_new_tokens: int,
+        moves: Sequence[Move | None],
+        rows_at_once: int = 1_024,
+    ) -> list[list[Completion]]:
+        """`answers` of every move, side by side in one batch: more rows hardly lengthen a small model's step."""
         order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
-        found: dict[int, Completion] = {}
-        for first in range(0, len(order), batch_size):
-            rows = order[first : first + batch_size]
-            said = self._batch(name, [prompts[i] for i in rows], max_new_tokens, move)
-            found.update(zip(rows, said, strict=True))
-        return [found[i] for i in range(len(prompts))]
+        found: list[dict[int, Completion]] = [{} for _ in moves]
+        at_once = max(1, rows_at_once // len(moves))
+        for first in range(0, len(order), at_once):
+            rows = order[first : first + at_once]
+            said = self._batch(name, [prompts[i] for i in rows] * len(moves), max_new_tokens, moves)
+            for number, each in enumerate(found):
+                each.update(zip(rows, said[number * len(rows) :][: len(rows)], strict=True))
+        return [[each[i] for i in range(len(prompts))] for each in found]
 
     def _batch(
-        self, name: str, prompts: Sequence[Sequence[int]], n_new: int, move: Move | None
+        self, name: str, prompts: Sequence[Sequence[int]], n_new: int, moves: Sequence[Move | None]
     ) -> list[Completion]:
+        """Answers to prompts of which an equal part, in order, belongs to each move."""
         device, tokenizer = self.models[name].device, self.tokenizer
         ids, mask = (t.to(device) for t in left_padded(prompts, tokenizer.pad_token_id))
         positions = (mask.cumsum(1) - 1).clamp(min=0)
-        read = [name] if move is None else [*(other for other in self.models if other != name), name]
+        moved = any(move is not None for move in moves)
+        read = [*(other for other in self.models if other != name), name] if moved else [name]
         caches = {each: DynamicCache() for each in read}
         written = torch.empty(len(prompts), 0, dtype=torch.long, device=device)
         ended = torch.zeros(len(prompts), dtype=torch.bool, device=device)
-        with self._laid_over(name, move):
+        with self._laid_over(name, moves if moved else []):
             for _ in range(n_new):
                 for each in read:  # the others only as far as the site
                     with contextlib.suppress(ReachedError):
@@ -77,9 +92,10 @@ class JointReading:
         return [trimmed(tokenizer, *each) for each in zip(prompts, written.tolist(), strict=True)]
 
     @contextlib.contextmanager
-    def _laid_over(self, name: str, move: Move | None) -> Iterator[None]:
-        """Inside, `name`'s stream is moved; the other models have to run before it."""
-        if move is None:
+    def _laid_over(self, name: str, moves: Sequence[Move | None]) -> Iterator[None]:
+        """Inside, equal parts of the rows of `name`'s stream are moved, one a move; the other models have to run
+        before it."""
+        if not moves:
             yield
             return
         held: dict[str, Tensor] = {}
@@ -92,8 +108,16 @@ class JointReading:
             return kept
 
         def replace(read: Tensor, written: Tensor) -> Tensor:
-            flat = {other: stream.flatten(0, 1) for other, stream in (held | {name: written}).items()}
-            return move(flat).view_as(written).to(written)
+            parts = {
+                other: stream.flatten(0, 1).chunk(len(moves))
+                for other, stream in (held | {name: written}).items()
+            }
+            done = [
+                part[name] if move is None else move(part)
+                for number, move in enumerate(moves)
+                for part in [{other: chunks[number] for other, chunks in parts.items()}]
+            ]
+            return torch.cat(done).view_as(written).to(written)
 
         with contextlib.ExitStack() as hooks:
             for other, model in self.models.items():

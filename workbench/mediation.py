@@ -24,6 +24,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from saes.dictionary import Dictionary
 from saes.sparse import Code, Pattern, sparse_decode
 from workbench.gains import ON
 from workbench.joint_reading import JointReading, Move
@@ -36,7 +37,7 @@ Streams = Mapping[str, Tensor]
 
 class Mover(NamedTuple):
     """Latents that can be switched: their code of all models' streams `[token d]`, and the directions that they are
-    switched on and off along, `[latent d]`."""
+    switched on and off along, `[latent d]`. `narrowed`: the code of some latents alone, where that is less work."""
 
     name: str
     encode: Callable[[Streams], Code]
@@ -44,6 +45,7 @@ class Mover(NamedTuple):
     off: Float[Tensor, "latent d"]
     parent: str
     stage: str
+    narrowed: Callable[[Int[Tensor, "chosen"]], Callable[[Streams], Code]] | None = None
 
     @property
     def n_latents(self) -> int:
@@ -65,12 +67,34 @@ class Mover(NamedTuple):
     def move(self, chosen: Bool[Tensor, "latent"], way: str, dose: float = 1.0) -> Move:
         """What stands at the site with the latents switched, by this dose."""
         sign = dose if way == ON else -dose
+        some = chosen.nonzero()[:, 0]
+        encode = self.encode if self.narrowed is None or len(some) == 0 else self.narrowed(some)
 
         def moved(streams: Streams) -> Tensor:
             own = streams[self.moved(way)]
-            return own + sign * self.added(self.encode(streams), len(own), chosen, way)
+            return own + sign * self.added(encode(streams), len(own), chosen, way)
 
         return moved
+
+
+def coding(
+    dictionary: Dictionary, read: Callable[[Streams], Float[Tensor, "token model d"]]
+) -> tuple[Callable[[Streams], Code], Callable[[Int[Tensor, "chosen"]], Callable[[Streams], Code]] | None]:
+    """A mover's `encode` and `narrowed` by a dictionary of what it reads of the streams."""
+
+    def encode(streams: Streams) -> Code:
+        return dictionary.encode_sparse(read(streams))
+
+    def narrowed(latents: Int[Tensor, "chosen"]) -> Callable[[Streams], Code]:
+        part = dictionary.narrowed(latents)
+
+        def some(streams: Streams) -> Code:
+            code = part.encode_sparse(read(streams))
+            return code._replace(latents=latents[code.latents])
+
+        return some
+
+    return encode, narrowed if dictionary.activation == "jumprelu" else None
 
 
 class Asked(NamedTuple):
