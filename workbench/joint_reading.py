@@ -11,13 +11,13 @@ import contextlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from transformers import DynamicCache, PreTrainedModel, PreTrainedTokenizerFast
 
 from workbench.generation import Completion, left_padded, trimmed
-from workbench.points import Site
-from workbench.site import ReachedError, read_sites, replaced, watched
+from workbench.points import RESID_POST, Site
+from workbench.site import ReachedError, entered, read_sites, replaced, watched
 
 # From every model's stream `[token d]` at the same tokens to what the moved one's becomes.
 Move = Callable[[Mapping[str, Tensor]], Tensor]
@@ -120,3 +120,23 @@ class JointReading:
             logits = model(input_ids=ids.to(model.device), use_cache=False).logits
         ahead = ids[:, 1:, None].to(logits.device)
         return logits[:, :-1].gather(2, ahead)[:, :, 0] - logits[:, :-1].logsumexp(-1)
+
+    def log_probabilities(
+        self,
+        name: str,
+        ids: Int[Tensor, "row pos"],
+        at: Bool[Tensor, "row pos_1"],
+        stream: Float[Tensor, "row pos d"] | None = None,
+    ) -> Float[Tensor, "token vocab"]:
+        """log p of whatever may come next, where `at` says, under the model called `name` with `stream` at the
+        site (differentiable). What lies below the stream, or before the first of these places, is left out."""
+        model = self.models[name]
+        first = int(at.any(dim=0).nonzero()[0])
+        with contextlib.ExitStack() as inside:
+            if stream is not None and self.site.point == RESID_POST:
+                inside.enter_context(entered(model, self.site.layer, stream))
+            elif stream is not None:
+                inside.enter_context(replaced(model, self.site, lambda read, written: stream))
+            kept = ids.shape[1] - first
+            logits = model(input_ids=ids.to(model.device), use_cache=False, logits_to_keep=kept).logits
+        return logits[:, :-1][at[:, first:].to(logits.device)].float().log_softmax(-1)

@@ -270,6 +270,7 @@ def _add_parts(planner: _Planner, so_far: Plan, config: ComparisonConfig) -> Non
         "features": [f"features/{used.name}"],
         "activations": _stored(used),
         "corpus": ["corpus/text"],
+        "scaling": [f"evaluation/{part_name('scaling', config.name)}"],
     }
     for part, stands_on in PARTS.items():
         parents = [key for group in stands_on for key in groups[group]]

@@ -1,0 +1,176 @@
+"""What patching one checkpoint with another's stream and a set of latents brings, read.
+
+`recovered` is 1 − KL(b ‖ b with a's stream and what the set writes differently) / KL(b ‖ b with a's stream)
+(`workbench.patch_trial`): 0 is a's stream alone, 1 is b itself.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from workbench.part_tables import Part, read_part
+
+if TYPE_CHECKING:
+    import polars as pl
+
+NONE, ALL, BIAS, LATENTS_BIAS, ERROR, EXACT = (
+    "none", "all latents", "bias", "all latents + bias", "error", "all latents + bias + error",
+)  # fmt: skip
+MARKERS_WHOLE, CONTENT_WHOLE, EXCLUSIVE, SPECIFIC, ITSELF = (
+    "whole stream at chat markers", "whole stream elsewhere", "exclusive by norm", "specific by scaling", "itself",
+)  # fmt: skip
+NORM, ATTRIBUTION, RANDOM, MATCHED, SHARED = "norm difference", "attribution", "random", "matched", "shared"
+MAIN = "main set"
+EVERY, FIRST, REST, GOLD_CHATS, OWN_SAMPLES = TOKENS = ("all", "first", "rest", "gold chats", "own samples")
+PAIR = ("before", "after", "into")
+MEASURED = ("tokens", "recovered", "low", "high", "kl", "n", "documents")
+
+
+class MainSet(NamedTuple):
+    """The fewest first latents that, on other documents, recover at least half of what all latents do."""
+
+    order: str
+    size: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Patching(Part):
+    """The tables of `workbench.patching_build`."""
+
+    PART = "patching"
+
+    @cached_property
+    def baselines(self) -> pl.DataFrame:
+        """before, after, into (the checkpoint that is patched), set, size (latents), tokens (`TOKENS`), recovered,
+        low, high, kl (nats a token), n (tokens), documents."""
+        return read_part(self.path, "baselines", (*PAIR, "set", "size", *MEASURED))
+
+    @cached_property
+    def curve(self) -> pl.DataFrame:
+        """before, after, into, order, draw, size, length (share of all that latents write), tokens, recovered, …"""
+        return read_part(self.path, "curve", (*PAIR, "order", "draw", "size", "length", *MEASURED))
+
+    @cached_property
+    def doses(self) -> pl.DataFrame:
+        """before, after, into, latents (main set or matched), size, dose, tokens, recovered, …"""
+        return read_part(self.path, "doses", (*PAIR, "latents", "size", "dose", *MEASURED))
+
+    @cached_property
+    def latents(self) -> pl.DataFrame:
+        """before, after, order, rank, latent, score, chosen (is of the main set)."""
+        return read_part(
+            self.path, "latents", ("before", "after", "order", "rank", "latent", "score", "chosen")
+        )
+
+    @property
+    def pairs(self) -> list[tuple[str, str]]:
+        """(before, after), all that were patched; none where there are no chats."""
+        return [tuple(pair.split("|")) for pair in self.figures["main"]]  # type: ignore[misc]
+
+    def main(self, before: str, after: str) -> MainSet | None:
+        """None where all latents together recover nothing."""
+        found = self.figures["main"][f"{before}|{after}"]
+        return MainSet(**found) if found else None
+
+    def main_latents(self, before: str, after: str) -> list[int]:
+        """The latents of the main set, foremost first."""
+        return self.latents.filter(before=before, after=after).filter("chosen")["latent"].to_list()
+
+    def rows(
+        self, table: pl.DataFrame, before: str, after: str, into: str, tokens: str = EVERY
+    ) -> pl.DataFrame:
+        """The rows of one pair, one way, over one portion of the tokens."""
+        return table.filter(before=before, after=after, into=into, tokens=tokens)
+
+    def score(
+        self, before: str, after: str, into: str, set_: str, tokens: str = EVERY
+    ) -> dict[str, Any] | None:
+        """One row of `baselines`."""
+        found = self.rows(self.baselines, before, after, into, tokens).filter(set=set_)
+        return found.row(0, named=True) if found.height else None
+
+    def curves(self, before: str, after: str, into: str, tokens: str = EVERY) -> pl.DataFrame:
+        """order, size, length, recovered, low, high, draws: of one draw its interval over documents, of several
+        their mean and the ends of all intervals over draws."""
+        import polars as pl
+
+        rows = self.rows(self.curve, before, after, into, tokens)
+        one = pl.len() == 1
+        return (
+            rows.group_by("order", "size", maintain_order=True)
+            .agg(
+                pl.col("length").mean(),
+                pl.col("recovered").mean(),
+                pl.when(one).then(pl.col("low").first()).otherwise(pl.col("recovered").min()).alias("low"),
+                pl.when(one).then(pl.col("high").first()).otherwise(pl.col("recovered").max()).alias("high"),
+                pl.len().alias("draws"),
+                pl.col("n").first(),
+                pl.col("documents").first(),
+            )
+            .sort("order", "size")
+        )
+
+    def sentences(self) -> list[str]:
+        """What a person reads: one a pair."""
+        if not self.pairs:
+            return ["no chat with an answer in the token sets: nothing was patched"]
+        return [self.sentence(*pair) for pair in self.pairs]
+
+    def sentence(self, before: str, after: str) -> str:
+        """How much of the way from a's stream to b all latents make, which few do, and what else does."""
+        told = {
+            name: self.score(before, after, after, name) for name in (NONE, ALL, BIAS, ERROR, MARKERS_WHOLE)
+        }
+        none, all_ = told[NONE], told[ALL]
+        assert none is not None
+        assert all_ is not None
+        head = f"{after} on {before}'s stream: KL {none['kl']:.4f} nats a token (n = {none['n']:,})"
+        if all_["recovered"] is None:
+            return f"{head}: the two streams do not differ, nothing is to be recovered"
+        rest = [
+            f"{said} {_share(told[name])}"
+            for said, name in (
+                ("the decoders' bias", BIAS),
+                ("the error", ERROR),
+                (f"{after}'s stream at chat markers", MARKERS_WHOLE),
+            )
+        ]
+        return f"{head}; all latents recover {_share(all_)}, {', '.join(rest)}; {self._few(before, after)}"
+
+    def _few(self, before: str, after: str) -> str:
+        main = self.main(before, after)
+        if main is None:
+            return "no set of latents was worth a closer look"
+        rows = self.rows(self.doses, before, after, after).filter(dose=1.0)
+        by = {row["latents"]: row for row in rows.iter_rows(named=True)}
+        control = f" (as many of like reach {_share(by[MATCHED])})" if MATCHED in by else ""
+        few = f"the first {main.size} by {main.order}" if main.size > 1 else f"the first by {main.order}"
+        return f"{few} {_share(by[MAIN])}{control}"
+
+    def summary(self) -> dict[str, Any]:
+        """Every pair as JSON: its sets over all tokens, both ways, and the main set by dose."""
+        kept = ("recovered", "low", "high", "kl", "n", "documents")
+        found: dict[str, Any] = {}
+        for before, after in self.pairs:
+            told: dict[str, Any] = {}
+            for into in (after, before):
+                rows = self.rows(self.baselines, before, after, into)
+                told[f"into {into}"] = {
+                    row["set"]: {"latents": row["size"]} | {key: row[key] for key in kept}
+                    for row in rows.iter_rows(named=True)
+                }
+            main = self.main(before, after)
+            doses = self.rows(self.doses, before, after, after)
+            told["main"] = main and main._asdict() | {"latents": self.main_latents(before, after)}
+            told["doses"] = doses.select("latents", "size", "dose", *kept).to_dicts()
+            found[f"{before}|{after}"] = told
+        return found
+
+
+def _share(row: dict[str, Any] | None) -> str:
+    if row is None or row["recovered"] is None:
+        return "–"
+    ends = "" if row["low"] is None else f" [{row['low']:.3f}, {row['high']:.3f}]"
+    return f"{row['recovered']:.3f}{ends}"
