@@ -68,22 +68,28 @@ def chat_windows(tokens: TokenSet, wanted: Mapping[str, int], seed: int = 0) -> 
     return np.sort(np.concatenate(chosen))
 
 
-def chats(tokens: TokenSet, windows: Int[np.ndarray, "window"], tokens_per_batch: int) -> list[Chats]:
-    """The windows as rows, those of like length beside each other."""
-    return [_rows(tokens, batch) for batch in tokens.batches(tokens_per_batch, windows)] if len(windows) else []
+def chats(
+    tokens: TokenSet, windows: Int[np.ndarray, "window"], tokens_per_batch: int, longest: int
+) -> list[Chats]:
+    """The windows as rows, those of like length beside each other; answers are read up to `longest` tokens."""
+    batches = tokens.batches(tokens_per_batch, windows) if len(windows) else ()
+    return [_rows(tokens, batch, longest) for batch in batches]
 
 
-def _rows(tokens: TokenSet, batch: WindowBatch) -> Chats:
+def _rows(tokens: TokenSet, batch: WindowBatch, longest: int) -> Chats:
     marker = np.asarray(tokens.special)[batch.rows] & batch.real
     at = np.zeros_like(batch.real)
     for row, real in enumerate(batch.real):
-        span = answer_span(marker[row, : int(real.sum())])
-        if span is not None:
-            at[row, slice(*span)] = True
+        if (span := answer_span(marker[row, : int(real.sum())])) is not None:
+            at[row, span[0] : min(span[1], span[0] + longest)] = True
+    width = int(np.flatnonzero(at.any(axis=0)).max(initial=0)) + 1  # nothing is asked behind it
     none = np.zeros((len(at), 1), dtype=bool)
-    marked, real = (torch.from_numpy(np.concatenate([none, each], axis=1)) for each in (marker, batch.real))
+    marked, real = (
+        torch.from_numpy(np.concatenate([none, each[:, :width]], axis=1)) for each in (marker, batch.real)
+    )
     document = np.asarray(tokens.document)[batch.rows[:, 0]].astype(np.int64)
-    return Chats(torch.from_numpy(batch.ids), torch.from_numpy(at), marked, real, document)
+    ids, asked = (torch.from_numpy(each) for each in (batch.ids[:, : width + 1], at[:, :width]))
+    return Chats(ids, asked, marked, real, document)
 
 
 def first_tokens(lengths: Int[np.ndarray, "answer"], most: int) -> int:

@@ -15,6 +15,7 @@ from workbench.drift import Drift
 from workbench.gains import Gains
 from workbench.lab import Lab
 from workbench.lives import Lives
+from workbench.patching import Patching
 from workbench.samples import Samples
 from workbench.specificity import Specificity
 
@@ -32,6 +33,7 @@ class Account:
     lives: Lives
     changed: Changed
     gains: Gains
+    patching: Patching
     controls: Controls | None
 
     def describe(self) -> str:
@@ -40,6 +42,7 @@ class Account:
         lines = [f"comparison {self.comparison.name!r}", *pairs, *self.specificity.sentences()]
         lines += [f"lives: {told}" for told in self.lives.sentences()]
         lines += [*self.changed.sentences(), *self.gains.sentences()]
+        lines += [f"patched: {told}" for told in self.patching.sentences()]
         return "\n".join([*lines, self.controls.describe()] if self.controls else lines)
 
     @property
@@ -54,6 +57,7 @@ class Account:
             "lives": self.lives.summary(),
             "changes": self.changed.figures["pairs"],
             "gains": self.gains.summary(),
+            "patching": self.patching.summary(),
         }
         return told | ({"controls": self.controls.verdicts()} if self.controls else {})
 
@@ -96,5 +100,6 @@ def account(lab: Lab, name: str, controls: bool = False) -> Account:
         Lives.of(lab, name),
         Changed.of(lab, name),
         Gains.of(lab, name),
+        Patching.of(lab, name),
         Controls.of(lab, comparison.checkpoints) if controls else None,
     )

@@ -11,6 +11,7 @@ The orders are found on other chats than those that judge them.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
@@ -45,9 +46,9 @@ from workbench.patching import (
 )
 from workbench.specificity import specific
 
-SIZES = (1, 4, 16, 64, 256, 1_024)
+SIZES = (1, 4, 16, 64, 256)
 DOSES = (0.0, 0.5, 1.0, 1.5, 2.0, 3.0)
-DRAWS = 3  # of random sets of each size
+DRAWS = {RANDOM: 3, MATCHED: 2}  # sets of each size
 ENOUGH = 0.5  # of what all latents recover: the main set is the fewest that do
 
 Key = tuple[str | int | float, ...]
@@ -124,15 +125,20 @@ def baseline_arms(found: Candidates, n_latents: int) -> Iterator[Arm]:
         yield Arm("baselines", (name, len(patch.latents)), patch)
 
 
-def curve_arms(found: Candidates, draws: int, controls: bool, rng: np.random.Generator) -> Iterator[Arm]:
-    """The first n of each order, and random ones; `controls`: matched and shared ones too."""
+def order_arms(found: Candidates, orders: Sequence[str]) -> Iterator[Arm]:
+    """The first n of each order."""
+    for name, size in itertools.product(orders, SIZES):
+        if len(latents := found.orders[name][:size]) == size:
+            yield Arm("curve", (name, 0, size, found.length(latents)), Patch(tuple(latents)))
+
+
+def control_arms(found: Candidates, rng: np.random.Generator) -> Iterator[Arm]:
+    """As many at random, of like reach, and of the shared ones."""
     firing, order = found.firing, found.orders[ATTRIBUTION]
     for size in SIZES:
-        sets = [(name, 0, latents[:size]) for name, latents in found.orders.items()]
-        sets += [(RANDOM, n, _drawn(firing, size, rng)) for n in range(draws)]
-        if controls:
-            sets.append((MATCHED, 0, size_matched(order, found.sizes, size, rng)))
-            sets.append((SHARED, 0, _drawn(found.shared, size, rng)))
+        sets = [(SHARED, 0, _drawn(found.shared, size, rng))]
+        sets += [(RANDOM, draw, _drawn(firing, size, rng)) for draw in range(DRAWS[RANDOM])]
+        sets += [(MATCHED, draw, size_matched(order, found.sizes, size, rng)) for draw in range(DRAWS[MATCHED])]
         for name, draw, latents in sets:
             if len(latents) == size:
                 yield Arm("curve", (name, draw, size, found.length(latents)), Patch(tuple(latents)))

@@ -25,7 +25,6 @@ from torch import Tensor
 
 from saes.dictionary import Dictionary
 from saes.sparse import Code
-from workbench.behaviour import kl_by_token
 from workbench.chat_answers import Chats
 from workbench.gains import ON
 from workbench.intervals import quantiles, resampled_sums
@@ -124,11 +123,11 @@ class Pair:
         for read in reads:
             ids, at = read.chats.ids, read.chats.at
             own = self.reading.log_probabilities(self.patched, ids, at)
-            with_h = (
-                self.reading.log_probabilities(self.patched, ids, at, self.stream(read, patch))
-                for patch in patches
-            )
-            parts.append(np.stack([kl_by_token(own, log_p) for log_p in with_h]))
+            p, rows = own.exp(), []
+            for patch in patches:
+                with_h = self.reading.log_probabilities(self.patched, ids, at, self.stream(read, patch))
+                rows.append(torch.einsum("tv,tv->t", p, own - with_h).double().cpu().numpy())
+            parts.append(np.stack(rows))
         return np.concatenate(parts, axis=1)
 
     def attribution(

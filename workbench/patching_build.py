@@ -28,24 +28,36 @@ from workbench.grow import Build
 from workbench.joint_reading import JointReading
 from workbench.part_tables import write_part
 from workbench.patch_sets import (
-    DRAWS,
     Arm,
     Candidates,
     baseline_arms,
     candidates,
-    curve_arms,
+    control_arms,
     dose_arms,
     main_set,
+    order_arms,
 )
 from workbench.patch_trial import Pair, Patch, Read, read_chats, recovered, swap
-from workbench.patching import EVERY, EXACT, FIRST, GOLD_CHATS, ITSELF, OWN_SAMPLES, REST, MainSet
+from workbench.patching import (
+    ATTRIBUTION,
+    EVERY,
+    EXACT,
+    FIRST,
+    GOLD_CHATS,
+    ITSELF,
+    NORM,
+    OWN_SAMPLES,
+    REST,
+    MainSet,
+)
 from workbench.points import parse_site
 from workbench.site import decoder_layers
 from workbench.specificity import read_scaling
 from workbench.tokens import TokenSet
 
-SEARCHED, JUDGED = (24, 6), (48, 12)  # gold chats, and own ones of each checkpoint
+SEARCHED, JUDGED = (20, 4), (28, 6)  # gold chats, and own ones of each checkpoint
 MOST_FIRST = 10  # tokens
+LONGEST = 32  # tokens of an answer that are read
 TOKENS_AT_ONCE = 2_048
 SHOWN = 64  # latents of each order that are named
 NEARLY = 1e-3  # nats a token, or that share of the KL: what rounding may leave of an identity
@@ -109,7 +121,7 @@ class _Study:
 
     def _read(self, tokens: TokenSet, names: Sequence[str], gold: int, own: int) -> list[Read]:
         wanted = {GOLD: gold} | {f"rollout:{name}": own for name in names}
-        batches: list[Chats] = chats(tokens, chat_windows(tokens, wanted), TOKENS_AT_ONCE)
+        batches: list[Chats] = chats(tokens, chat_windows(tokens, wanted), TOKENS_AT_ONCE, LONGEST)
         return read_chats(self.reading, self.coder, batches)
 
     def counts(self) -> dict[str, int]:
@@ -125,11 +137,11 @@ class _Study:
         found = candidates(into_after, self.coder, self.searched, self.scaling)
         main = main_set(into_after, found, self.searched, n)
         rng = np.random.default_rng(0)
-        arms = [*baseline_arms(found, n), *curve_arms(found, DRAWS, True, rng)]
+        arms = [*baseline_arms(found, n), *order_arms(found, (NORM, ATTRIBUTION)), *control_arms(found, rng)]
         arms += dose_arms(found, main, rng) if main else ()
         for name, row in self.measured(into_after, arms):
             rows[name].append((before, after, after, *row))
-        back = [*baseline_arms(found, n), *curve_arms(found, 1, False, rng)]
+        back = [*baseline_arms(found, n), *order_arms(found, (NORM,))]
         for name, row in self.measured(into_before, back):
             rows[name].append((before, after, before, *row))
         rows["latents"] += [(before, after, *row) for row in named(found, main)]
@@ -167,8 +179,8 @@ class _Study:
             if (left := float(np.abs(kl[name]).mean())) > allowed:
                 raise Failure(
                     f"{pair.patched} given its own stream ({name}) is {left:.4f} nats a token from itself, "
-                    f"expected at most {allowed:.4f}: this family of models cannot be patched at {pair.reading.site.name}; "
-                    "compare at another layer"
+                    f"expected at most {allowed:.4f}: this family of models cannot be patched "
+                    f"at {pair.reading.site.name}; compare at another layer"
                 )
 
 

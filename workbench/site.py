@@ -146,10 +146,12 @@ def replaced(model: PreTrainedModel, site: Site, replace: Callable[[Tensor, Tens
 
 
 @contextlib.contextmanager
-def entered(model: PreTrainedModel, layer: int, stream: Residual) -> Iterator[None]:
-    """Inside, the residual stream after `layer` is `stream`, and the layers up to it are not computed."""
+def entered(
+    model: PreTrainedModel, layer: int, stream: Residual, like: Tensor | tuple[Any, ...]
+) -> Iterator[None]:
+    """Inside, the residual stream after `layer` is `stream`, and the layers up to it are not computed. `like`: what
+    a layer of this model gives back (`layer_output`)."""
     layers = decoder_layers(model)[: layer + 1]
-    like = _output_of(model, layers[0])
 
     def given(hidden: Tensor, *args: Any, **kwargs: Any) -> Tensor | tuple[Any, ...]:
         return stream if isinstance(like, Tensor) else (stream, *like[1:])
@@ -163,7 +165,22 @@ def entered(model: PreTrainedModel, layer: int, stream: Residual) -> Iterator[No
             module.__dict__.pop("forward", None)
 
 
-def _output_of(model: PreTrainedModel, module: nn.Module) -> Tensor | tuple[Any, ...]:
+@contextlib.contextmanager
+def unembedded(model: PreTrainedModel, chosen: Callable[[Tensor], Tensor]) -> Iterator[None]:
+    """Inside, the unembedding is given `chosen(hidden)` of what it is given: logits where they are wanted."""
+    head = model.get_output_embeddings()
+
+    def before(module: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
+        return (chosen(inputs[0]), *inputs[1:])
+
+    handle = head.register_forward_pre_hook(before)
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
+def layer_output(model: PreTrainedModel) -> Tensor | tuple[Any, ...]:
     """What a decoder layer gives back for one token: families differ in what goes with the stream."""
     found: list[Any] = []
 
@@ -171,7 +188,7 @@ def _output_of(model: PreTrainedModel, module: nn.Module) -> Tensor | tuple[Any,
         found.append(output)
         raise ReachedError
 
-    handle = module.register_forward_hook(keep)
+    handle = decoder_layers(model)[0].register_forward_hook(keep)
     try:
         with torch.inference_mode(), contextlib.suppress(ReachedError):
             model(input_ids=torch.zeros(1, 1, dtype=torch.long, device=model.device), use_cache=False)
