@@ -17,8 +17,6 @@ from torch import Tensor
 
 from workbench.tokens import TokenSet, WindowBatch
 
-GOLD = "chat"  # the domain of questions with their right answers
-
 
 class Chats(NamedTuple):
     """Rows of BOS, question and answer, padded on the right. `at`: the next token is of the answer; `marker`:
@@ -54,7 +52,7 @@ def answer_span(special: Bool[np.ndarray, "token"]) -> tuple[int, int] | None:
 
 
 def chat_windows(tokens: TokenSet, wanted: Mapping[str, int], seed: int = 0) -> Int[np.ndarray, "window"]:
-    """At most so many chats of each domain (`GOLD`, or `rollout:NAME`: what NAME itself wrote), each whole in one
+    """At most so many chats of each domain (`chat`: gold ones; `rollout:NAME`: what NAME wrote), each whole in one
     window."""
     document = np.asarray(tokens.document)[tokens.starts]
     alone = np.bincount(document, minlength=tokens.documents.height)[document] == 1

@@ -23,6 +23,7 @@ MARKERS_WHOLE, CONTENT_WHOLE, EXCLUSIVE, SPECIFIC, ITSELF = (
 )  # fmt: skip
 NORM, ATTRIBUTION, RANDOM, MATCHED, SHARED = "norm difference", "attribution", "random", "matched", "shared"
 MAIN = "main set"
+GOLD_DOMAIN = "chat"  # as token sets name it
 EVERY, FIRST, REST, GOLD_CHATS, OWN_SAMPLES = TOKENS = ("all", "first", "rest", "gold chats", "own samples")
 PAIR = ("before", "after", "into")
 MEASURED = ("tokens", "recovered", "low", "high", "kl", "n", "documents")
@@ -69,6 +70,15 @@ class Patching(Part):
         """(before, after), all that were patched; none where there are no chats."""
         return [tuple(pair.split("|")) for pair in self.figures["main"]]  # type: ignore[misc]
 
+    def judged(self) -> str:
+        """The chats, in words."""
+        chats = dict(self.figures["chats"])
+        gold = chats.pop(GOLD_DOMAIN, 0)
+        own = ", ".join(f"{n} of {name.removeprefix('rollout:')}" for name, n in chats.items())
+        return ", ".join(
+            part for part in (f"{gold} gold" if gold else "", f"own answers: {own}" if own else "") if part
+        )
+
     def main(self, before: str, after: str) -> MainSet | None:
         """None where all latents together recover nothing."""
         found = self.figures["main"][f"{before}|{after}"]
@@ -92,19 +102,18 @@ class Patching(Part):
         return found.row(0, named=True) if found.height else None
 
     def curves(self, before: str, after: str, into: str, tokens: str = EVERY) -> pl.DataFrame:
-        """order, size, length, recovered, low, high, draws: of one draw its interval over documents, of several
-        their mean and the ends of all intervals over draws."""
+        """order, size, length, recovered, low, high, draws: of several draws the means, and the ends of all their
+        intervals."""
         import polars as pl
 
         rows = self.rows(self.curve, before, after, into, tokens)
-        one = pl.len() == 1
         return (
             rows.group_by("order", "size", maintain_order=True)
             .agg(
                 pl.col("length").mean(),
                 pl.col("recovered").mean(),
-                pl.when(one).then(pl.col("low").first()).otherwise(pl.col("recovered").min()).alias("low"),
-                pl.when(one).then(pl.col("high").first()).otherwise(pl.col("recovered").max()).alias("high"),
+                pl.col("low").min(),
+                pl.col("high").max(),
                 pl.len().alias("draws"),
                 pl.col("n").first(),
                 pl.col("documents").first(),
@@ -118,36 +127,40 @@ class Patching(Part):
             return ["no chat with an answer in the token sets: nothing was patched"]
         return [self.sentence(*pair) for pair in self.pairs]
 
-    def sentence(self, before: str, after: str) -> str:
-        """How much of the way from a's stream to b all latents make, which few do, and what else does."""
+    def sentence(self, before: str, after: str, into: str = "", tokens: str = EVERY) -> str:
+        """How much of the way from the other's stream to its own all latents make, which few do, and what else
+        does."""
+        into = into or after
+        given = before if into == after else after
         told = {
-            name: self.score(before, after, after, name) for name in (NONE, ALL, BIAS, ERROR, MARKERS_WHOLE)
+            name: self.score(before, after, into, name, tokens)
+            for name in (NONE, ALL, BIAS, ERROR, MARKERS_WHOLE)
         }
-        none, all_ = told[NONE], told[ALL]
-        assert none is not None
-        assert all_ is not None
-        head = f"{after} on {before}'s stream: KL {none['kl']:.4f} nats a token (n = {none['n']:,})"
-        if all_["recovered"] is None:
+        if (none := told[NONE]) is None:
+            return f"{into} on {given}'s stream: no such tokens"
+        head = f"{into} on {given}'s stream: KL {none['kl']:.4f} nats a token (n = {none['n']:,})"
+        if none["recovered"] is None:
             return f"{head}: the two streams do not differ, nothing is to be recovered"
         rest = [
             f"{said} {_share(told[name])}"
             for said, name in (
                 ("the decoders' bias", BIAS),
                 ("the error", ERROR),
-                (f"{after}'s stream at chat markers", MARKERS_WHOLE),
+                (f"{into}'s stream at chat markers", MARKERS_WHOLE),
             )
         ]
-        return f"{head}; all latents recover {_share(all_)}, {', '.join(rest)}; {self._few(before, after)}"
+        few = self._few(before, after, tokens) if into == after else ""
+        return f"{head}; all latents recover {_share(told[ALL])}, {', '.join(rest)}{few}"
 
-    def _few(self, before: str, after: str) -> str:
+    def _few(self, before: str, after: str, tokens: str) -> str:
         main = self.main(before, after)
         if main is None:
-            return "no set of latents was worth a closer look"
-        rows = self.rows(self.doses, before, after, after).filter(dose=1.0)
+            return "; no set of latents was worth a closer look"
+        rows = self.rows(self.doses, before, after, after, tokens).filter(dose=1.0)
         by = {row["latents"]: row for row in rows.iter_rows(named=True)}
         control = f" (as many of like reach {_share(by[MATCHED])})" if MATCHED in by else ""
         few = f"the first {main.size} by {main.order}" if main.size > 1 else f"the first by {main.order}"
-        return f"{few} {_share(by[MAIN])}{control}"
+        return f"; {few} {_share(by[MAIN])}{control}"
 
     def summary(self) -> dict[str, Any]:
         """Every pair as JSON: its sets over all tokens, both ways, and the main set by dose."""

@@ -17,7 +17,7 @@ import numpy as np
 import polars as pl
 from jaxtyping import Bool
 
-from workbench.chat_answers import GOLD, Chats, chat_windows, chats, first_tokens
+from workbench.chat_answers import Chats, chat_windows, chats, first_tokens
 from workbench.checkpoint import Checkpoint, fast_models
 from workbench.device import best_device
 from workbench.dictionaries import token_sets
@@ -44,6 +44,7 @@ from workbench.patching import (
     EXACT,
     FIRST,
     GOLD_CHATS,
+    GOLD_DOMAIN,
     ITSELF,
     NORM,
     OWN_SAMPLES,
@@ -120,7 +121,7 @@ class _Study:
         self.first = first_tokens(self.lengths, MOST_FIRST)
 
     def _read(self, tokens: TokenSet, names: Sequence[str], gold: int, own: int) -> list[Read]:
-        wanted = {GOLD: gold} | {f"rollout:{name}": own for name in names}
+        wanted = {GOLD_DOMAIN: gold} | {f"rollout:{name}": own for name in names}
         batches: list[Chats] = chats(tokens, chat_windows(tokens, wanted), TOKENS_AT_ONCE, LONGEST)
         return read_chats(self.reading, self.coder, batches)
 
@@ -164,7 +165,7 @@ class _Study:
     def portions(self, document: np.ndarray) -> dict[str, Bool[np.ndarray, "answer_token"]]:
         """Those that hold a token at all."""
         place = np.concatenate([read.chats.place for read in self.judged])
-        gold = self.tokens.domain[document] == GOLD
+        gold = self.tokens.domain[document] == GOLD_DOMAIN
         found = {
             EVERY: np.ones(len(place), dtype=bool), FIRST: place < self.first, REST: place >= self.first,
             GOLD_CHATS: gold, OWN_SAMPLES: ~gold,
