@@ -34,7 +34,7 @@ from workbench.patch_trial import (
     recovered,
     swap,
 )
-from workbench.patching import ALL, EVERY, EXACT, FIRST, ITSELF, NONE, REST, Patching
+from workbench.patching import ALL, EVERY, EXACT, FIRST, ITSELF, NONE, REST, Patching, beside_controls
 from workbench.patching_build import _Study
 from workbench.points import MLP_OUT, Site
 from workbench.specificity import read_scaling
@@ -358,7 +358,7 @@ def test_the_view_shows_both_ways(lab: Lab, said: str, tokens: str) -> None:
     assert any(f"{into}'s upper half is given" in text for text in sentences(app))
     told = Patching.of(lab, NAME).score("base", "sft", into, ALL, tokens)
     assert any(
-        f"(n = {told['n']:,}); all latents recover {told['recovered']:.3f}" in text for text in sentences(app)
+        f"(n = {told['n']:,}); all latents recover {told['recovered']:.2f}" in text for text in sentences(app)
     )
     heads = [each.value for each in app.subheader]
     assert heads == [
@@ -372,6 +372,11 @@ def test_the_view_shows_both_ways(lab: Lab, said: str, tokens: str) -> None:
     ]
     link = f"compare?lab={lab.name}&amp;comparison={NAME}&amp;view=Latents&amp;joint={foremost}"
     assert any(link in text for text in sentences(app))
+
+
+def test_a_lab_without_controls_has_no_null(lab: Lab) -> None:
+    assert beside_controls(lab, "base", "sft") == []
+    assert beside_controls(lab, "base", "grpo") == []  # grpo's parent is sft
 
 
 def test_a_latent_is_opened_in_its_own_comparison() -> None:

@@ -6,11 +6,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from workbench.controls import comparison_of, pairs_of
+from workbench.errors import MarbleError
+from workbench.lab import Lab
 from workbench.part_tables import Part, read_part
+from workbench.plan import Plan
 
 if TYPE_CHECKING:
     import polars as pl
@@ -182,8 +187,27 @@ class Patching(Part):
         return found
 
 
+def beside_controls(lab: Lab, before: str, after: str) -> list[str]:
+    """The same sentence of a stage's sham and sibling, where they were patched: what training alone, and another
+    seed, give."""
+    found: list[str] = []
+    with contextlib.suppress(MarbleError):  # no stage of the lab, or not compared
+        pairs = [pair for pair in pairs_of((before, after)) if pair.stage == after]
+        if pairs[0].before != before:
+            return found
+        recipe = Plan.of(lab).recipe
+        for pair in pairs[1:]:
+            if (config := comparison_of(recipe, pair)) is not None:
+                with contextlib.suppress(MarbleError):
+                    said = Patching.of(lab, config.name).sentence(pair.before, pair.after)
+                    found.append(f"{pair.kind}: {said}")
+    return found
+
+
 def _share(row: dict[str, Any] | None) -> str:
     if row is None or row["recovered"] is None:
         return "–"
-    ends = "" if row["low"] is None else f" [{row['low']:.3f}, {row['high']:.3f}]"
-    return f"{row['recovered']:.3f}{ends}"
+    value, low, high = (
+        None if row[key] is None else f"{round(row[key], 3) + 0:.3f}" for key in ("recovered", "low", "high")
+    )  # + 0: no -0.000
+    return str(value) if low is None else f"{value} [{low}, {high}]"

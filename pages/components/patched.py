@@ -9,7 +9,7 @@ from urllib.parse import urlencode
 import streamlit as st
 
 from pages.components import frame, patched_figures, show
-from workbench.patching import ATTRIBUTION, EVERY, MATCHED, NONE, TOKENS
+from workbench.patching import ATTRIBUTION, EVERY, MATCHED, NONE, TOKENS, beside_controls
 
 if TYPE_CHECKING:
     from workbench.comparison import Comparison
@@ -39,6 +39,9 @@ def view(lab: Lab, patching: Patching, comparison: Comparison) -> None:
     before, after, into = ways[said]
     frame.note(patching.sentence(before, after, into, tokens))
     _explained(patching, before, after, into)
+    if into == after:
+        for said_of_control in beside_controls(lab, before, after):
+            frame.caption(f"As a null, the {said_of_control}.")
     none = patching.score(before, after, into, NONE, tokens)
     if none is None or none["recovered"] is None:
         frame.caption("On these tokens the two streams make no difference: there is nothing to recover.")
