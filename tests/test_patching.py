@@ -358,7 +358,7 @@ def test_the_view_shows_both_ways(lab: Lab, said: str, tokens: str) -> None:
     assert any(f"{into}'s upper half is given" in text for text in sentences(app))
     told = Patching.of(lab, NAME).score("base", "sft", into, ALL, tokens)
     assert any(
-        f"(n = {told['n']:,}); all latents recover {told['recovered']:.2f}" in text for text in sentences(app)
+        f"(n = {told['n']:,}); all latents recover {told['recovered']:.3f}" in text for text in sentences(app)
     )
     heads = [each.value for each in app.subheader]
     assert heads == [
