@@ -15,6 +15,7 @@ from pages.components import (
     gained,
     latent,
     life_lines,
+    patched,
     shares,
     specific,
     store,
@@ -81,6 +82,12 @@ VIEWS = {
         lambda lab, comparison: gained.view(lab, compared.gains(lab, comparison.name), comparison),
         "gains",
         "Which latents carry what a stage gained",
+    ),
+    "Patching": View(
+        "What a set of latents is worth",
+        lambda lab, comparison: patched.view(lab, compared.patching(lab, comparison.name), comparison),
+        "patching",
+        "How much of what one checkpoint says a few latents bring to the other's stream",
     ),
     "Differences": View(
         "What the difference says",

@@ -15,6 +15,7 @@ from workbench.drift import Drift
 from workbench.gains import Gains
 from workbench.lab import Lab
 from workbench.lives import Lives
+from workbench.patching import Patching
 from workbench.samples import Samples
 from workbench.specificity import Specificity
 
@@ -32,6 +33,7 @@ class Account:
     lives: Lives
     changed: Changed
     gains: Gains
+    patching: Patching
     controls: Controls | None
     contrast: Specificity | None
 
@@ -43,6 +45,7 @@ class Account:
         lines += [*self.changed.sentences(), *self.gains.sentences()]
         if self.contrast:
             lines += [f"an L1 crosscoder, for contrast: {told}" for told in self.contrast.sentences()]
+        lines += [f"patched: {told}" for told in self.patching.sentences()]
         return "\n".join([*lines, self.controls.describe()] if self.controls else lines)
 
     @property
@@ -57,6 +60,7 @@ class Account:
             "lives": self.lives.summary(),
             "changes": self.changed.figures["pairs"],
             "gains": self.gains.summary(),
+            "patching": self.patching.summary(),
         }
         told |= {"exclusive_l1": self.contrast.figures()} if self.contrast else {}
         return told | ({"controls": self.controls.verdicts()} if self.controls else {})
@@ -101,6 +105,7 @@ def account(lab: Lab, name: str, controls: bool = False, contrast: str | None = 
         Lives.of(lab, name),
         Changed.of(lab, name),
         Gains.of(lab, name),
+        Patching.of(lab, name),
         Controls.of(lab, comparison.checkpoints) if controls else None,
         Specificity.of(lab, contrast) if contrast else None,
     )

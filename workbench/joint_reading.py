@@ -9,15 +9,16 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from transformers import DynamicCache, PreTrainedModel, PreTrainedTokenizerFast
 
 from workbench.generation import Completion, left_padded, trimmed
-from workbench.points import Site
-from workbench.site import ReachedError, read_sites, replaced, watched
+from workbench.points import RESID_POST, Site
+from workbench.site import ReachedError, entered, layer_output, read_sites, replaced, unembedded, watched
 
 # From every model's stream `[token d]` at the same tokens to what the moved one's becomes.
 Move = Callable[[Mapping[str, Tensor]], Tensor]
@@ -30,6 +31,7 @@ class JointReading:
         self, models: Mapping[str, PreTrainedModel], tokenizer: PreTrainedTokenizerFast, site: Site
     ) -> None:
         self.models, self.tokenizer, self.site = dict(models), tokenizer, site
+        self._like: dict[str, Any] = {}
 
     @torch.inference_mode()
     def answers(
@@ -144,3 +146,24 @@ class JointReading:
             logits = model(input_ids=ids.to(model.device), use_cache=False).logits
         ahead = ids[:, 1:, None].to(logits.device)
         return logits[:, :-1].gather(2, ahead)[:, :, 0] - logits[:, :-1].logsumexp(-1)
+
+    def log_probabilities(
+        self,
+        name: str,
+        ids: Int[Tensor, "row pos"],
+        at: Bool[Tensor, "row pos_1"],
+        stream: Float[Tensor, "row pos d"] | None = None,
+    ) -> Float[Tensor, "token vocab"]:
+        """log p of whatever may come next, where `at` says, under the model called `name` with `stream` at the
+        site (differentiable). Nothing is computed below the stream, and no logits elsewhere."""
+        model, at = self.models[name], at.to(self.models[name].device)
+        with contextlib.ExitStack() as inside:
+            inside.enter_context(unembedded(model, lambda hidden: hidden[:, :-1][at][None]))
+            if stream is not None and self.site.point == RESID_POST:
+                if name not in self._like:
+                    self._like[name] = layer_output(model)
+                inside.enter_context(entered(model, self.site.layer, stream, self._like[name]))
+            elif stream is not None:
+                inside.enter_context(replaced(model, self.site, lambda read, written: stream))
+            logits = model(input_ids=ids.to(model.device), use_cache=False).logits
+        return logits[0].float().log_softmax(-1)

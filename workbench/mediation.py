@@ -125,14 +125,33 @@ def attribution(
 ) -> tuple[Float[np.ndarray, "latent"], Float[np.ndarray, "latent"]]:
     """What each latent, switched on in the parent, adds to the log p of the answers, in nats over all rows; and how
     long its writing is in all, Σ_t ‖f_tj u_j‖."""
-    code, start = asked.code, asked.streams[mover.parent]
-    everything = torch.ones(mover.n_latents, dtype=torch.bool, device=code.values.device)
-    way = asked.moved(mover, everything, ON) - start
+    everything = torch.ones(mover.n_latents, dtype=torch.bool, device=asked.code.values.device)
+    start = asked.streams[mover.parent]
+    gradient = path_gradient(
+        lambda at: reading.log_p(mover.parent, asked.ids, at)[asked.at].sum(),
+        start,
+        asked.moved(mover, everything, ON) - start,
+    )
+    return shares_of(mover, asked.code, gradient)
+
+
+def path_gradient(
+    total: Callable[[Float[Tensor, "row pos d"]], Tensor],
+    start: Float[Tensor, "row pos d"],
+    way: Float[Tensor, "row pos d"],
+) -> Float[Tensor, "row pos d"]:
+    """∂ total / ∂ stream, averaged along the straight way that begins at `start`."""
     gradient = torch.zeros_like(start)
     for share in (np.arange(PATH) + 0.5) / PATH:
         at = (start + float(share) * way).detach().requires_grad_()
-        total = reading.log_p(mover.parent, asked.ids, at)[asked.at].sum()
-        gradient += torch.autograd.grad(total, at)[0] / PATH
+        gradient += torch.autograd.grad(total(at), at)[0] / PATH
+    return gradient
+
+
+def shares_of(
+    mover: Mover, code: Code, gradient: Float[Tensor, "row pos d"]
+) -> tuple[Float[np.ndarray, "latent"], Float[np.ndarray, "latent"]]:
+    """By latent: Σ_t f_tj ⟨u_j, g_t⟩ and Σ_t ‖f_tj u_j‖."""
     inner = (mover.on[code.latents] * gradient.flatten(0, 1)[code.rows]).sum(dim=1)
     norms = mover.on.norm(dim=1)[code.latents]
     latents, n = code.latents.cpu().numpy(), mover.n_latents

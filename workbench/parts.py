@@ -13,6 +13,7 @@ PARTS: Mapping[str, tuple[str, ...]] = {
     "lives": ("tokens", "checkpoints", "dictionary", "activations"),
     "changes": ("tokens", "checkpoints"),
     "gains": ("dictionary", "tokens", "activations", "checkpoints", "corpus"),
+    "patching": ("dictionary", "tokens", "checkpoints", "scaling"),
 }
 
 # Of a comparison through an L1 crosscoder, which stands beside another for contrast.

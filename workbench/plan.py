@@ -306,6 +306,7 @@ def _add_parts(planner: _Planner, so_far: Plan, config: ComparisonConfig) -> Non
         "features": [f"features/{used.name}"],
         "activations": _stored(used),
         "corpus": ["corpus/text"],
+        "scaling": [f"evaluation/{part_name('scaling', config.name)}"],
     }
     parts = CONTRASTED if used.for_contrast else PARTS
     for part, stands_on in parts.items():

@@ -145,6 +145,58 @@ def replaced(model: PreTrainedModel, site: Site, replace: Callable[[Tensor, Tens
         handle.remove()
 
 
+@contextlib.contextmanager
+def entered(
+    model: PreTrainedModel, layer: int, stream: Residual, like: Tensor | tuple[Any, ...]
+) -> Iterator[None]:
+    """Inside, the residual stream after `layer` is `stream`, and the layers up to it are not computed. `like`: what
+    a layer of this model gives back (`layer_output`)."""
+    layers = decoder_layers(model)[: layer + 1]
+
+    def given(hidden: Tensor, *args: Any, **kwargs: Any) -> Tensor | tuple[Any, ...]:
+        return stream if isinstance(like, Tensor) else (stream, *like[1:])
+
+    try:
+        for module in layers:
+            module.forward = given  # type: ignore[method-assign]
+        yield
+    finally:
+        for module in layers:
+            module.__dict__.pop("forward", None)
+
+
+@contextlib.contextmanager
+def unembedded(model: PreTrainedModel, chosen: Callable[[Tensor], Tensor]) -> Iterator[None]:
+    """Inside, the unembedding is given `chosen(hidden)` of what it is given: logits where they are wanted."""
+    head = model.get_output_embeddings()
+
+    def before(module: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
+        return (chosen(inputs[0]), *inputs[1:])
+
+    handle = head.register_forward_pre_hook(before)
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
+def layer_output(model: PreTrainedModel) -> Tensor | tuple[Any, ...]:
+    """What a decoder layer gives back for one token: families differ in what goes with the stream."""
+    found: list[Any] = []
+
+    def keep(module: nn.Module, inputs: object, output: object) -> None:
+        found.append(output)
+        raise ReachedError
+
+    handle = decoder_layers(model)[0].register_forward_hook(keep)
+    try:
+        with torch.inference_mode(), contextlib.suppress(ReachedError):
+            model(input_ids=torch.zeros(1, 1, dtype=torch.long, device=model.device), use_cache=False)
+    finally:
+        handle.remove()
+    return found[0]
+
+
 def _first(output: Tensor | tuple[Tensor, ...]) -> Tensor:
     return output if isinstance(output, Tensor) else output[0]
 

@@ -74,24 +74,15 @@ class Specificity:
     @cached_property
     def table(self) -> pl.DataFrame:
         """latent, own, other, error, error_low, error_high, reconstruction, …, n (tokens it fires on)."""
-        columns = ("latent", "own", "other", "error", "error_low", "error_high", "reconstruction", "n")
-        return read_part(self.path, "scaling", columns)
+        return read_scaling(self.path)
 
     def worst(self, own: str) -> pl.DataFrame:
         """latent, error, reconstruction: the largest ν over the other checkpoints; a row a latent that fires."""
-        import polars as pl
-
-        mine = self.table.filter(pl.col("own") == own)
-        # a ν that cannot be taken (β^own ≤ 0) is no evidence of being specific
-        largest = (pl.col(n).fill_null(float("inf")).max() for n in ("error", "reconstruction"))
-        return mine.group_by("latent").agg(*largest).sort("latent")
+        return worst(self.table, own)
 
     def specific(self, own: str) -> list[int]:
         """Latents under both bounds for every other checkpoint."""
-        import polars as pl
-
-        under = (pl.col("error") < ERROR_BOUND) & (pl.col("reconstruction") < RECONSTRUCTION_BOUND)
-        return self.worst(own).filter(under)["latent"].to_list()
+        return specific(self.table, own)
 
     def exclusive(self, own: str, seed: int = 0) -> Exclusive:
         """Both readings of what is `own`'s alone, and what the scaling says of shared latents."""
@@ -123,6 +114,29 @@ class Specificity:
     def sentences(self) -> list[str]:
         """What a person reads."""
         return [sentence(self.exclusive(name)) for name in self.comparison.checkpoints]
+
+
+def read_scaling(folder: Path) -> pl.DataFrame:
+    """The table of `workbench.scaling_build`."""
+    columns = ("latent", "own", "other", "error", "error_low", "error_high", "reconstruction", "n")
+    return read_part(folder, "scaling", columns)
+
+
+def worst(table: pl.DataFrame, own: str) -> pl.DataFrame:
+    """latent, error, reconstruction: of `own`'s rows the largest ν over the others; a row a latent that fires."""
+    import polars as pl
+
+    # a ν that cannot be taken (β^own ≤ 0) is no evidence of being specific
+    largest = (pl.col(n).fill_null(float("inf")).max() for n in ("error", "reconstruction"))
+    return table.filter(pl.col("own") == own).group_by("latent").agg(*largest).sort("latent")
+
+
+def specific(table: pl.DataFrame, own: str) -> list[int]:
+    """Latents under both bounds for every other checkpoint in the table."""
+    import polars as pl
+
+    under = (pl.col("error") < ERROR_BOUND) & (pl.col("reconstruction") < RECONSTRUCTION_BOUND)
+    return worst(table, own).filter(under)["latent"].to_list()
 
 
 def sentence(found: Exclusive) -> str:
