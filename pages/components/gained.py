@@ -9,7 +9,7 @@ import plotly.graph_objects as go
 import polars as pl
 import streamlit as st
 
-from pages.components import charts, frame, show, theme, words
+from pages.components import charts, frame, kept, show, theme, words
 from pages.components.kl_carriers import address
 from workbench.gains import MATCHED, OFF, ON, PARENT, SAID, SET, STAGE, WHOLE
 
@@ -51,7 +51,7 @@ def view(lab: Lab, gains: Gains, comparison: Comparison) -> None:
         with column:
             st.subheader(f"{WAYS[way].capitalize()} {gap.parent if way == ON else gap.stage}", anchor=False)
             rows = gains.of_gap(gains.answers, gap, mover).filter(pl.col("way") == way)
-            made = doses(rows, gains.unmoved(gap), gap, way)
+            made = kept.picture(doses, rows, gains.unmoved(gap), gap, way)
             show.chart(made, f"dose-{way}", f"accuracy on {gap.task} by dose, {WAYS[way]}", rows)
     left, right = st.columns(2, gap="large")
     with left:
@@ -62,14 +62,16 @@ def view(lab: Lab, gains: Gains, comparison: Comparison) -> None:
                 "More of a latent leaves the way between the two checkpoints: no share of it is closed."
             )
         else:
-            show.chart(few(rows), "few", "share of the gap in log p that the first latents close", rows)
+            show.chart(
+                kept.picture(few, rows), "few", "share of the gap in log p that the first latents close", rows
+            )
     with right:
         st.subheader("What else moves", anchor=False)
         rows = gains.of_gap(gains.spill, gap, mover)
         if rows.is_empty():
             frame.caption("Not asked of the SAE of the difference: choose another way of switching.")
             return
-        show.chart(elsewhere(rows, gap), "elsewhere", "other tasks before and after", rows)
+        show.chart(kept.picture(elsewhere, rows, gap), "elsewhere", "other tasks before and after", rows)
 
 
 def doses(rows: pl.DataFrame, plain: dict[tuple[str, str], dict[str, Any]], gap: Gap, way: str) -> go.Figure:
