@@ -12,6 +12,7 @@ from pages.components import (
     kl_carriers,
     kl_text,
     own_samples,
+    probes,
     views,
 )
 from pages.components.views import View
@@ -48,6 +49,12 @@ VIEWS = {
         lambda lab, comparison: drift_layers.view(compared.drift(lab, comparison.name), comparison.checkpoints),
         "drift",
         "How far the activations of each layer moved",
+    ),
+    "Probes": View(
+        "Probe transfer",
+        lambda lab, comparison: probes.view(compared.probe_transfer(lab, comparison.name)),
+        "probe_transfer",
+        "Whether what can be read off one checkpoint can be read off another by the same probe",
     ),
     "Forgetting": View("What was forgotten", lambda _, comparison: behaviour.forgetting(comparison)),
     "Samples": View("On their own samples", samples, "samples", "What these checkpoints say by themselves"),

@@ -45,6 +45,7 @@ def lab(monkeypatch: pytest.MonkeyPatch) -> Lab:
 DRIFT = {
     "Weights": ("Weights", "‖ΔW‖ / ‖W‖ over all weights together", ["weights-map"]),
     "Activations": ("Activations", "with 95 % intervals over documents", ["layers", "cka"]),
+    "Probes": ("Probe transfer", "A linear probe", ["probe-matrix", "probe-factors", "probe-selectivity"]),
     "Forgetting": ("What was forgotten", "above zero is forgotten", ["forgetting"]),
     "Samples": ("On their own samples", "all of them score what it said", ["own-kl", "said"]),
     "Text": ("KL in the text itself", "Choose a document", []),

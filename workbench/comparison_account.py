@@ -15,6 +15,7 @@ from workbench.drift import Drift
 from workbench.gains import Gains
 from workbench.lab import Lab
 from workbench.lives import Lives
+from workbench.probe_transfer import ProbeTransfer
 from workbench.samples import Samples
 from workbench.specificity import Specificity
 
@@ -32,6 +33,7 @@ class Account:
     lives: Lives
     changed: Changed
     gains: Gains
+    probe_transfer: ProbeTransfer
     controls: Controls | None
 
     def describe(self) -> str:
@@ -54,6 +56,7 @@ class Account:
             "lives": self.lives.summary(),
             "changes": self.changed.figures["pairs"],
             "gains": self.gains.summary(),
+            "probe_transfer": self.probe_transfer.summary(),
         }
         return told | ({"controls": self.controls.verdicts()} if self.controls else {})
 
@@ -78,7 +81,7 @@ class Account:
             for row in kl.filter((pl.col("p") == p) & (pl.col("q") == q)).iter_rows(named=True)
         ]
         lines.append(f"    {', '.join(both)} nats a token")
-        told_by = (self.samples, self.differences)
+        told_by = (self.samples, self.differences, self.probe_transfer)
         lines += [f"    {sentence}" for part in told_by for sentence in part.sentences(before, after)]
         return "\n".join(lines)
 
@@ -96,5 +99,6 @@ def account(lab: Lab, name: str, controls: bool = False) -> Account:
         Lives.of(lab, name),
         Changed.of(lab, name),
         Gains.of(lab, name),
+        ProbeTransfer.of(lab, name),
         Controls.of(lab, comparison.checkpoints) if controls else None,
     )

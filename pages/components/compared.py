@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from workbench.drift import Drift
     from workbench.gains import Gains
     from workbench.lives import Lives
+    from workbench.probe_transfer import ProbeTransfer
     from workbench.samples import Samples
     from workbench.specificity import Specificity
     from workbench.verdict_sheet import Sheet
@@ -86,6 +87,11 @@ def changed(lab: Lab, comparison: str) -> Changed:
 def gains(lab: Lab, comparison: str) -> Gains:
     """What carries the gains."""
     return _part(lab, "gains", "workbench.gains:Gains", comparison)
+
+
+def probe_transfer(lab: Lab, comparison: str) -> ProbeTransfer:
+    """Probes fitted on one checkpoint, scored on another."""
+    return _part(lab, "probe_transfer", "workbench.probe_transfer:ProbeTransfer", comparison)
 
 
 @st.cache_resource(max_entries=8, show_spinner=False)
