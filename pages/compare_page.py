@@ -39,7 +39,7 @@ def latents(lab: Lab, comparison: Comparison) -> None:
 
 
 def lives(lab: Lab, comparison: Comparison) -> None:
-    chosen = shares.number(comparison, "Latent whose life is opened")
+    chosen = shares.number(comparison, "Latent whose life is opened", width=240)
     life_lines.view(compared.lives(lab, comparison.name), comparison, chosen)
 
 

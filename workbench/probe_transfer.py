@@ -93,8 +93,7 @@ class ProbeTransfer(Part):
         if not self.known:
             return ["probes: no labelled factor is frequent enough to fit one"]
         told = [self._sentence(*pair) for pair in ((before, after), (after, before))]
-        (own,) = self.probes.filter(checkpoint=after, factor=MEAN).to_dicts() or [None]
-        if own is not None:
+        for own in self.probes.filter(checkpoint=after, factor=MEAN).iter_rows(named=True):
             told.append(
                 f"probes of {after}: balanced accuracy {_interval(own, 'accuracy')}, on the control task "
                 f"{_interval(own, 'control')}: selectivity {_interval(own, 'selectivity')}"

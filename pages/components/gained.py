@@ -79,6 +79,7 @@ def doses(rows: pl.DataFrame, plain: dict[tuple[str, str], dict[str, Any]], gap:
     palette, stages = theme.palette(), theme.colours([gap.parent, gap.stage])
     made = charts.figure(HEIGHT)
     own = gap.parent if way == ON else gap.stage
+    doses_ = rows["dose"].unique().sort().to_list()
     start = plain[way, PARENT if way == ON else STAGE]
     for name in (SET, MATCHED):
         part = rows.filter(pl.col("latents") == name).sort("dose")
@@ -108,7 +109,7 @@ def doses(rows: pl.DataFrame, plain: dict[tuple[str, str], dict[str, Any]], gap:
             y=height, line={"color": colour, "width": 1, "dash": "dash"}, annotation_text=charts.plain(name),
             annotation_position="top right" if name == own else "bottom right", annotation_font_color=colour,
         )  # fmt: skip
-    made.update_xaxes(title="dose", dtick=1, range=[-0.15, 3.4])
+    made.update_xaxes(title="dose", tickvals=[0, *doses_], range=[-0.15, 1.35 * max(doses_)])  # room for names
     made.update_yaxes(title="accuracy", rangemode="tozero")
     charts.legend_above(made)
     return made

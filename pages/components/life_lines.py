@@ -135,7 +135,9 @@ def _events(made: go.Figure, moments: pl.DataFrame) -> None:
                 mode="markers+text",
                 name=what,
                 text=[f"{count:,}" for count in some[what]],
-                textposition=f"{side} center",
+                textposition=[
+                    f"{side} {'left' if end else 'center'}" for end in some["end"]
+                ],  # beside its line
                 marker={"color": colour, "symbol": symbol, "size": 11},
                 customdata=list(some.select("stage", "step").iter_rows()),
                 hovertemplate=HOVER + "%{y:,} " + what + "<extra></extra>",

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from workbench.probe_transfer import ProbeTransfer
 
 CELL, HEAD = 64, 120  # pixels of a checkpoint's row, and of titles and axis
-PANELS = {"auroc": "AUROC", "loss": "transfer loss: less than the probe fitted there"}
+PANELS = ("AUROC", "transfer loss: AUROC less that of the probe fitted there")
 READ = {"accuracy": "its own factors", "control": "control task", "selectivity": "selectivity"}
 
 
@@ -91,28 +91,26 @@ def _selectivity(found: ProbeTransfer, names: list[str]) -> None:
 
 def matrix(means: pl.DataFrame, names: list[str]) -> go.Figure:
     """Two squares: rows are what is fitted on, columns what is scored on."""
-    made = make_subplots(1, len(PANELS), subplot_titles=list(PANELS.values()), horizontal_spacing=0.16)
+    made = make_subplots(1, len(PANELS), subplot_titles=PANELS, horizontal_spacing=0.16)
     made.update_layout(charts.figure(HEAD + CELL * len(names)).layout)
     cells = {(row["fitted"], row["scored"]): row for row in means.iter_rows(named=True)}
-    for column, figure in enumerate(PANELS, 1):
+    empty, full = (colour for _, colour in scale())
+    ends = {"auroc": (0.5, 1.0, empty, full), "loss": (-0.5, 0.0, full, empty)}  # full: told; full: all is lost
+    for column, (figure, (low, high, *colours)) in enumerate(ends.items(), 1):
         grid = [[cells[i, j] for j in names] for i in names]
         made.add_trace(
             go.Heatmap(
                 z=[[cell[figure] for cell in row] for row in grid],
                 x=names,
                 y=names,
-                zmin=0.5 if figure == "auroc" else -0.5,
-                zmax=1 if figure == "auroc" else 0,
-                colorscale=scale() if figure == "auroc" else scale()[::-1],
-                reversescale=figure == "loss",
+                zmin=low,
+                zmax=high,
+                colorscale=list(enumerate(colours)),
                 showscale=False,
-                customdata=[
-                    [[cell[f"{figure}_low"], cell[f"{figure}_high"], cell["n"]] for cell in r] for r in grid
-                ],
-                texttemplate="%{z:.3f}<br>%{customdata[0]:.3f} to %{customdata[1]:.3f}",
+                text=[[_said(cell, figure) for cell in row] for row in grid],
+                texttemplate="%{text}",
                 textfont={"color": theme.palette().ink},
-                hovertemplate="fitted on %{y}, scored on %{x}: %{z:.4f} (%{customdata[0]:.4f} to "
-                "%{customdata[1]:.4f}), n = %{customdata[2]:,} tokens<extra></extra>",
+                hovertemplate="fitted on %{y}, scored on %{x}:<br>%{text}<extra></extra>",
                 xgap=2,
                 ygap=2,
             ),
@@ -123,6 +121,12 @@ def matrix(means: pl.DataFrame, names: list[str]) -> go.Figure:
     made.update_xaxes(title="scored on", showgrid=False, fixedrange=True)
     made.update_layout(margin={"t": 40})
     return made
+
+
+def _said(cell: dict[str, float], figure: str) -> str:
+    """A figure over its interval; what rounds to zero has no sign."""
+    value, low, high = (f"{round(cell[f'{figure}{end}'], 3) + 0.0:.3f}" for end in ("", "_low", "_high"))
+    return f"{value}<br>{low} to {high}"
 
 
 def factors(table: pl.DataFrame, scored: str) -> go.Figure:

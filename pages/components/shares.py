@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import polars as pl
 import streamlit as st
@@ -41,10 +41,14 @@ def view(comparison: Comparison) -> int:
     return chosen
 
 
-def number(comparison: Comparison, label: str) -> int:
+def number(comparison: Comparison, label: str, width: Literal["stretch"] | int = "stretch") -> int:
     """The choice of a latent alone."""
     latents = comparison.latents
-    return int(st.number_input(label, 0, len(latents) - 1, telling(latents), key="joint", bind="query-params"))
+    return int(
+        st.number_input(
+            label, 0, len(latents) - 1, telling(latents), key="joint", bind="query-params", width=width
+        )
+    )
 
 
 def telling(latents: pl.DataFrame) -> int:
