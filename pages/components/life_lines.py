@@ -135,9 +135,7 @@ def _events(made: go.Figure, moments: pl.DataFrame) -> None:
                 mode="markers+text",
                 name=what,
                 text=[f"{count:,}" for count in some[what]],
-                textposition=[
-                    f"{side} {'left' if end else 'center'}" for end in some["end"]
-                ],  # beside its line
+                textposition=["middle right" if end else f"{side} center" for end in some["end"]],
                 marker={"color": colour, "symbol": symbol, "size": 11},
                 customdata=list(some.select("stage", "step").iter_rows()),
                 hovertemplate=HOVER + "%{y:,} " + what + "<extra></extra>",
