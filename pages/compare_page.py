@@ -1,8 +1,5 @@
 """Compare: checkpoints laid side by side through one crosscoder, what each stage changed, and what carries it."""
 
-from collections.abc import Callable
-from typing import NamedTuple
-
 import streamlit as st
 
 from pages.components import (
@@ -20,26 +17,11 @@ from pages.components import (
     specific,
     store,
     theme,
+    views,
 )
+from pages.components.views import View
 from workbench.comparison import Comparison
 from workbench.lab import Lab
-
-
-class View(NamedTuple):
-    """One view of a comparison: its title, how it is drawn, the part that it reads (if any) and what that tells."""
-
-    title: str
-    draw: Callable[[Lab, Comparison], None]
-    part: str = ""
-    tells: str = ""
-
-
-def missing(lab: Lab, comparison: Comparison, tells: str) -> None:
-    """What a view would show, and the command that takes it."""
-    told = " ".join(comparison.checkpoints)
-    frame.note(
-        f"{tells}: `python -m workbench compare {lab.name} {told}` takes it; what was finished before is kept."
-    )
 
 
 def latents(lab: Lab, comparison: Comparison) -> None:
@@ -52,13 +34,13 @@ def latents(lab: Lab, comparison: Comparison) -> None:
     if comparison.name in compared.taken_apart(lab, "scaling"):
         specific.view(compared.specificity(lab, comparison.name), chosen)
     else:
-        missing(
+        views.missing(
             lab, comparison, "Norms alone call some latents exclusive that are not; latent scaling tells them"
         )
 
 
 def lives(lab: Lab, comparison: Comparison) -> None:
-    chosen = shares.number(comparison, "Latent whose life is opened")
+    chosen = shares.number(comparison, "Latent whose life is opened", width=240)
     life_lines.view(compared.lives(lab, comparison.name), comparison, chosen)
 
 
@@ -99,28 +81,7 @@ VIEWS = {
     "Answers": View("Two checkpoints answer the same prompt", answers_beside.view),
 }
 
-here = frame.begin("Compare", "What checkpoints share, what only one of them has, and what each stage changed.")
+lab = frame.begin("Compare", "What checkpoints share, what only one of them has, and what each stage changed.")
 
 with frame.sentences():
-    names = store.finished(here, "comparison")
-    if not names:
-        frame.note(
-            "No comparison has been finished yet: it comes last, after the crosscoder. "
-            f"The Lab page shows how far {here.name} is; "
-            f"`python -m workbench compare {here.name} NAME NAME` adds one."
-        )
-        st.stop()
-    frame.doubted("comparison", "comparison", names)
-    left, right = st.columns([2, 5], vertical_alignment="bottom", gap="large")
-    with left:
-        name = st.selectbox("Comparison", names, key="comparison", bind="query-params")
-    with right:
-        shown = st.segmented_control(
-            "Show", list(VIEWS), default="Latents", required=True, key="view", bind="query-params"
-        )
-    view, opened = VIEWS[shown], compared.comparison(here, name)
-    st.header(view.title, anchor=False)
-    if view.part and name not in compared.taken_apart(here, view.part):
-        missing(here, opened, view.tells)
-    else:
-        view.draw(here, opened)
+    views.page(lab, VIEWS)

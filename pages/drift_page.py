@@ -12,55 +12,59 @@ from pages.components import (
     kl_carriers,
     kl_text,
     own_samples,
-    theme,
+    probes,
+    views,
 )
+from pages.components.views import View
+from workbench.comparison import Comparison
+from workbench.lab import Lab
+
+
+def samples(lab: Lab, comparison: Comparison) -> None:
+    found = compared.samples(lab, comparison.name)
+    own_samples.view(found, comparison)
+    st.subheader("What carries the KL", anchor=False)
+    kl_carriers.view(lab, found, comparison)
+
+
+def controls(lab: Lab, comparison: Comparison) -> None:
+    if (found := compared.controls(lab, comparison.checkpoints)) is not None:
+        beside_controls.view(found)
+    else:
+        tells = "Whether a stage did this, or any training would have, tell its sham and its sibling"
+        views.missing(lab, comparison, tells, " --controls")
+
+
+VIEWS = {
+    "Weights": View(
+        "Weights",
+        lambda lab, comparison: drift_weights.view(
+            compared.drift(lab, comparison.name), comparison.checkpoints
+        ),
+        "drift",
+        "How far each matrix moved, and in what way",
+    ),
+    "Activations": View(
+        "Activations",
+        lambda lab, comparison: drift_layers.view(compared.drift(lab, comparison.name), comparison.checkpoints),
+        "drift",
+        "How far the activations of each layer moved",
+    ),
+    "Probes": View(
+        "Probe transfer",
+        lambda lab, comparison: probes.view(compared.probe_transfer(lab, comparison.name)),
+        "probe_transfer",
+        "Whether what can be read off one checkpoint can be read off another by the same probe",
+    ),
+    "Forgetting": View("What was forgotten", lambda _, comparison: behaviour.forgetting(comparison)),
+    "Samples": View("On their own samples", samples, "samples", "What these checkpoints say by themselves"),
+    "Text": View("KL in the text itself", kl_text.view),
+    "Controls": View("Beside sham and sibling", controls),
+}
 
 lab = frame.begin(
     "Drift", "How far each stage moved the weights, the activations and the predictions, and where."
 )
 
 with frame.sentences():
-    apart = compared.taken_apart(lab, "drift")
-    if not apart:
-        frame.note(
-            "No comparison has been taken apart yet: "
-            f"`python -m workbench compare {lab.name} base sft grpo` does it, in about three minutes."
-        )
-        st.stop()
-    frame.doubted("comparison", "comparison", apart)
-    name = st.selectbox("Comparison", apart, key="comparison", bind="query-params", width=360)
-    comparison, drift = compared.comparison(lab, name), compared.drift(lab, name)
-    colours = theme.colours(comparison.checkpoints)
-
-    st.header("Weights", anchor=False)
-    drift_weights.view(drift, comparison.checkpoints)
-
-    st.header("Activations", anchor=False)
-    drift_layers.view(drift, comparison.checkpoints)
-
-    st.header("What was forgotten", anchor=False)
-    behaviour.forgetting(comparison)
-
-    told = " ".join(comparison.checkpoints)
-    st.header("On their own samples", anchor=False)
-    if name in compared.taken_apart(lab, "samples"):
-        samples = compared.samples(lab, name)
-        own_samples.view(samples, comparison)
-        st.subheader("What carries the KL", anchor=False)
-        kl_carriers.view(lab, samples, comparison)
-    else:
-        frame.note(
-            "What these checkpoints say by themselves was not sampled yet: "
-            f"`python -m workbench compare {lab.name} {told}` does it, in about three minutes."
-        )
-    st.header("KL in the text itself", anchor=False)
-    kl_text.view(lab, comparison)
-
-    st.header("Beside sham and sibling", anchor=False)
-    if (controls := compared.controls(lab, comparison.checkpoints)) is not None:
-        beside_controls.view(controls)
-    else:
-        frame.note(
-            "Whether a stage did this, or any training would have, tell its sham and its sibling: "
-            f"`python -m workbench compare {lab.name} {told} --controls` does it, in about a quarter of an hour."
-        )
+    views.page(lab, VIEWS)

@@ -4,21 +4,13 @@ import json
 
 import streamlit as st
 
-from pages.components import compared, frame, store, theme
+from pages.components import compared, frame, theme, views
 from workbench.verdict_html import block, document
 
 lab = frame.begin("Verdict", "What each stage added, strengthened, silenced and left alone.")
 
 with frame.sentences():
-    names = store.finished(lab, "comparison")
-    if not names:
-        frame.note(
-            "No comparison has been finished yet: "
-            f"`python -m workbench compare {lab.name} base sft grpo` makes one and takes it apart."
-        )
-        st.stop()
-    frame.doubted("comparison", "comparison", names)
-    name = st.selectbox("Comparison", names, key="comparison", bind="query-params", width=360)
+    name = views.choice(views.comparisons(lab))
     found = compared.sheet(lab, name)
     left, right, _ = st.columns([1, 1, 4])
     left.download_button("HTML", document(found), f"{lab.name}-{name}.html", "text/html", on_click="ignore")

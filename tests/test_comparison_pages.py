@@ -42,26 +42,47 @@ def lab(monkeypatch: pytest.MonkeyPatch) -> Lab:
     return lab
 
 
-def test_drift_shows_weights_activations_and_what_was_forgotten(lab: Lab) -> None:
-    app = opened("drift")
+DRIFT = {
+    "Weights": ("Weights", "‖ΔW‖ / ‖W‖ over all weights together", ["weights-map"]),
+    "Activations": ("Activations", "with 95 % intervals over documents", ["layers", "cka"]),
+    "Probes": ("Probe transfer", "A linear probe", ["probe-matrix", "probe-factors", "probe-selectivity"]),
+    "Forgetting": ("What was forgotten", "above zero is forgotten", ["forgetting"]),
+    "Samples": ("On their own samples", "all of them score what it said", ["own-kl", "said"]),
+    "Text": ("KL in the text itself", "Choose a document", []),
+    "Controls": ("Beside sham and sibling", "base sft grpo --controls", []),
+}
+
+
+@pytest.mark.parametrize("view", list(DRIFT))
+def test_every_view_of_drift_draws_itself_alone(lab: Lab, view: str) -> None:
+    app = opened("drift", view=view)
     assert not app.exception
     assert errors(app) == []
-    headers = [
-        "Weights",
-        "Activations",
-        "What was forgotten",
-        "On their own samples",
-        "KL in the text itself",
-        "Beside sham and sibling",
-    ]
-    assert [header.value for header in app.header] == headers
-    assert any("base → sft" in text for text in sentences(app))
-    assert any("base sft grpo --controls" in text for text in sentences(app))
+    title, told, charts = DRIFT[view]
+    assert [header.value for header in app.header] == [title]
+    assert any(told in text for text in sentences(app))
+    drawn = [chart.proto.id for chart in app.get("plotly_chart")]
+    for _, _, others in DRIFT.values():
+        for chart in others:
+            assert any(chart in id_ for id_ in drawn) == (chart in charts)
+
+
+def test_drift_has_the_views_that_are_tried(lab: Lab) -> None:
+    app = opened("drift")
+    assert [header.value for header in app.header] == ["Weights"]
+    assert app.get("button_group")[0].options == list(DRIFT)
+
+
+@pytest.mark.parametrize("page", ["compare", "drift"])
+def test_an_address_of_no_view_says_so(lab: Lab, page: str) -> None:
+    app = opened(page, view="Wights")
+    assert not app.exception
+    assert "no view 'Wights'" in errors(app)[0].replace("&#x27;", "'")
 
 
 @pytest.mark.parametrize("title", list(drift_weights.READINGS))
 def test_every_figure_of_the_weights_can_be_drawn(lab: Lab, title: str) -> None:
-    app = opened("drift", weights=title)
+    app = opened("drift", view="Weights", weights=title)
     assert not app.exception
     assert errors(app) == []
     assert any(drift_weights.READINGS[title].says in text for text in sentences(app))
@@ -69,7 +90,7 @@ def test_every_figure_of_the_weights_can_be_drawn(lab: Lab, title: str) -> None:
 
 def test_drift_shows_what_they_say_by_themselves(lab: Lab) -> None:
     """The pair and the reading that the address asks for; links to the latents of that pair."""
-    app = opened("drift", carried="KL(grpo‖sft)", by=kl_carriers.READINGS["context"])
+    app = opened("drift", view="Samples", carried="KL(grpo‖sft)", by=kl_carriers.READINGS["context"])
     assert not app.exception
     assert errors(app) == []
     subheaders = [each.value for each in app.subheader]
@@ -84,10 +105,10 @@ def test_drift_shows_what_they_say_by_themselves(lab: Lab) -> None:
 def test_samples_that_were_not_drawn_say_how(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
     there = compared.taken_apart
     monkeypatch.setattr(compared, "taken_apart", lambda lab, *p: [] if "samples" in p else there(lab, *p))
-    app = opened("drift")
+    app = opened("drift", view="Samples")
     assert not app.exception
     assert errors(app) == []
-    told = "python -m workbench compare tiny base sft grpo</code> does it, in about three minutes"
+    told = "python -m workbench compare tiny base sft grpo</code> takes it"
     assert any(told in text for text in sentences(app))
 
 
@@ -115,7 +136,7 @@ def test_two_that_predict_the_same_have_nothing_to_carry(lab: Lab, monkeypatch: 
     for name in ("tokens", "latents"):
         none = getattr(samples, name).clear()
         monkeypatch.setattr(Samples, name, property(lambda self, none=none: none))
-    app = opened("drift")
+    app = opened("drift", view="Samples")
     assert not app.exception
     assert any("there is no KL to carry" in text for text in sentences(app))
     assert any("No latent fires where there is any KL" in text for text in sentences(app))
@@ -190,7 +211,7 @@ def test_no_model_is_opened_before_there_is_a_prompt_or_a_document(
     app = opened("compare", view="Answers")
     assert not app.exception
     assert any("sft and grpo go on from it" in text for text in sentences(app))
-    app = opened("drift")
+    app = opened("drift", view="Text")
     assert not app.exception
     assert any("Choose a document" in text for text in sentences(app))
 
@@ -260,7 +281,7 @@ def test_a_document_is_tinted_and_its_largest_tokens_named(lab: Lab) -> None:
     comparison = Comparison.of(lab, NAME)
     [(number, text), *_] = read_beside.beginnings(lab, comparison, "prose").items()
     asked = {"text_domain": "prose", "text_pair": "base → grpo", "text_document": f"{number}: {text}"}
-    app = opened("drift", **asked)
+    app = opened("drift", view="Text", **asked)
     assert not app.exception
     assert errors(app) == []
     found = read_beside.document(lab, comparison, ("base", "grpo"), number)
@@ -274,7 +295,7 @@ def test_a_document_is_tinted_and_its_largest_tokens_named(lab: Lab) -> None:
 
 
 def test_a_document_that_is_not_there_is_said(lab: Lab) -> None:
-    app = opened("drift", text_domain="chat", text_document="9: nothing")
+    app = opened("drift", view="Text", text_domain="chat", text_document="9: nothing")
     assert "there is no document '9: nothing' in chat" in errors(app)[0].replace("&#x27;", "'")
 
 

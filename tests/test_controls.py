@@ -118,7 +118,7 @@ def test_controls_that_were_not_compared_say_what_to_do(lab: Lab) -> None:
 def test_the_drift_page_names_what_is_beyond_both(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MARBLE_HOME", str(lab.path.parent))
     monkeypatch.setenv("MARBLE_LAB", lab.name)
-    app = opened("drift", comparison="base-sft")
+    app = opened("drift", view="Controls", comparison="base-sft")
     assert not app.exception
     assert errors(app) == []
     assert any("beyond both controls: weights moved" in text for text in sentences(app))

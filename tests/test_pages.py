@@ -71,7 +71,7 @@ def errors(app: AppTest) -> list[str]:
             "compare",
             ["Shared and exclusive latents", "Exclusive, or only shrunk away?"],
         ),
-        ("drift", []),
+        ("drift", ["Weights"]),
         ("verdict", []),
     ],
 )

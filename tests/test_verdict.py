@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from urllib.parse import parse_qsl
 
 import pytest
 from typer.testing import CliRunner
@@ -109,6 +110,17 @@ def test_the_sheet_of_a_lab_has_every_stage_and_evidence(lab: Lab) -> None:
     assert any("without controls" in said for said in found.missing)
     json.dumps(found.as_json(), allow_nan=False)
     assert "sft, from base: changed" in found.describe()
+
+
+def test_every_line_leads_to_a_view_that_is_there(lab: Lab) -> None:
+    for address in {each.page for stage in sheet(lab, NAME).stages for each in stage.lines}:
+        page, _, query = address.partition("?")
+        asked = dict(parse_qsl(query))
+        app = opened(page, **asked)
+        assert not app.exception
+        assert errors(app) == []
+        assert app.get("button_group")[0].value == asked["view"]
+        assert app.selectbox(key="comparison").value == asked["comparison"]
 
 
 def test_a_sheet_is_written_whole(lab: Lab, tmp_path) -> None:

@@ -33,6 +33,7 @@ BUILDERS: Mapping[str, Builder] = {
     "changes": Builder("workbench.changes_build:build", 1),
     "gains": Builder("workbench.gain_build:build", 2),
     "patching": Builder("workbench.patching_build:build", 1),
+    "probe_transfer": Builder("workbench.probe_transfer_build:build", 1),
     "samples": Builder("workbench.samples_build:build", 1),
     "differences": Builder("workbench.differences_build:build", 1),
     "lives": Builder("workbench.lives_build:build", 1),

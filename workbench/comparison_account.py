@@ -16,6 +16,7 @@ from workbench.gains import Gains
 from workbench.lab import Lab
 from workbench.lives import Lives
 from workbench.patching import Patching
+from workbench.probe_transfer import ProbeTransfer
 from workbench.samples import Samples
 from workbench.specificity import Specificity
 
@@ -34,6 +35,7 @@ class Account:
     changed: Changed
     gains: Gains
     patching: Patching
+    probe_transfer: ProbeTransfer
     controls: Controls | None
     contrast: Specificity | None
 
@@ -61,6 +63,7 @@ class Account:
             "changes": self.changed.figures["pairs"],
             "gains": self.gains.summary(),
             "patching": self.patching.summary(),
+            "probe_transfer": self.probe_transfer.summary(),
         }
         told |= {"exclusive_l1": self.contrast.figures()} if self.contrast else {}
         return told | ({"controls": self.controls.verdicts()} if self.controls else {})
@@ -86,7 +89,7 @@ class Account:
             for row in kl.filter((pl.col("p") == p) & (pl.col("q") == q)).iter_rows(named=True)
         ]
         lines.append(f"    {', '.join(both)} nats a token")
-        told_by = (self.samples, self.differences)
+        told_by = (self.samples, self.differences, self.probe_transfer)
         lines += [f"    {sentence}" for part in told_by for sentence in part.sentences(before, after)]
         return "\n".join(lines)
 
@@ -106,6 +109,7 @@ def account(lab: Lab, name: str, controls: bool = False, contrast: str | None = 
         Changed.of(lab, name),
         Gains.of(lab, name),
         Patching.of(lab, name),
+        ProbeTransfer.of(lab, name),
         Controls.of(lab, comparison.checkpoints) if controls else None,
         Specificity.of(lab, contrast) if contrast else None,
     )

@@ -14,6 +14,7 @@ PARTS: Mapping[str, tuple[str, ...]] = {
     "changes": ("tokens", "checkpoints"),
     "gains": ("dictionary", "tokens", "activations", "checkpoints", "corpus"),
     "patching": ("dictionary", "tokens", "checkpoints", "scaling"),
+    "probe_transfer": ("tokens", "activations"),
 }
 
 # Of a comparison through an L1 crosscoder, which stands beside another for contrast.

@@ -68,7 +68,8 @@ class _Gatherer:
             return None
 
     def page(self, page: str, **more: str) -> str:
-        return f"{page}?{urlencode({'lab': self.lab.name, 'comparison': self.comparison.name, **more})}"
+        """The address of a page about this comparison, or about another that `more` names."""
+        return f"{page}?{urlencode({'lab': self.lab.name, 'comparison': self.comparison.name} | more)}"
 
     def line(self, stage: str, sort: str, said: str, row: Mapping[str, Any], page: str, **more: Any) -> Line:
         held = self.beside.get((stage, more.pop("figure", "")))
@@ -117,19 +118,20 @@ def _answers(found: _Gatherer, samples: Samples | None, parent: str, stage: str)
         yield found.line(stage, sorted_by(before, after), said, gain, page, figure=f"gain on {named}")
     if samples is None:
         return
+    evidence = found.page("drift", view="Samples")
     asked = samples.said.filter(figure="accuracy")["kind"].unique(maintain_order=True).to_list()
     for kind in (k for k in asked if k not in {QUESTIONS, *(gap.task for gap in gaps)}):
         was, now = (samples.figure(name, kind, "accuracy") for name in (parent, stage))
         if was and now:
             said = f"right on {kind.replace('_', ' ')} (sampled)"
-            yield found.line(stage, sorted_by(was, now), said, now, found.page("drift"), before=was["value"])
+            yield found.line(stage, sorted_by(was, now), said, now, evidence, before=was["value"])
     for figure, said in SAID.items():
         was, now = (samples.figure(name, QUESTIONS, figure) for name in (parent, stage))
         if was and now:
             sort = sorted_by(was, now)
             if figure != "ended" and sort != ALONE:
                 sort = OTHERWISE
-            yield found.line(stage, sort, said, now, found.page("drift"), before=was["value"])
+            yield found.line(stage, sort, said, now, evidence, before=was["value"])
 
 
 def _carried(found: _Gatherer, gains: Gains | None, stage: str) -> Iterator[Line]:
@@ -159,6 +161,7 @@ def _forgotten(found: _Gatherer, parent: str, stage: str) -> Iterator[Line]:
     comparison = _with_first(found, parent)
     if comparison is None or stage not in comparison.checkpoints:
         return
+    page = found.page("drift", comparison=comparison.name, view="Forgetting")
     rows = comparison.excess_loss.filter(pl.col("checkpoint") == stage)
     for row in rows.iter_rows(named=True):
         if row["domain"] not in DOMAINS:
@@ -166,7 +169,7 @@ def _forgotten(found: _Gatherer, parent: str, stage: str) -> Iterator[Line]:
         sort = SILENCED if row["low"] > 0 else STRENGTHENED if row["high"] < 0 else ALONE
         yield found.line(
             stage, sort, f"loss on {row['domain']} less {parent}'s, nats a token", {**row, "value": row["excess"]},
-            found.page("drift"), figure=f"excess loss on {row['domain']}",
+            page, figure=f"excess loss on {row['domain']}",
         )  # fmt: skip
 
 
@@ -191,7 +194,12 @@ def _latents(
         said = f"share of latents that are its own (by norm {own.by_norm.hits}, by scaling {own.specific.hits})"
         if own.specific.value is not None:
             yield found.line(
-                stage, sort, said, _figures(own.specific), found.page("compare"), figure="specific by scaling"
+                stage,
+                sort,
+                said,
+                _figures(own.specific),
+                found.page("compare", view="Latents"),
+                figure="specific by scaling",
             )
     if lives is not None and lives.known and stage in lives.born_in().born:
         born = lives.born_in()
@@ -221,7 +229,7 @@ def _moved(found: _Gatherer, stage: str) -> Iterator[Line]:
         for row in mine.filter(pl.col("figure") == figure).iter_rows(named=True):
             credible = found.beside[stage, figure]["credible"]
             sort = MOVED if credible else ALONE
-            yield found.line(stage, sort, figure, row, found.page("drift"), figure=figure)
+            yield found.line(stage, sort, figure, row, found.page("drift", view="Controls"), figure=figure)
 
 
 def _notes(

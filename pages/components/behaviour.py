@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+import plotly.graph_objects as go
 import polars as pl
 import streamlit as st
 
-from pages.components import charts, frame, show, theme
+from pages.components import charts, frame, kept, show, theme
 
 if TYPE_CHECKING:
     from workbench.comparison import Comparison
@@ -23,8 +25,15 @@ def kl(comparison: Comparison) -> None:
     frame.caption(
         f"KL({p} ‖ other) of the next-token distributions, nats per held-out token; bars are 95 % intervals."
     )
-    made = charts.dots_with_intervals(
-        table, "domain", "q", "kl", theme.colours(names), theme.symbols(names), "nats per token"
+    made = kept.picture(
+        charts.dots_with_intervals,
+        table,
+        "domain",
+        "q",
+        "kl",
+        theme.colours(names),
+        theme.symbols(names),
+        "nats per token",
     )
     show.chart(made, "kl", f"KL of {p} from each other checkpoint, by domain", table)
 
@@ -33,7 +42,8 @@ def loss(comparison: Comparison) -> None:
     """Loss of every checkpoint by domain."""
     names = comparison.checkpoints
     frame.caption("Nats per held-out token, lower is better; bars are 95 % intervals over documents.")
-    made = charts.dots_with_intervals(
+    made = kept.picture(
+        charts.dots_with_intervals,
         comparison.loss,
         "domain",
         "checkpoint",
@@ -54,9 +64,15 @@ def forgetting(comparison: Comparison) -> None:
         "is scored on the same tokens; `rollout:NAME` is what NAME wrote itself."
     )
     table = comparison.excess_loss
+    made = kept.picture(above, table, later)
+    show.chart(made, "forgetting", f"loss above that of {first}, by domain", table)
+
+
+def above(table: pl.DataFrame, names: Sequence[str]) -> go.Figure:
+    """A dot a checkpoint in each domain, beside the line of no change."""
     made = charts.dots_with_intervals(
-        table, "domain", "checkpoint", "excess", theme.colours(later), theme.symbols(later), "nats per token",
+        table, "domain", "checkpoint", "excess", theme.colours(names), theme.symbols(names), "nats per token",
         from_zero=False,
     )  # fmt: skip
     made.add_vline(x=0, line={"color": theme.palette().ink, "width": 1})
-    show.chart(made, "forgetting", f"loss above that of {first}, by domain", table)
+    return made

@@ -8,7 +8,7 @@ import plotly.graph_objects as go
 import polars as pl
 from plotly.subplots import make_subplots
 
-from pages.components import charts, frame, show, theme, words
+from pages.components import charts, frame, kept, show, theme, words
 
 if TYPE_CHECKING:
     from workbench.controls import Controls
@@ -33,7 +33,7 @@ def view(controls: Controls) -> None:
         rest = [v["figure"] for v in mine if not v["credible"]]
         frame.note(f"{stage}: beyond both controls: {_listed(beyond)}. Not beyond them: {_listed(rest)}.")
     alt = "each stage beside its sham and its sibling, figure by figure, with intervals"
-    show.chart(drawn(controls.table), "controls", alt, controls.table)
+    show.chart(kept.picture(drawn, controls.table), "controls", alt, controls.table)
 
 
 def _listed(names: list[str]) -> str:

@@ -8,7 +8,7 @@ import plotly.graph_objects as go
 import polars as pl
 import streamlit as st
 
-from pages.components import charts, frame, show, theme, words
+from pages.components import charts, frame, kept, show, theme, words
 
 if TYPE_CHECKING:
     from workbench.changed import Changed
@@ -32,7 +32,7 @@ def view(changed: Changed) -> None:
         f"n = {figures['n']:,} held-out tokens."
     )
     table = changed.of_pair(*pairs[said])
-    show.chart(bars(table), "changes", f"what changed from {said}", told(table))
+    show.chart(kept.picture(bars, table), "changes", f"what changed from {said}", told(table))
 
 
 def told(table: pl.DataFrame) -> pl.DataFrame:

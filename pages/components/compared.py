@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from workbench.gains import Gains
     from workbench.lives import Lives
     from workbench.patching import Patching
+    from workbench.probe_transfer import ProbeTransfer
     from workbench.samples import Samples
     from workbench.specificity import Specificity
     from workbench.verdict_sheet import Sheet
@@ -92,6 +93,11 @@ def gains(lab: Lab, comparison: str) -> Gains:
 def patching(lab: Lab, comparison: str) -> Patching:
     """What patching one with another's stream and some latents brings."""
     return _part(lab, "patching", "workbench.patching:Patching", comparison)
+
+
+def probe_transfer(lab: Lab, comparison: str) -> ProbeTransfer:
+    """Probes fitted on one checkpoint, scored on another."""
+    return _part(lab, "probe_transfer", "workbench.probe_transfer:ProbeTransfer", comparison)
 
 
 @st.cache_resource(max_entries=8, show_spinner=False)

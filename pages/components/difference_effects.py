@@ -9,7 +9,7 @@ import polars as pl
 import streamlit as st
 from plotly.subplots import make_subplots
 
-from pages.components import charts, frame, show, theme
+from pages.components import charts, frame, kept, show, theme
 
 if TYPE_CHECKING:
     from workbench.differences import Differences
@@ -40,7 +40,7 @@ def steering(found: Differences, before: str, after: str) -> None:
     )
     rows = table.filter(domain=domain)
     show.chart(
-        doses(rows, theme.colours([before, after])[after]),
+        kept.picture(doses, rows, theme.colours([before, after])[after]),
         "difference-steering",
         f"share of KL({after} ‖ {before}) closed by adding the mean difference, by dose, beside a random direction",
         rows,
@@ -96,7 +96,7 @@ def components(found: Differences, before: str, after: str) -> None:
         "over documents, components held fixed."
     )
     show.chart(
-        spectrum(table, theme.colours([before, after]), (before, after)),
+        kept.picture(spectrum, table, theme.colours([before, after]), (before, after)),
         "difference-spectrum",
         f"share of variance of the first components of the difference {before} → {after}, beside two controls",
         table,

@@ -9,7 +9,7 @@ import polars as pl
 import streamlit as st
 from plotly.subplots import make_subplots
 
-from pages.components import charts, frame, show, theme
+from pages.components import charts, frame, kept, show, theme
 
 if TYPE_CHECKING:
     from workbench.differences import Differences
@@ -52,7 +52,7 @@ def view(lab: Lab, found: Differences, before: str, after: str, site: str) -> No
     )
     table = lens.filter(pl.col("facet") != "component", group=group, reading=reading)
     show.chart(
-        tokens(table, (before, after)),
+        kept.picture(tokens, table, (before, after)),
         "difference-words",
         f"tokens that the mean difference {before} → {after} promotes and suppresses, through both heads",
         table,
@@ -107,7 +107,7 @@ def _ranks(lab: Lab, found: Differences, before: str, after: str) -> None:
         "sibling that ranks them as high says that any training would; `compare --controls` adds them."
     )
     show.chart(
-        ranks(table, theme.colours([before, after])[after]),
+        kept.picture(ranks, table, theme.colours([before, after])[after]),
         "difference-ranks",
         f"ranks of expected tokens by the mean difference {before} → {after} on prose, beside controls",
         table,

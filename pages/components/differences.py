@@ -8,7 +8,7 @@ import plotly.graph_objects as go
 import polars as pl
 import streamlit as st
 
-from pages.components import charts, difference_effects, difference_words, frame, show, theme
+from pages.components import charts, difference_effects, difference_words, frame, kept, show, theme
 
 if TYPE_CHECKING:
     from workbench.differences import Differences
@@ -39,7 +39,7 @@ def view(lab: Lab, found: Differences) -> None:
         return
     means = found.means.filter(before=before, after=after, site=site)
     show.chart(
-        sizes(means, theme.colours([before, after])[after]),
+        kept.picture(sizes, means, theme.colours([before, after])[after]),
         "difference-size",
         f"length of the mean difference {named} by position, domain and kind of token, beside noise",
         means,

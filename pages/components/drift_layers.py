@@ -11,7 +11,7 @@ import polars as pl
 import streamlit as st
 from plotly.subplots import make_subplots
 
-from pages.components import charts, frame, show, theme
+from pages.components import charts, frame, kept, show, theme
 from pages.components.drift_weights import scale
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ def view(drift: Drift, checkpoints: Sequence[str]) -> None:
         "its length."
     )
     show.chart(
-        curves(drift.layers),
+        kept.picture(curves, drift.layers),
         "layers",
         "activations moved and CKA by layer, for each pair of checkpoints",
         drift.layers,
@@ -38,7 +38,10 @@ def view(drift: Drift, checkpoints: Sequence[str]) -> None:
     st.subheader("CKA of every layer with every layer", anchor=False)
     pairs = list(itertools.combinations(checkpoints, 2))
     show.chart(
-        matrices(drift.cka, pairs), "cka", "CKA between the layers of one checkpoint and of another", drift.cka
+        kept.picture(matrices, drift.cka, pairs),
+        "cka",
+        "CKA between the layers of one checkpoint and of another",
+        drift.cka,
     )
 
 

@@ -11,7 +11,7 @@ import polars as pl
 import streamlit as st
 from plotly.subplots import make_subplots
 
-from pages.components import charts, frame, show, theme, words
+from pages.components import charts, frame, kept, show, theme, words
 
 if TYPE_CHECKING:
     from workbench.drift import Drift
@@ -70,7 +70,7 @@ def view(drift: Drift, checkpoints: Sequence[str]) -> None:
     table = drift.weights.with_columns(rank_share=pl.col("effective_rank") / pl.col("largest_rank"))
     alt = f"{reading.title} of every matrix, by layer and kind, for each pair of checkpoints"
     shown = table.select("before", "after", "parameter", "layer", "kind", "n", reading.column)
-    show.chart(drawn(table, pairs, reading), "weights-map", alt, shown)
+    show.chart(kept.picture(drawn, table, pairs, reading), "weights-map", alt, shown)
 
 
 def drawn(table: pl.DataFrame, pairs: Sequence[tuple[str, str]], reading: Reading) -> go.Figure:

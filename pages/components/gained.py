@@ -9,7 +9,7 @@ import plotly.graph_objects as go
 import polars as pl
 import streamlit as st
 
-from pages.components import charts, frame, show, theme, words
+from pages.components import charts, frame, kept, show, theme, words
 from pages.components.kl_carriers import address
 from workbench.gains import MATCHED, OFF, ON, PARENT, SAID, SET, STAGE, WHOLE
 
@@ -51,7 +51,7 @@ def view(lab: Lab, gains: Gains, comparison: Comparison) -> None:
         with column:
             st.subheader(f"{WAYS[way].capitalize()} {gap.parent if way == ON else gap.stage}", anchor=False)
             rows = gains.of_gap(gains.answers, gap, mover).filter(pl.col("way") == way)
-            made = doses(rows, gains.unmoved(gap), gap, way)
+            made = kept.picture(doses, rows, gains.unmoved(gap), gap, way)
             show.chart(made, f"dose-{way}", f"accuracy on {gap.task} by dose, {WAYS[way]}", rows)
     left, right = st.columns(2, gap="large")
     with left:
@@ -62,14 +62,16 @@ def view(lab: Lab, gains: Gains, comparison: Comparison) -> None:
                 "More of a latent leaves the way between the two checkpoints: no share of it is closed."
             )
         else:
-            show.chart(few(rows), "few", "share of the gap in log p that the first latents close", rows)
+            show.chart(
+                kept.picture(few, rows), "few", "share of the gap in log p that the first latents close", rows
+            )
     with right:
         st.subheader("What else moves", anchor=False)
         rows = gains.of_gap(gains.spill, gap, mover)
         if rows.is_empty():
             frame.caption("Not asked of the SAE of the difference: choose another way of switching.")
             return
-        show.chart(elsewhere(rows, gap), "elsewhere", "other tasks before and after", rows)
+        show.chart(kept.picture(elsewhere, rows, gap), "elsewhere", "other tasks before and after", rows)
 
 
 def doses(rows: pl.DataFrame, plain: dict[tuple[str, str], dict[str, Any]], gap: Gap, way: str) -> go.Figure:
@@ -77,6 +79,7 @@ def doses(rows: pl.DataFrame, plain: dict[tuple[str, str], dict[str, Any]], gap:
     palette, stages = theme.palette(), theme.colours([gap.parent, gap.stage])
     made = charts.figure(HEIGHT)
     own = gap.parent if way == ON else gap.stage
+    doses_ = rows["dose"].unique().sort().to_list()
     start = plain[way, PARENT if way == ON else STAGE]
     for name in (SET, MATCHED):
         part = rows.filter(pl.col("latents") == name).sort("dose")
@@ -106,7 +109,7 @@ def doses(rows: pl.DataFrame, plain: dict[tuple[str, str], dict[str, Any]], gap:
             y=height, line={"color": colour, "width": 1, "dash": "dash"}, annotation_text=charts.plain(name),
             annotation_position="top right" if name == own else "bottom right", annotation_font_color=colour,
         )  # fmt: skip
-    made.update_xaxes(title="dose", dtick=1, range=[-0.15, 3.4])
+    made.update_xaxes(title="dose", tickvals=[0, *doses_], range=[-0.15, 1.35 * max(doses_)])  # room for names
     made.update_yaxes(title="accuracy", rangemode="tozero")
     charts.legend_above(made)
     return made

@@ -10,7 +10,7 @@ import plotly.graph_objects as go
 import polars as pl
 import streamlit as st
 
-from pages.components import charts, frame, show, theme, words
+from pages.components import charts, frame, kept, show, theme, words
 from workbench.samples import CONTEXT, RAISED
 
 if TYPE_CHECKING:
@@ -52,7 +52,8 @@ def _tokens(table: pl.DataFrame, said: str, by: str) -> None:
         frame.caption("The two predict the same on every token: there is no KL to carry.")
         return
     shown = table.head(SHOWN)
-    made = bars(shown, shown["token"].to_list(), [theme.palette().accent] * len(shown))
+    colours = [theme.palette().accent] * len(shown)
+    made = kept.picture(bars, shown, shown["token"].to_list(), colours)
     show.chart(made, "carrying-tokens", f"tokens with the largest share of {said}", table)
 
 
@@ -74,7 +75,9 @@ def _latents(lab: Lab, samples: Samples, comparison: Comparison, pair: tuple[str
     shown, palette = table.head(SHOWN), theme.palette()
     colours = [palette.accent if beyond else palette.muted for beyond in shown["beyond"]]
     labels = [f"{latent}  {label or ''}" for latent, label in shown.select("latent", "label").iter_rows()]
-    show.chart(bars(shown, labels, colours), "carrying-latents", f"latents that carry {said}", table)
+    show.chart(
+        kept.picture(bars, shown, labels, colours), "carrying-latents", f"latents that carry {said}", table
+    )
     frame.links(
         "Open:", [(str(latent), address(lab.name, comparison.dictionary, latent)) for latent in shown["latent"]]
     )

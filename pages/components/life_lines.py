@@ -11,7 +11,7 @@ import polars as pl
 import streamlit as st
 from plotly.subplots import make_subplots
 
-from pages.components import charts, frame, life_words, show, theme
+from pages.components import charts, frame, kept, life_words, show, theme
 
 if TYPE_CHECKING:
     from workbench.comparison import Comparison
@@ -33,7 +33,7 @@ def view(found: Lives, comparison: Comparison, latent: int) -> None:
     for told in found.sentences():
         frame.note(told)
     show.chart(
-        overview(found.moments, found.curves),
+        kept.picture(overview, found.moments, found.curves),
         "lives",
         "latents that are there, births and deaths along the snapshots, above the training curves",
         found.moments,
@@ -48,7 +48,7 @@ def view(found: Lives, comparison: Comparison, latent: int) -> None:
     frame.facts(life_words.facts(life.birth))
     frame.caption(life_words.told(life.birth))
     alt = f"strength, direction and readability of latent {latent} along the snapshots"
-    show.chart(one(life, found.moments), "life", alt, life.curve)
+    show.chart(kept.picture(one, life, found.moments), "life", alt, life.curve)
 
 
 def _picks(found: Lives, comparison: Comparison) -> None:
@@ -135,7 +135,7 @@ def _events(made: go.Figure, moments: pl.DataFrame) -> None:
                 mode="markers+text",
                 name=what,
                 text=[f"{count:,}" for count in some[what]],
-                textposition=f"{side} center",
+                textposition=["middle right" if end else f"{side} center" for end in some["end"]],
                 marker={"color": colour, "symbol": symbol, "size": 11},
                 customdata=list(some.select("stage", "step").iter_rows()),
                 hovertemplate=HOVER + "%{y:,} " + what + "<extra></extra>",

@@ -9,7 +9,7 @@ import polars as pl
 import streamlit as st
 from plotly.subplots import make_subplots
 
-from pages.components import charts, frame, show, theme, words
+from pages.components import charts, frame, kept, show, theme, words
 from workbench.samples import FIGURES, OWN, PROSE, QUESTIONS, SHARED
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ def view(samples: Samples, comparison: Comparison) -> None:
     )
     said = samples.said.filter(pl.col("kind").is_in([QUESTIONS, PROSE]), pl.col("figure") != "accuracy")
     show.chart(
-        panels(said),
+        kept.picture(panels, said),
         "said",
         "length, share ended, entropy and diversity of every checkpoint's samples, by kind of prompt",
         said,
@@ -46,8 +46,8 @@ def view(samples: Samples, comparison: Comparison) -> None:
     )
     if len(right):
         frame.caption("Share of sampled answers that are right, by task; greedy answers are on the Lab page.")
-        made = charts.dots_with_intervals(
-            right.with_columns(pl.col("kind").map_elements(words.metric, pl.String)),
+        made = kept.picture(
+            charts.dots_with_intervals, right.with_columns(pl.col("kind").map_elements(words.metric, pl.String)),
             "kind", "checkpoint", "value", theme.colours(names), theme.symbols(names), FIGURES["accuracy"],
         )  # fmt: skip
         show.chart(made, "own-accuracy", "share of sampled answers that are right, by task", right)
@@ -60,7 +60,10 @@ def _kl(samples: Samples, comparison: Comparison) -> None:
     )
     table = samples.beside_shared(comparison)
     show.chart(
-        kl_dots(table), "own-kl", "KL of each pair on own samples and on shared text, by kind of prompt", table
+        kept.picture(kl_dots, table),
+        "own-kl",
+        "KL of each pair on own samples and on shared text, by kind of prompt",
+        table,
     )
 
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import itertools
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import polars as pl
 import streamlit as st
 
-from pages.components import frame, pairwise, show, ternary, words
+from pages.components import frame, kept, pairwise, show, ternary, words
 from pages.components.latent_table import most_frequent, sparse
 
 if TYPE_CHECKING:
@@ -41,10 +41,14 @@ def view(comparison: Comparison) -> int:
     return chosen
 
 
-def number(comparison: Comparison, label: str) -> int:
+def number(comparison: Comparison, label: str, width: Literal["stretch"] | int = "stretch") -> int:
     """The choice of a latent alone."""
     latents = comparison.latents
-    return int(st.number_input(label, 0, len(latents) - 1, telling(latents), key="joint", bind="query-params"))
+    return int(
+        st.number_input(
+            label, 0, len(latents) - 1, telling(latents), key="joint", bind="query-params", width=width
+        )
+    )
 
 
 def telling(latents: pl.DataFrame) -> int:
@@ -67,13 +71,13 @@ def cosines(comparison: Comparison, latent: int) -> dict[str, float]:
 def _draw(comparison: Comparison, shown: pl.DataFrame, chosen: int) -> None:
     names, bounds = comparison.checkpoints, comparison.bounds
     if len(names) == 3:
-        made = ternary.picture(shown, names, bounds, chosen)
+        made = kept.picture(ternary.picture, shown, names, bounds, chosen)
         said = f"latents of {comparison.dictionary} between {', '.join(names)}; its place is whose norm it has"
     else:
         of = names[-1]
         if len(names) > 2:
             of = st.selectbox("Share of", names, index=len(names) - 1, key="of", bind="query-params", width=240)
-        made = pairwise.picture(shown, names, of, bounds, chosen)
+        made = kept.picture(pairwise.picture, shown, names, of, bounds, chosen)
         said = f"latents of {comparison.dictionary} by the share of their norm that is {of}'s"
     show.clickable(made, "shares", said, shown, "joint")
 

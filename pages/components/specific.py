@@ -8,7 +8,7 @@ import plotly.graph_objects as go
 import polars as pl
 from plotly.subplots import make_subplots
 
-from pages.components import charts, frame, show, theme
+from pages.components import charts, frame, kept, show, theme
 from saes.latent_scaling import ERROR_BOUND, RECONSTRUCTION_BOUND
 from workbench.specificity import sentence
 
@@ -50,15 +50,22 @@ def view(found: Specificity, latent: int) -> None:
         if (share := getattr(each, question)).n
     ]
     table = pl.DataFrame(rows)
-    made = charts.dots_with_intervals(
-        table, "question", "checkpoint", "share", theme.colours(names), theme.symbols(names), "share of latents"
+    made = kept.picture(
+        charts.dots_with_intervals,
+        table,
+        "question",
+        "checkpoint",
+        "share",
+        theme.colours(names),
+        theme.symbols(names),
+        "share of latents",
     )
     show.chart(made, "specific", "latents that are one checkpoint's alone: by norm, and confirmed", table)
     own = found.table.filter(pl.col("latent") == latent)
     if own.is_empty():
         frame.caption(f"Latent {latent} fires on no held-out token: there is nothing to scale.")
         return
-    show.chart(ratios(own), "scaling", f"ν of latent {latent} for every pair of checkpoints", own)
+    show.chart(kept.picture(ratios, own), "scaling", f"ν of latent {latent} for every pair of checkpoints", own)
 
 
 def ratios(rows: pl.DataFrame) -> go.Figure:

@@ -12,7 +12,7 @@ import streamlit as st
 from workbench.checkpoint import Checkpoint
 from workbench.errors import MarbleError
 from workbench.lab import Artefact, Lab
-from workbench.plan import STUDY, Plan, resolve
+from workbench.plan import STUDY, Plan
 
 if TYPE_CHECKING:
     import polars as pl
@@ -192,7 +192,9 @@ def sweep(lab: Lab, name: str) -> Sweep:
 
 def finished_artefacts(lab: Lab, kind: str) -> list[Artefact]:
     """The recipe's artefacts of a kind that are finished, in the recipe's order."""
-    return [r.artefact for r in resolve(lab, Plan.of(lab)) if r.step.kind == kind and r.artefact is not None]
+    steps = (step for step in Plan.of(lab).steps.values() if step.kind == kind)
+    found = (lab.artefact(step.kind, step.name, step.id) for step in steps)
+    return [artefact for artefact in found if artefact is not None]
 
 
 @st.cache_resource(max_entries=8, show_spinner=False)

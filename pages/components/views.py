@@ -1,0 +1,70 @@
+"""Pages about a comparison: the choice of it, and of one of several views, each with an address. Only the view that
+is looked at is drawn.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, NamedTuple
+
+import streamlit as st
+
+from pages.components import compared, frame, store
+
+if TYPE_CHECKING:
+    from workbench.comparison import Comparison
+    from workbench.lab import Lab
+
+
+class View(NamedTuple):
+    """One view of a comparison: its title, how it is drawn, the part that it reads (if any) and what that tells."""
+
+    title: str
+    draw: Callable[[Lab, Comparison], None]
+    part: str = ""
+    tells: str = ""
+
+
+def comparisons(lab: Lab) -> list[str]:
+    """Names of the finished comparisons; ends the run with what to do where there is none, and says it where the
+    address names another."""
+    names = store.finished(lab, "comparison")
+    if not names:
+        frame.note(
+            "No comparison has been finished yet: it comes last, after the crosscoder. "
+            f"The Lab page shows how far {lab.name} is; "
+            f"`python -m workbench compare {lab.name} NAME NAME` makes one and takes it apart."
+        )
+        st.stop()
+    frame.doubted("comparison", "comparison", names)
+    return names
+
+
+def choice(names: Sequence[str]) -> str:
+    """The comparison that is looked at."""
+    return str(st.selectbox("Comparison", names, key="comparison", bind="query-params", width=360))
+
+
+def missing(lab: Lab, comparison: Comparison, tells: str, more: str = "") -> None:
+    """What a view would show, and the command that takes it."""
+    command = f"python -m workbench compare {lab.name} {' '.join(comparison.checkpoints)}{more}"
+    frame.note(f"{tells}: `{command}` takes it; what was finished before is kept.")
+
+
+def page(lab: Lab, views: Mapping[str, View]) -> None:
+    """The comparison and the view that the address names (else the first), and that view."""
+    names = comparisons(lab)
+    frame.doubted("view", "view", list(views))
+    left, right = st.columns([2, 5], vertical_alignment="bottom", gap="large")
+    with left:
+        name = choice(names)
+    with right:
+        shown = st.segmented_control(
+            "Show", list(views), default=next(iter(views)), required=True, key="view", bind="query-params"
+        )
+    view, opened = views[str(shown)], compared.comparison(lab, name)
+    st.header(view.title, anchor=False)
+    if view.part and name not in compared.taken_apart(lab, view.part):
+        missing(lab, opened, view.tells)
+    else:
+        view.draw(lab, opened)
