@@ -31,6 +31,7 @@ BUILDERS: Mapping[str, Builder] = {
     "scaling": Builder("workbench.scaling_build:build", 1),
     "changes": Builder("workbench.changes_build:build", 1),
     "gains": Builder("workbench.gain_build:build", 1),
+    "matching": Builder("workbench.matching_build:build", 1),
     "samples": Builder("workbench.samples_build:build", 1),
     "differences": Builder("workbench.differences_build:build", 1),
     "lives": Builder("workbench.lives_build:build", 1),

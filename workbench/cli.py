@@ -125,12 +125,12 @@ def compare(
     from workbench.comparison_requests import compare_beside_controls
     from workbench.grow import grow as grow_lab
     from workbench.lab import Lab
-    from workbench.parts import PARTS, part_name
+    from workbench.plan import Plan
 
     opened = Lab.open(lab)
     asked = listed_names(names)
     wanted = compare_beside_controls(opened, asked) if controls else [request_comparison(opened, asked)]
-    parts = [f"evaluation/{part_name(part, each)}" for part in PARTS for each in wanted]
+    parts = [key for each in wanted for key in Plan.of(opened).parts_of(each)]
     grow_lab(opened, [*(f"comparison/{each}" for each in wanted), *parts])
     told = account(opened, wanted[0], controls)
     answer({"lab": lab, "comparison": wanted[0], **told.figures}, as_json, told.describe)

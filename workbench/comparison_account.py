@@ -15,6 +15,9 @@ from workbench.drift import Drift
 from workbench.gains import Gains
 from workbench.lab import Lab
 from workbench.lives import Lives
+from workbench.matched_saes import chosen
+from workbench.matching import Matched
+from workbench.plan import Plan
 from workbench.samples import Samples
 from workbench.specificity import Specificity
 
@@ -32,6 +35,8 @@ class Account:
     lives: Lives
     changed: Changed
     gains: Gains
+    matched: Matched | None
+    matching: list[str]  # what that says, or why there is none
     controls: Controls | None
 
     def describe(self) -> str:
@@ -40,6 +45,7 @@ class Account:
         lines = [f"comparison {self.comparison.name!r}", *pairs, *self.specificity.sentences()]
         lines += [f"lives: {told}" for told in self.lives.sentences()]
         lines += [*self.changed.sentences(), *self.gains.sentences()]
+        lines += [f"matching: {told}" for told in self.matching]
         return "\n".join([*lines, self.controls.describe()] if self.controls else lines)
 
     @property
@@ -54,6 +60,7 @@ class Account:
             "lives": self.lives.summary(),
             "changes": self.changed.figures["pairs"],
             "gains": self.gains.summary(),
+            "matching": self.matched.summary() if self.matched else {"missing": self.matching[0]},
         }
         return told | ({"controls": self.controls.verdicts()} if self.controls else {})
 
@@ -86,6 +93,8 @@ class Account:
 def account(lab: Lab, name: str, controls: bool = False) -> Account:
     """The comparison called `name`, which has been taken apart; `controls`: beside shams and siblings."""
     comparison = Comparison.of(lab, name)
+    own = chosen(Plan.of(lab).recipe, comparison.checkpoints)
+    matched = Matched.of(lab, name) if own.complete else None
     return Account(
         comparison,
         lab.find("comparison", name).figures,
@@ -96,5 +105,7 @@ def account(lab: Lab, name: str, controls: bool = False) -> Account:
         Lives.of(lab, name),
         Changed.of(lab, name),
         Gains.of(lab, name),
+        matched,
+        matched.sentences(lab.name) if matched else [own.sentence(lab.name)],
         Controls.of(lab, comparison.checkpoints) if controls else None,
     )

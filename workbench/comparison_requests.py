@@ -9,6 +9,7 @@ from workbench.branches import request_controls
 from workbench.controls import pairs_of
 from workbench.errors import Misuse
 from workbench.lab import Lab
+from workbench.matched_saes import chosen, other_seed
 from workbench.plan import Plan, plan
 from workbench.recipe import ComparisonConfig, DictionaryConfig, Recipe, read_recipe, write_recipe
 
@@ -39,12 +40,30 @@ def compare(lab: Lab, names: Sequence[str]) -> str:
 
 
 def compare_beside_controls(lab: Lab, names: Sequence[str]) -> list[str]:
-    """`compare`, and the comparisons that tell the stages among `names` from their controls, which are entered too;
-    the names of all, the one asked for first."""
+    """`compare`, and the comparisons that tell the stages among `names` from their controls, which are entered too,
+    as is another seed of each SAE that is matched; the names of all, the one asked for first."""
     beside = pairs_of(tuple(names))  # refuses checkpoints without controls before anything is written
     asked = compare(lab, names)
     request_controls(lab)
+    request_seeds(lab, names)
     return [asked, *(compare(lab, (pair.before, pair.after)) for pair in beside)]
+
+
+def request_seeds(lab: Lab, names: Sequence[str]) -> None:
+    """Enter another seed of each checkpoint's SAE, trained alike: what two of one checkpoint have in common is the
+    floor of what two checkpoints have. Where a checkpoint has no SAE of its own there is nothing to match."""
+    with lab.writing("compare"):
+        recipe = read_recipe(lab.path / "recipe.toml")
+        own = chosen(recipe, names)
+        there = {config.checkpoints for config in own.seeds}
+        wanted = [other_seed(config) for config in own.saes if own.complete and config.checkpoints not in there]
+        taken = {d.name for d in recipe.dictionaries} & {d.name for d in wanted}
+        if taken:
+            raise Misuse(f"the recipe has another dictionary called {min(taken)!r}: rename it there")
+        if wanted:
+            changed = dataclasses.replace(recipe, dictionaries=(*recipe.dictionaries, *wanted))
+            plan(changed)
+            write_recipe(lab.path / "recipe.toml", changed)
 
 
 def finished_comparison(lab: Lab, names: Sequence[str]) -> str:

@@ -13,6 +13,7 @@ PARTS: Mapping[str, tuple[str, ...]] = {
     "lives": ("tokens", "checkpoints", "dictionary", "activations"),
     "changes": ("tokens", "checkpoints"),
     "gains": ("dictionary", "tokens", "activations", "checkpoints", "corpus"),
+    "matching": ("tokens", "checkpoints", "saes"),  # where each checkpoint has an SAE of its own
 }
 
 

@@ -15,6 +15,7 @@ from typing import Any
 from workbench.builders import BUILDERS, Builder
 from workbench.errors import Misuse, unknown
 from workbench.lab import Artefact, Lab, artefact_id
+from workbench.matched_saes import chosen
 from workbench.parts import PARTS, part_name
 from workbench.points import RESID_POST
 from workbench.quality import artefact_name
@@ -77,6 +78,11 @@ class Plan:
             if step.key in wanted:
                 wanted.update(step.parents)
         return [s for s in self.steps.values() if s.key in wanted]
+
+    def parts_of(self, comparison: str) -> list[str]:
+        """The keys of the parts that a comparison is taken apart into; one that lacks what it stands on is none."""
+        keys = (f"evaluation/{part_name(part, comparison)}" for part in PARTS)
+        return [key for key in keys if key in self.steps]
 
     def parent_checkpoint(self, name: str) -> str | None:
         """The checkpoint that `name` was trained from."""
@@ -261,7 +267,7 @@ def _stored(config: DictionaryConfig) -> list[str]:
 
 
 def _add_parts(planner: _Planner, so_far: Plan, config: ComparisonConfig) -> None:
-    """The `PARTS` of a comparison."""
+    """The `PARTS` of a comparison; SAEs are matched where each checkpoint has one."""
     used = so_far.recipe.dictionary(config.dictionary)
     groups = {
         "tokens": [f"activations/tokens-{so_far.family(config.checkpoints[0])}"],
@@ -270,10 +276,16 @@ def _add_parts(planner: _Planner, so_far: Plan, config: ComparisonConfig) -> Non
         "features": [f"features/{used.name}"],
         "activations": _stored(used),
         "corpus": ["corpus/text"],
+        "saes": [],
     }
+    own = chosen(so_far.recipe, config.checkpoints)
+    for sae in (*own.saes, *own.seeds):
+        groups["saes"] += [f"dictionary/{sae.name}", f"features/{sae.name}", *_stored(sae)]
     for part, stands_on in PARTS.items():
-        parents = [key for group in stands_on for key in groups[group]]
-        settings = {"comparison": config.name}
+        if "saes" in stands_on and not own.complete:
+            continue
+        parents = list(dict.fromkeys(key for group in stands_on for key in groups[group]))
+        settings: dict[str, Any] = {"comparison": config.name} | (own.names if "saes" in stands_on else {})
         planner.add("evaluation", part_name(part, config.name), part, settings, *parents)
 
 
