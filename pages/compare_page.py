@@ -15,6 +15,7 @@ from pages.components import (
     gained,
     latent,
     life_lines,
+    matched,
     shares,
     specific,
     store,
@@ -22,6 +23,8 @@ from pages.components import (
 )
 from workbench.comparison import Comparison
 from workbench.lab import Lab
+from workbench.matched_saes import chosen
+from workbench.plan import Plan
 
 
 class View(NamedTuple):
@@ -61,6 +64,16 @@ def lives(lab: Lab, comparison: Comparison) -> None:
     life_lines.view(compared.lives(lab, comparison.name), comparison, chosen)
 
 
+def matching(lab: Lab, comparison: Comparison) -> None:
+    own = chosen(Plan.of(lab).recipe, comparison.checkpoints)
+    if not own.complete:
+        frame.note(f"{own.sentence(lab.name)}.")
+    elif comparison.name in compared.taken_apart(lab, "matching"):
+        matched.view(lab, compared.matched(lab, comparison.name))
+    else:
+        missing(lab, comparison, "Whose latents have a counterpart among those of an SAE trained apart")
+
+
 def predictions(lab: Lab, comparison: Comparison) -> None:
     behaviour.kl(comparison)
     st.header("Loss by domain", anchor=False)
@@ -88,6 +101,7 @@ VIEWS = {
         "differences",
         "What training wrote into every activation at once, their mean difference tells",
     ),
+    "Matching": View("SAEs trained apart, matched", matching),
     "Predictions": View("How predictions part", predictions),
     "Answers": View("Two checkpoints answer the same prompt", answers_beside.view),
 }

@@ -8,6 +8,7 @@ lacks says nothing of training where another seed of its own checkpoint lacks it
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from collections.abc import Mapping
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 MATCHED_BY = "mean"  # the criterion of the assignment that is told
 SAME, OTHER, FLOOR = KINDS = ("same seed", "other seed", "one checkpoint, two seeds")
 BOUNDS = {"cosine": 0.7, "correlation": 0.5}  # from which two latents count as counterparts
+WIDTH, LOWEST = 0.02, -10  # of a bin of a distribution; the number of the first, with all that is below it
 COLUMNS = {
     "pairs": ("kind", "a", "b", "by", "latent_a", "latent_b", "cosine", "correlation"),
     "nulls": ("a", "b", "by", "cosine", "correlation"),
@@ -120,6 +122,36 @@ class Matched(Part):
         """One cell of the transfer matrix."""
         return self.transfer.row(by_predicate=_is(sae=sae, checkpoint=checkpoint, figure=figure), named=True)
 
+    def distributions(self, a: str, b: str, by: str = MATCHED_BY) -> pl.DataFrame:
+        """figure, series, edge (`WIDTH` apart), share of the pairs at it or above, n: the pairs of two SAEs beside
+        what chance gives, and beside two seeds of the later one's checkpoint."""
+        import polars as pl
+
+        drawn = {"matched": self.pairs.filter(a=a, b=b, by=by), "chance": self.nulls.filter(a=a, b=b, by=by)}
+        for kind, x, y in self.pairs.select("kind", "a", "b").unique(maintain_order=True).iter_rows():
+            of_two_seeds = kind == FLOOR and b in (x, y)
+            if of_two_seeds or (kind == OTHER and x == a and y == self._seed_of(b)):
+                drawn[kind] = self.pairs.filter(a=x, b=y, by=by)
+        edges = pl.DataFrame({"bin": range(LOWEST, round(1 / WIDTH) + 1)})
+        parts = []
+        for (series, rows), figure in itertools.product(drawn.items(), BOUNDS):
+            place = (pl.col(figure) / WIDTH).floor().cast(pl.Int64).clip(LOWEST).alias("bin")
+            counted = edges.join(rows.group_by(place).len(), on="bin", how="left", maintain_order="left")
+            told = counted.select(
+                edge=(pl.col("bin") * WIDTH).round(6),
+                share=pl.col("len").fill_null(0).reverse().cum_sum().reverse(),
+            )
+            parts.append(
+                told.select(
+                    pl.lit(figure).alias("figure"),
+                    pl.lit(series).alias("series"),
+                    "edge",
+                    pl.col("share") / max(rows.height, 1),
+                    pl.lit(rows.height).alias("n"),
+                )
+            )
+        return pl.concat(parts)
+
     def sentences(self, lab: str) -> list[str]:
         """What a person reads."""
         told = [self.pair_sentence(kind, a, b) for kind in KINDS for a, b in self.couples(kind)]
@@ -130,10 +162,10 @@ class Matched(Part):
             told.append(f"{', '.join(unlike)} were trained for longer or shorter: part of what differs is that")
         return told
 
-    def pair_sentence(self, kind: str, a: str, b: str) -> str:
+    def pair_sentence(self, kind: str, a: str, b: str, by: str = MATCHED_BY) -> str:
         """How well two SAEs match."""
         cosine, correlation, near, same = (
-            self.share(a, b, figure)
+            self.share(a, b, figure, by)
             for figure in ("cosine", "correlation", f"correlation ≥ {BOUNDS['correlation']:g}", "same number")
         )
         chance = "" if cosine["null"] is None else f" (rotated {cosine['null']:.2f})"
@@ -161,15 +193,19 @@ class Matched(Part):
 
     def seed_sentence(self, lab: str) -> str:
         """What the shared start does, and what a floor would tell where there is none."""
-        start = "they began from the same weights and saw the same batches, which makes them alike beyond what they found"
+        start = (
+            "they began from the same weights and saw the same batches, which makes them alike beyond what they "
+            "found"
+        )
         if self.figures["seeds"]:
             return f"SAEs of one seed: {start}; read them beside the other seeds"
         command = f"python -m workbench compare {lab} {' '.join(self.saes)} --controls"
         if not set(STAGES[1:]) & set(self.saes):  # they have no controls
-            command = f"python -m workbench sae {lab} --checkpoint {next(iter(self.saes))} --seed {self.figures['seed'] + 1}"
+            first, seed = next(iter(self.saes)), self.figures["seed"] + 1
+            command = f"python -m workbench sae {lab} --checkpoint {first} --seed {seed}"
         return (
-            f"SAEs of one seed: {start}. How much two trainings on one checkpoint have in common would be the floor: "
-            f"`{command}` trains another seed"
+            f"SAEs of one seed: {start}. What two trainings on one checkpoint have in common "
+            f"would be the floor: `{command}` trains another seed"
         )
 
     def transfer_sentence(self, sae: str) -> str:

@@ -1,11 +1,13 @@
 """Transfer matrix: an SAE trained on checkpoint i, put to checkpoint j's held-out activations.
 
-    FVU, L0, dead share and CE score of SAE_i on j's stream, for every i and j, on the same tokens
+    FVU, L0, dead share, CE score and KL of SAE_i on j's stream, for every i and j, on the same tokens
 
 [METHODS 2; reused: `saes.heldout`, `workbench.splice`]. The SAE is taken as it is: its own bias, its own scale and
 its inference thresholds are kept, and j's stream is given to it raw, not rescaled. `scale` says how much larger j's
 stream is than i's (root of the mean variance of a coordinate). Chat markers count in nothing. CE scores are against
-zero and against j's mean (over the dictionary set). The tokens are a sample: fewer than a dead share is usually
+zero and against j's mean (over the dictionary set); they hold predictions against the text, and an SAE that gives
+back what a stage forgot predicts the text better than the stage does: `kl`, KL(clean‖spliced) in nats a token,
+is about what the checkpoint itself predicts. The tokens are a sample: fewer than a dead share is usually
 counted on, so that it is larger than in the SAE's own figures, for every cell alike.
 """
 
@@ -33,7 +35,7 @@ from workbench.tokens import TokenSet
 
 TOKENS = 16_000  # for FVU, L0 and dead share
 SPLICED_TOKENS = 3_000  # for CE scores, which cost a forward pass each
-FIGURES = ("fvu", "l0", "dead_share", "ce_score", "ce_score_mean", "scale")
+FIGURES = ("fvu", "kl", "ce_score", "ce_score_mean", "l0", "dead_share", "scale")
 SCHEMA: Mapping[str, Any] = {
     "sae": pl.String, "checkpoint": pl.String, "figure": pl.String, "value": pl.Float64, "low": pl.Float64,
     "high": pl.Float64, "n": pl.Int64,
@@ -118,6 +120,8 @@ def _spliced(
     found = spliced_nats(stream.load(), site, tokens, windows, variants, report, counted=counted)
     n = int(found.n_tokens.sum())
     for name in saes:
+        apart = found.mean_kl(f"sae {name}"), *found.kl_interval(f"sae {name}")
+        yield (name, checkpoint), ("kl", *apart, n)
         for figure, floor in (("ce_score", ZERO), ("ce_score_mean", MEAN)):
             bounds = found.score_interval(f"sae {name}", floor)
             yield (name, checkpoint), (figure, found.score(f"sae {name}", floor), *bounds, n)

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from workbench.drift import Drift
     from workbench.gains import Gains
     from workbench.lives import Lives
+    from workbench.matching import Matched
     from workbench.samples import Samples
     from workbench.specificity import Specificity
     from workbench.verdict_sheet import Sheet
@@ -86,6 +87,11 @@ def changed(lab: Lab, comparison: str) -> Changed:
 def gains(lab: Lab, comparison: str) -> Gains:
     """What carries the gains."""
     return _part(lab, "gains", "workbench.gains:Gains", comparison)
+
+
+def matched(lab: Lab, comparison: str) -> Matched:
+    """Separately trained SAEs, matched."""
+    return _part(lab, "matching", "workbench.matching:Matched", comparison)
 
 
 @st.cache_resource(max_entries=8, show_spinner=False)
