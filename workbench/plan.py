@@ -15,7 +15,7 @@ from typing import Any
 from workbench.builders import BUILDERS, Builder
 from workbench.errors import Misuse, unknown
 from workbench.lab import Artefact, Lab, artefact_id
-from workbench.matched_saes import chosen
+from workbench.part_steps import activations_name, part_steps, stored
 from workbench.parts import PARTS, part_name
 from workbench.points import RESID_POST
 from workbench.quality import artefact_name
@@ -199,12 +199,6 @@ def _add_superposition(planner: _Planner, recipe: Recipe) -> None:
     planner.add("evaluation", STUDY, STUDY, config_, *dict.fromkeys(parents))
 
 
-def activations_name(checkpoint: str, layer: int | None, point: str = RESID_POST) -> str:
-    """The step that stores one checkpoint's activations at one site (the middle layer, if none is named)."""
-    place = "" if layer is None else f"-layer{layer}"
-    return f"{checkpoint}{place}" if point == RESID_POST else f"{checkpoint}{place}-{point}"
-
-
 def _add_dictionary(planner: _Planner, so_far: Plan, config: DictionaryConfig) -> None:
     """A dictionary with the tokens and activations it stands on, and its feature table."""
     recipe = so_far.recipe
@@ -260,40 +254,18 @@ def _add_activations(
     return f"activations/{name}"
 
 
-def _stored(config: DictionaryConfig) -> list[str]:
-    """The keys of the activations that a dictionary reads, and of those that a transcoder writes."""
-    points = [config.point, *([config.target] if config.target else [])]
-    return [f"activations/{activations_name(c, config.layer, p)}" for p in points for c in config.checkpoints]
-
-
 def _add_parts(planner: _Planner, so_far: Plan, config: ComparisonConfig) -> None:
-    """The `PARTS` of a comparison; SAEs are matched where each checkpoint has one."""
-    used = so_far.recipe.dictionary(config.dictionary)
-    groups = {
-        "tokens": [f"activations/tokens-{so_far.family(config.checkpoints[0])}"],
-        "checkpoints": [f"checkpoint/{c}" for c in config.checkpoints],
-        "dictionary": [f"dictionary/{used.name}"],
-        "features": [f"features/{used.name}"],
-        "activations": _stored(used),
-        "corpus": ["corpus/text"],
-        "saes": [],
-    }
-    own = chosen(so_far.recipe, config.checkpoints)
-    for sae in (*own.saes, *own.seeds):
-        groups["saes"] += [f"dictionary/{sae.name}", f"features/{sae.name}", *_stored(sae)]
-    for part, stands_on in PARTS.items():
-        if "saes" in stands_on and not own.complete:
-            continue
-        parents = list(dict.fromkeys(key for group in stands_on for key in groups[group]))
-        settings: dict[str, Any] = {"comparison": config.name} | (own.names if "saes" in stands_on else {})
-        planner.add("evaluation", part_name(part, config.name), part, settings, *parents)
+    """The parts of a comparison."""
+    tokens = f"activations/tokens-{so_far.family(config.checkpoints[0])}"
+    for part in part_steps(so_far.recipe, config, tokens):
+        planner.add("evaluation", part.name, part.builder, part.settings, *part.parents)
 
 
 def _add_quality(planner: _Planner, so_far: Plan, config: DictionaryConfig) -> None:
     """The quality of a dictionary beside its controls; one of them reads the model before its first step."""
     family = so_far.family(config.checkpoints[0])
     models = [f"checkpoint/{c}" for c in dict.fromkeys((*config.checkpoints, family))]
-    parents = [f"dictionary/{config.name}", f"activations/tokens-{family}", *_stored(config), *models]
+    parents = [f"dictionary/{config.name}", f"activations/tokens-{family}", *stored(config), *models]
     planner.add("evaluation", artefact_name(config.name), "quality", {"dictionary": config.name}, *parents)
 
 
@@ -310,7 +282,7 @@ def _add_truth(planner: _Planner, so_far: Plan, config: DictionaryConfig) -> Non
     """A dictionary's scores against the world's factors."""
     checkpoints = [f"checkpoint/{c}" for c in config.checkpoints]
     tokens = f"activations/tokens-{so_far.family(config.checkpoints[0])}"
-    parents = [f"dictionary/{config.name}", tokens, *_stored(config), *checkpoints, "corpus/text"]
+    parents = [f"dictionary/{config.name}", tokens, *stored(config), *checkpoints, "corpus/text"]
     planner.add("evaluation", f"truth-{config.name}", "truth", {"dictionary": config.name}, *parents)
 
 

@@ -1,0 +1,55 @@
+"""What the parts of a comparison, and the paths between a checkpoint and its child, are planned as."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
+
+from workbench.matched_saes import chosen
+from workbench.parts import PARTS, part_name
+from workbench.points import RESID_POST
+from workbench.recipe import ComparisonConfig, DictionaryConfig, Recipe
+
+
+class PartStep(NamedTuple):
+    """An evaluation to be: its name, its builder, its settings and the keys of what it stands on."""
+
+    name: str
+    builder: str
+    settings: Mapping[str, Any]
+    parents: list[str]
+
+
+def activations_name(checkpoint: str, layer: int | None, point: str = RESID_POST) -> str:
+    """The step that stores one checkpoint's activations at one site (the middle layer, if none is named)."""
+    place = "" if layer is None else f"-layer{layer}"
+    return f"{checkpoint}{place}" if point == RESID_POST else f"{checkpoint}{place}-{point}"
+
+
+def stored(config: DictionaryConfig) -> list[str]:
+    """The keys of the activations that a dictionary reads, and of those that a transcoder writes."""
+    points = [config.point, *([config.target] if config.target else [])]
+    return [f"activations/{activations_name(c, config.layer, p)}" for p in points for c in config.checkpoints]
+
+
+def part_steps(recipe: Recipe, config: ComparisonConfig, tokens: str) -> Iterator[PartStep]:
+    """The `PARTS` of a comparison; SAEs are matched where each checkpoint has one."""
+    used = recipe.dictionary(config.dictionary)
+    groups = {
+        "tokens": [tokens],
+        "checkpoints": [f"checkpoint/{c}" for c in config.checkpoints],
+        "dictionary": [f"dictionary/{used.name}"],
+        "features": [f"features/{used.name}"],
+        "activations": stored(used),
+        "corpus": ["corpus/text"],
+        "saes": [],
+    }
+    own = chosen(recipe, config.checkpoints)
+    for sae in (*own.saes, *own.seeds):
+        groups["saes"] += [f"dictionary/{sae.name}", f"features/{sae.name}", *stored(sae)]
+    for part, stands_on in PARTS.items():
+        if "saes" in stands_on and not own.complete:
+            continue
+        parents = dict.fromkeys(key for group in stands_on for key in groups[group])
+        settings: dict[str, Any] = {"comparison": config.name} | (own.names if "saes" in stands_on else {})
+        yield PartStep(part_name(part, config.name), part, settings, list(parents))
