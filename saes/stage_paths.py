@@ -5,12 +5,14 @@
     model first    S → M (child, the parent's text) → F_M (child, all text)
 
 Latents keep their number along a path, so cos(d_before, d_after) says how far a step turned each. A latent that
-turns in the model step of both paths (D → F_D and S → M) was turned by what the child became; one that turns in
+turns in the model step of both paths (S → M and D → F_D) was turned by what the child became; one that turns in
 the data steps alone (S → D and M → F_M), by the new text. Null: S trained on as it was (parent, the parent's
-text), S → N → NN, as many steps each; `bound` is the cosine under which `QUANTILE` of the latents come in one
-of these. With a sham of the child (the parent trained on) in place of the child, the model steps S → X and D →
-F_X tell what going on would have turned. A latent that fires in no text of S had no direction to be turned
-from: whatever is new may take it.
+text), S → N → NN, as many steps each. An SAE that is not at rest turns further in a first step than in a second
+one, so each step has the bound of its place: the cosine under which `QUANTILE` of the latents come in S → N, or
+in N → NN. The share that is under both bounds in the null is the rate at which chance calls a latent turned.
+With a sham of the child (the parent trained on) in the child's place, S → X and D → F_X tell what going on
+would have turned. A latent that fires on no text of S had no direction to be turned from: whatever is new may
+take it.
 """
 
 from __future__ import annotations
@@ -27,7 +29,7 @@ from saes.stability import directions
 
 PARENT, CHILD, SHAM = "parent", "child", "sham"  # whose activations
 OWN, ALL = "own", "all"  # the parent's own text, or all
-QUANTILE = 0.01
+QUANTILE = 0.05
 MODEL, DATA, BOTH, NEITHER = TURNED_BY = ("model", "data", "both", "neither")
 
 
@@ -63,6 +65,7 @@ SHAM_STEPS: Mapping[str, tuple[str, str]] = {"sham, from S": ("S", "X"), "sham, 
 MODEL_STEPS = ("data first, model step", "model first, model step")
 DATA_STEPS = ("data first, data step", "model first, data step")
 NULL_STEPS = ("null, first", "null, second")
+SHAM_PAIR = tuple(SHAM_STEPS)
 
 
 def walked(
@@ -75,35 +78,43 @@ def walked(
     return found
 
 
+class Bounds(NamedTuple):
+    """The cosine of a turn, in a step from S and in one that follows another."""
+
+    first: float
+    second: float
+
+    def of(self, step: str) -> float:
+        """The one of a step's place."""
+        return self.first if {**STEPS, **SHAM_STEPS}[step][0] == "S" else self.second
+
+
 @dataclass(frozen=True)
 class Turns:
-    """Cosine of every latent's decoder before and after each step; `bound`: what chance turns."""
+    """Cosine of every latent's decoder before and after each step, and the bounds that chance gives."""
 
     cosine: Mapping[str, Float[np.ndarray, "latent"]]
-    bound: float
+    bounds: Bounds
 
     @classmethod
     def of(cls, walked: Mapping[str, Dictionary], alive: Bool[np.ndarray, "latent"]) -> Turns:
-        """The bound is taken over the latents that are `alive`."""
+        """The bounds are taken over the latents that are `alive`."""
         steps = {**STEPS, **(SHAM_STEPS if set(SHAM_LEGS) <= set(walked) else {})}
         unit = {name: directions(dictionary).double().numpy() for name, dictionary in walked.items()}
         cosine = {step: np.einsum("jd,jd->j", unit[a], unit[b]) for step, (a, b) in steps.items()}
-        null = np.concatenate([cosine[step][alive] for step in NULL_STEPS])
-        return cls(cosine, float(np.quantile(null, QUANTILE)) if len(null) else -1.0)
+        if not alive.any():
+            return cls(cosine, Bounds(-1.0, -1.0))
+        return cls(cosine, Bounds(*(float(np.quantile(cosine[step][alive], QUANTILE)) for step in NULL_STEPS)))
+
+    def beyond(self, steps: Sequence[str]) -> Float[np.ndarray, "latent"]:
+        """The larger of the cosines less their bounds: below zero where every one of `steps` turned it."""
+        return np.max([self.cosine[step] - self.bounds.of(step) for step in steps], axis=0)
 
     def turned(self, steps: Sequence[str]) -> Bool[np.ndarray, "latent"]:
         """Under the bound in every one of `steps`."""
-        return np.all([self.cosine[step] < self.bound for step in steps], axis=0)
+        return self.beyond(steps) < 0
 
     def turned_by(self) -> np.ndarray:
         """For each latent one of `TURNED_BY`."""
         model, data = self.turned(MODEL_STEPS), self.turned(DATA_STEPS)
         return np.select([model & data, model, data], [BOTH, MODEL, DATA], NEITHER)
-
-    def model_angle(self) -> Float[np.ndarray, "latent"]:
-        """The larger cosine of the two model steps: the latents with the smallest are the child's first."""
-        return np.max([self.cosine[step] for step in MODEL_STEPS], axis=0)
-
-    def data_angle(self) -> Float[np.ndarray, "latent"]:
-        """The same of the data steps."""
-        return np.max([self.cosine[step] for step in DATA_STEPS], axis=0)

@@ -117,12 +117,16 @@ def compare(
         bool,
         typer.Option("--controls", help="Beside each stage's sham and sibling, grown if they are not there."),
     ] = False,
+    paths: Annotated[
+        bool,
+        typer.Option("--paths", help="Also fine-tune an SAE from parent to child, data first and model first."),
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Lay checkpoints side by side: what each has alone, how far weights, activations and predictions moved."""
     from workbench.comparison_account import account
     from workbench.comparison_requests import compare as request_comparison
-    from workbench.comparison_requests import compare_beside_controls
+    from workbench.comparison_requests import compare_beside_controls, request_paths
     from workbench.grow import grow as grow_lab
     from workbench.lab import Lab
     from workbench.plan import Plan
@@ -131,7 +135,8 @@ def compare(
     asked = listed_names(names)
     wanted = compare_beside_controls(opened, asked) if controls else [request_comparison(opened, asked)]
     parts = [key for each in wanted for key in Plan.of(opened).parts_of(each)]
-    grow_lab(opened, [*(f"comparison/{each}" for each in wanted), *parts])
+    walks = [f"evaluation/{name}" for name in (request_paths(opened, asked) if paths else [])]
+    grow_lab(opened, [*(f"comparison/{each}" for each in wanted), *parts, *walks])
     told = account(opened, wanted[0], controls)
     answer({"lab": lab, "comparison": wanted[0], **told.figures}, as_json, told.describe)
 

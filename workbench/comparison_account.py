@@ -17,6 +17,7 @@ from workbench.lab import Lab
 from workbench.lives import Lives
 from workbench.matched_saes import chosen
 from workbench.matching import Matched
+from workbench.paths import Paths, walked
 from workbench.plan import Plan
 from workbench.samples import Samples
 from workbench.specificity import Specificity
@@ -37,6 +38,7 @@ class Account:
     gains: Gains
     matched: Matched | None
     matching: list[str]  # what that says, or why there is none
+    paths: list[Paths]
     controls: Controls | None
 
     def describe(self) -> str:
@@ -46,6 +48,7 @@ class Account:
         lines += [f"lives: {told}" for told in self.lives.sentences()]
         lines += [*self.changed.sentences(), *self.gains.sentences()]
         lines += [f"matching: {told}" for told in self.matching]
+        lines += [f"paths: {told}" for each in self.paths for told in each.sentences()]
         return "\n".join([*lines, self.controls.describe()] if self.controls else lines)
 
     @property
@@ -61,6 +64,7 @@ class Account:
             "changes": self.changed.figures["pairs"],
             "gains": self.gains.summary(),
             "matching": self.matched.summary() if self.matched else {"missing": self.matching[0]},
+            "paths": [each.summary() for each in self.paths],
         }
         return told | ({"controls": self.controls.verdicts()} if self.controls else {})
 
@@ -107,5 +111,6 @@ def account(lab: Lab, name: str, controls: bool = False) -> Account:
         Gains.of(lab, name),
         matched,
         matched.sentences(lab.name) if matched else [own.sentence(lab.name)],
+        walked(lab, comparison.checkpoints),
         Controls.of(lab, comparison.checkpoints) if controls else None,
     )

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from workbench.matched_saes import chosen
 from workbench.parts import PARTS, part_name
 from workbench.points import RESID_POST
-from workbench.recipe import ComparisonConfig, DictionaryConfig, Recipe
+from workbench.recipe import SHAM, STAGES, ComparisonConfig, DictionaryConfig, PathsConfig, Recipe
 
 
 class PartStep(NamedTuple):
@@ -53,3 +53,36 @@ def part_steps(recipe: Recipe, config: ComparisonConfig, tokens: str) -> Iterato
         parents = dict.fromkeys(key for group in stands_on for key in groups[group])
         settings: dict[str, Any] = {"comparison": config.name} | (own.names if "saes" in stands_on else {})
         yield PartStep(part_name(part, config.name), part, settings, list(parents))
+
+
+NEW_TEXT = {
+    "base": ("prose", "world"),
+    "sft": ("chat",),
+    "grpo": ("rollout",),
+}  # what each stage trains on anew
+
+
+def text_of(recipe: Recipe, checkpoint: str) -> tuple[str, ...]:
+    """The domains that a checkpoint has trained on: base prose and world, sft chats too, grpo rollouts too. One
+    from outside counts as the stage that it says it is, and as the last of them where that is none of these."""
+    stages = {stage: stage for stage in STAGES} | {a.name: a.stage for a in recipe.added}
+    stages |= {b.name: b.parent if b.kind == SHAM else b.of for b in recipe.branches}
+    stage = stages[checkpoint] if stages[checkpoint] in STAGES else STAGES[-1]
+    return tuple(domain for each in STAGES[: STAGES.index(stage) + 1] for domain in NEW_TEXT[each])
+
+
+def sham_of(recipe: Recipe, walk: PathsConfig) -> str | None:
+    """The sham of the child's stage, where the recipe has one of the same parent."""
+    shams = [b for b in recipe.branches if b.kind == SHAM and b.of == walk.child and b.parent == walk.parent]
+    return shams[0].name if shams else None
+
+
+def path_step(recipe: Recipe, walk: PathsConfig, tokens: str) -> PartStep:
+    """The paths from a checkpoint to its child."""
+    like, sham = recipe.dictionary(walk.dictionary), sham_of(recipe, walk)
+    own = text_of(recipe, walk.parent)
+    texts = {"own": list(own), "all": list(dict.fromkeys((*own, *text_of(recipe, walk.child))))}
+    settings = {"parent": walk.parent, "child": walk.child, "sham": sham, "like": like.settings(), **texts}
+    read = [f"activations/{activations_name(c, like.layer, like.point)}" for c in (walk.parent, walk.child)]
+    beside = [f"activations/{activations_name(sham, like.layer, like.point)}"] if sham else []
+    return PartStep(walk.name, "paths", settings, [tokens, *read, *beside])

@@ -15,7 +15,7 @@ from typing import Any
 from workbench.builders import BUILDERS, Builder
 from workbench.errors import Misuse, unknown
 from workbench.lab import Artefact, Lab, artefact_id
-from workbench.part_steps import activations_name, part_steps, stored
+from workbench.part_steps import activations_name, part_steps, path_step, sham_of, stored
 from workbench.parts import PARTS, part_name
 from workbench.points import RESID_POST
 from workbench.quality import artefact_name
@@ -148,6 +148,13 @@ def plan(recipe: Recipe) -> Plan:
         planner.add("comparison", comparison.name, "comparison", dataclasses.asdict(comparison), *parents)
     for name in recipe.compared:
         _add_parts(planner, result, recipe.comparison(name))
+    for walk in recipe.paths:
+        tokens, sham = f"activations/tokens-{result.family(walk.parent)}", sham_of(recipe, walk)
+        like = recipe.dictionary(walk.dictionary)
+        for checkpoint in (walk.parent, walk.child, *([sham] if sham else [])):
+            _add_activations(planner, recipe, like, checkpoint, like.point, tokens)
+        step = path_step(recipe, walk, tokens)
+        planner.add("evaluation", step.name, step.builder, step.settings, *step.parents)
     for name in recipe.evaluations:
         _add_quality(planner, result, recipe.dictionary(name))
         _add_truth(planner, result, recipe.dictionary(name))

@@ -16,13 +16,17 @@ from saes.stage_paths import (
     BOTH,
     CHILD,
     DATA,
+    DATA_STEPS,
     LEGS,
     MODEL,
+    MODEL_STEPS,
     NEITHER,
     OWN,
     PARENT,
     SHAM,
     SHAM_LEGS,
+    SHAM_PAIR,
+    Bounds,
     Leg,
     Turns,
     walked,
@@ -76,20 +80,23 @@ def test_what_the_child_turned_and_what_the_text_brought_are_told_apart(found: d
     by, d = turns.turned_by(), directions()
     turned = nearest(found["S"], d[TURNED])
     assert by[turned] == MODEL
-    assert int(np.where(alive, turns.model_angle(), 1.0).argmin()) == turned
+    assert int(np.where(alive, turns.beyond(MODEL_STEPS), 1.0).argmin()) == turned
     halfway = torch.nn.functional.normalize(d[TURNED] + d[FEATURES], dim=0)
     for end in ("F_D", "F_M"):
         assert nearest(found[end], halfway) == turned
     brought = nearest(found["D"], d[NEW])
     assert brought != turned
     assert by[brought] != MODEL
-    assert turns.cosine["data first, data step"][brought] < turns.bound
-    assert turns.cosine["data first, model step"][brought] > turns.bound
+    assert turns.cosine["data first, data step"][brought] < turns.bounds.first
+    assert turns.beyond(DATA_STEPS)[brought] < turns.beyond(MODEL_STEPS)[brought]
+    assert turns.beyond(MODEL_STEPS)[turned] < turns.beyond(DATA_STEPS)[turned]
+    assert (
+        turns.cosine["data first, model step"][brought] > 0.9 > turns.cosine["data first, model step"][turned]
+    )
     rest = [nearest(found["S"], d[j]) for j in range(FEATURES) if j not in (TURNED, NEW)]
     assert MODEL not in by[rest]
     assert (by[rest] == NEITHER).mean() > 0.8
-    for step in ("sham, from S", "sham, from D"):
-        assert turns.cosine[step][turned] > turns.bound
+    assert not turns.turned(SHAM_PAIR)[turned]
 
 
 def test_legs_follow_what_they_start_from() -> None:
@@ -110,16 +117,16 @@ def test_legs_follow_what_they_start_from() -> None:
 
 
 def test_kinds_by_hand() -> None:
-    """Four latents, bound 0.5: the model alone, the data alone, both, and one that turns on one path only."""
+    """Four latents, bounds 0.5 and 0.6: the model alone, the data alone, both, and one that turns on one path only."""
     steps = {
         "data first, data step": [0.9, 0.1, 0.1, 0.1],
         "data first, model step": [0.1, 0.9, 0.1, 0.9],
         "model first, model step": [0.2, 0.9, 0.2, 0.1],
         "model first, data step": [0.9, 0.3, 0.3, 0.9],
     }
-    turns = Turns({name: np.array(values) for name, values in steps.items()}, 0.5)
+    turns = Turns({name: np.array(values) for name, values in steps.items()}, Bounds(0.5, 0.6))
     assert turns.turned_by().tolist() == [MODEL, DATA, BOTH, NEITHER]
-    assert turns.model_angle().tolist() == [0.2, 0.9, 0.2, 0.9]
+    assert turns.beyond(MODEL_STEPS) == pytest.approx([-0.3, 0.4, -0.3, 0.3])  # the last: 0.9 − 0.6
 
 
 def test_nothing_turns_where_nothing_is_trained() -> None:
