@@ -18,6 +18,7 @@ from pages.components import (
     matched,
     shares,
     specific,
+    stage_paths,
     store,
     theme,
 )
@@ -66,12 +67,18 @@ def lives(lab: Lab, comparison: Comparison) -> None:
 
 def matching(lab: Lab, comparison: Comparison) -> None:
     own = chosen(Plan.of(lab).recipe, comparison.checkpoints)
-    if not own.complete:
-        frame.note(f"{own.sentence(lab.name)}.")
-    elif comparison.name in compared.taken_apart(lab, "matching"):
-        matched.view(lab, compared.matched(lab, comparison.name))
-    else:
+    there = comparison.name in compared.taken_apart(lab, "matching")
+    if own.complete and there:
+        found = compared.matched(lab, comparison.name)
+        couple = matched.view(lab, found)
+        stage_paths.view(lab, comparison)
+        matched.pairs(lab, found, couple)
+        return
+    if own.complete:
         missing(lab, comparison, "Whose latents have a counterpart among those of an SAE trained apart")
+    else:
+        frame.note(f"{own.sentence(lab.name)}.")
+    stage_paths.view(lab, comparison)
 
 
 def predictions(lab: Lab, comparison: Comparison) -> None:

@@ -30,6 +30,7 @@ from saes.stability import directions
 PARENT, CHILD, SHAM = "parent", "child", "sham"  # whose activations
 OWN, ALL = "own", "all"  # the parent's own text, or all
 QUANTILE = 0.05
+LARGEST = 0.99  # bound where nothing turns by chance: smaller turns are called none
 MODEL, DATA, BOTH, NEITHER = TURNED_BY = ("model", "data", "both", "neither")
 
 
@@ -104,7 +105,10 @@ class Turns:
         cosine = {step: np.einsum("jd,jd->j", unit[a], unit[b]) for step, (a, b) in steps.items()}
         if not alive.any():
             return cls(cosine, Bounds(-1.0, -1.0))
-        return cls(cosine, Bounds(*(float(np.quantile(cosine[step][alive], QUANTILE)) for step in NULL_STEPS)))
+        return cls(
+            cosine,
+            Bounds(*(min(LARGEST, float(np.quantile(cosine[step][alive], QUANTILE))) for step in NULL_STEPS)),
+        )
 
     def beyond(self, steps: Sequence[str]) -> Float[np.ndarray, "latent"]:
         """The larger of the cosines less their bounds: below zero where every one of `steps` turned it."""

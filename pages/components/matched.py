@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import plotly.graph_objects as go
 import polars as pl
@@ -21,8 +21,17 @@ SERIES = ("matched", "chance", OTHER, FLOOR)
 SHOWN = 24  # links
 
 
-def view(lab: Lab, found: Matched) -> None:
-    """Transfer matrix; choice of the pair; distributions, scatter, the two latents; latents without counterpart."""
+class Couple(NamedTuple):
+    """Two SAEs that are looked at, and what their assignment maximises."""
+
+    kind: str
+    a: str
+    b: str
+    by: str
+
+
+def view(lab: Lab, found: Matched) -> Couple:
+    """Transfer matrix; choice of two SAEs and how well they match; latents without counterpart. The choice."""
     frame.caption(
         "Each checkpoint has an SAE of its own. Latents are matched one to one, by the cosine of their decoders, "
         "by the correlation of their activations on the same held-out tokens, or by the mean of both; chance is "
@@ -32,20 +41,19 @@ def view(lab: Lab, found: Matched) -> None:
     st.subheader("What an SAE is worth on another checkpoint", anchor=False)
     transferred.view(found)
     st.subheader("Which latent is which", anchor=False)
-    kind, a, b, by = _chosen(found)
-    frame.note(f"{found.pair_sentence(kind, a, b, by)}.")
-    table = found.distributions(a, b, by)
+    chosen = _chosen(found)
+    frame.note(f"{found.pair_sentence(*chosen)}.")
+    table = found.distributions(chosen.a, chosen.b, chosen.by)
     show.chart(
         distributions(table), "matched-shares",
-        f"matched cosines and correlations of {a} and {b}, beside chance and two seeds", table,
+        f"matched cosines and correlations of {chosen.a} and {chosen.b}, beside chance and two seeds", table,
     )  # fmt: skip
-    _pairs(lab, found, a, b, by)
     st.subheader("Without counterpart", anchor=False)
     _without(lab, found)
+    return chosen
 
 
-def _chosen(found: Matched) -> tuple[str, str, str, str]:
-    """Kind and names of the two SAEs, and what the assignment maximises."""
+def _chosen(found: Matched) -> Couple:
     named = {f"{a} · {b} ({kind})": (kind, a, b) for kind in KINDS for a, b in found.couples(kind)}
     left, right = st.columns([3, 2], vertical_alignment="bottom", gap="large")
     with left:
@@ -60,7 +68,7 @@ def _chosen(found: Matched) -> tuple[str, str, str, str]:
             key="matched_by",
             bind="query-params",
         )
-    return *named[said], by
+    return Couple(*named[said], by)
 
 
 def distributions(table: pl.DataFrame) -> go.Figure:
@@ -91,10 +99,16 @@ def distributions(table: pl.DataFrame) -> go.Figure:
     return made
 
 
-def _pairs(lab: Lab, found: Matched, a: str, b: str, by: str) -> None:
-    """The scatter, and the two latents of the chosen pair side by side."""
+def pairs(lab: Lab, found: Matched, couple: Couple) -> None:
+    """The scatter, and the two latents of the chosen pair side by side. A neighbour that is clicked in the second
+    dashboard opens the pair that it belongs to."""
+    _, a, b, by = couple
+    st.subheader("Pair by pair", anchor=False)
     rows = found.pairs.filter(a=a, b=b, by=by)
     numbers = rows["latent_a"].to_list()
+    clicked = rows.filter(latent_b=st.session_state.pop("matched_other", -1))
+    if clicked.height:
+        st.session_state["matched_latent"] = clicked["latent_a"][0]
     start = rows.sort("correlation", descending=True)["latent_a"][0]
     left, right = st.columns([5, 2], gap="large")
     with right:
@@ -119,12 +133,15 @@ def _pairs(lab: Lab, found: Matched, a: str, b: str, by: str) -> None:
         frame.note(f"Latent {wanted} of {a} fires too rarely, or is left over: it has no partner in {b}.")
         return
     partner = chosen["latent_b"][0]
-    for column, name, number in zip(st.columns(2, gap="large"), (a, b), (wanted, partner), strict=True):
+    shown = ((a, wanted, "matched_latent"), (b, partner, "matched_other"))
+    for column, (name, number, chooser) in zip(st.columns(2, gap="large"), shown, strict=True):
         with column:
             table = store.features(lab, name)
             colour = theme.colours(table.checkpoints)[table.checkpoints[0]]
             frame.name_tag(name, colour)
-            latent.dashboard(store.dashboard(lab, name, number), colour, f"matched-{name}", narrow=True)
+            latent.dashboard(
+                store.dashboard(lab, name, number), colour, f"matched-{name}", chooser, narrow=True
+            )
 
 
 def scatter(rows: pl.DataFrame, chosen: int) -> go.Figure:
