@@ -12,9 +12,11 @@ from pages.components import (
     gained,
     latent,
     life_lines,
+    matched,
     patched,
     shares,
     specific,
+    stage_paths,
     store,
     theme,
     views,
@@ -22,6 +24,8 @@ from pages.components import (
 from pages.components.views import View
 from workbench.comparison import Comparison
 from workbench.lab import Lab
+from workbench.matched_saes import chosen
+from workbench.plan import Plan
 
 
 def latents(lab: Lab, comparison: Comparison) -> None:
@@ -42,6 +46,22 @@ def latents(lab: Lab, comparison: Comparison) -> None:
 def lives(lab: Lab, comparison: Comparison) -> None:
     chosen = shares.number(comparison, "Latent whose life is opened", width=240)
     life_lines.view(compared.lives(lab, comparison.name), comparison, chosen)
+
+
+def matching(lab: Lab, comparison: Comparison) -> None:
+    own = chosen(Plan.of(lab).recipe, comparison.checkpoints)
+    there = comparison.name in compared.taken_apart(lab, "matching")
+    if own.complete and there:
+        found = compared.matched(lab, comparison.name)
+        couple = matched.view(lab, found)
+        stage_paths.view(lab, comparison)
+        matched.pairs(lab, found, couple)
+        return
+    if own.complete:
+        views.missing(lab, comparison, "Whose latents have a counterpart among those of an SAE trained apart")
+    else:
+        frame.note(f"{own.sentence(lab.name)}.")
+    stage_paths.view(lab, comparison)
 
 
 def predictions(lab: Lab, comparison: Comparison) -> None:
@@ -77,6 +97,7 @@ VIEWS = {
         "differences",
         "What training wrote into every activation at once, their mean difference tells",
     ),
+    "Matching": View("SAEs trained apart, matched", matching),
     "Predictions": View("How predictions part", predictions),
     "Answers": View("Two checkpoints answer the same prompt", answers_beside.view),
 }

@@ -39,12 +39,21 @@ BETAS = (0.9, 0.99)  # 0.999 remembers the first steps' large gradients for most
 class SparseRun:
     """Weights `[latent, model·d]` in normalised units, their optimizer, the selection, the silence counters."""
 
-    def __init__(self, units: Units, config: TrainConfig, target_units: Units | None = None) -> None:
+    def __init__(
+        self,
+        units: Units,
+        config: TrainConfig,
+        target_units: Units | None = None,
+        start: Dictionary | None = None,
+    ) -> None:
         self.config, self.units, self.step = config, units, 0
         self.is_transcoder = target_units is not None
         self.target_units = units if target_units is None else target_units
         d_out = self.target_units.mean.shape[1] if self.is_transcoder else None
-        weights = starting_weights(units.mean.shape[0], units.mean.shape[1], d_out, config)
+        if start is None:
+            weights = starting_weights(units.mean.shape[0], units.mean.shape[1], d_out, config)
+        else:
+            weights = weights_of(start, units)
         self._place(weights, torch.zeros(config.n_latents, dtype=torch.long))
 
     def _place(self, weights: Mapping[str, Tensor], silent_steps: Tensor) -> None:
@@ -194,6 +203,22 @@ class SparseRun:
     @property
     def needs_thresholds(self) -> bool:
         return self.config.arch != TOPK or self.is_transcoder
+
+
+def weights_of(start: Dictionary, units: Units) -> dict[str, Tensor]:
+    """The weights in training of a finished dictionary, in the units of what it is to be trained on: what
+    `SparseRun.dictionary` folded in is taken out again, and the latents' free scale is such that Σ_m‖d_j^m‖ is as
+    long as N unit vectors of mean σ. Thresholds have no part in training and are calibrated anew."""
+    mean, sigma = units.mean.double(), units.scales.double()
+    size = sigma.mean()
+    W_enc = start.W_enc.double().permute(2, 0, 1)
+    weights = {
+        "W_enc": (W_enc * sigma[:, None] / size).flatten(1),
+        "b_enc": (start.b_enc.double() + torch.einsum("fmd,md->f", W_enc, mean)) / size,
+        "W_dec": (start.W_dec.double() * size / sigma[:, None]).flatten(1),
+        "b_dec": ((start.b_dec.double() - mean) / sigma[:, None]).flatten(),
+    }
+    return {name: weight.float().contiguous() for name, weight in weights.items()}
 
 
 def dedicated(n_models: int, d: int, config: TrainConfig) -> Float[Tensor, "latent flat"]:

@@ -11,6 +11,7 @@ Thresholds are calibrated afterwards. What a step does is `saes.sparse_run`'s ma
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, replace
@@ -52,6 +53,7 @@ def train_together(
     targets: Activations | None = None,
     target_site: str = "",
     calibration: Activations | None = None,
+    start: Dictionary | None = None,
     state_dir: Path | str | None = None,
     resume: Path | str | None = None,
 ) -> Generator[tuple[Step, ...], None, tuple[Dictionary, ...]]:
@@ -60,7 +62,9 @@ def train_together(
     Yields a `Step` of each every `log_every` steps and at the end, returns the calibrated dictionaries.
     `targets`: what transcoders are to write where `activations` is what they read (`target_site` names it).
     `calibration`: activations for the thresholds (held out, if there are some; by default the training set).
-    `state_dir`: where the state is written every `state_every` steps. `resume`: a state to continue from.
+    `start`: a finished dictionary that all start from, instead of random weights; give `k_start` = k and a smaller
+    `lr`, or it is torn up first. `state_dir`: where the state is written every `state_every` steps. `resume`: a
+    state to continue from.
     """
     lead = _lead(configs)
     data = activations if targets is None else Paired(activations, targets)
@@ -69,11 +73,18 @@ def train_together(
     names = tuple(names) if names is not None else tuple(f"model{m}" for m in range(shape[1]))
     if len(names) != shape[1]:
         raise DictionaryError(f"{shape[1]} models need {shape[1]} names, found {len(names)}")
-    identity = {"configs": [_identity(c) for c in configs], "shape": list(shape), "names": list(names)}
+    identity: dict[str, Any] = {
+        "configs": [_identity(c) for c in configs],
+        "shape": list(shape),
+        "names": list(names),
+    }
+    if start is not None:
+        _check_start(start, configs, shape, targets is not None)
+        identity["start"] = _fingerprint(start)
     saved = None if resume is None else read_states(resume, identity, lead.device)
     units = measure(activations)
     target_units = None if targets is None else measure(targets)
-    runs = [_begin(units, config, target_units) for config in configs]
+    runs = [_begin(units, config, target_units, start) for config in configs]
     if saved is not None:
         if not torch.allclose(saved.runs[0].tensors["mean"].cpu(), units.mean, rtol=1e-3, atol=1e-5):
             raise StateError(f"{resume} was trained on other activations; start the run without it")
@@ -185,9 +196,42 @@ def _at_target(dictionary: Dictionary, target_site: str) -> Dictionary:
     return dictionary
 
 
-def _begin(units: Units, config: TrainConfig, target_units: Units | None) -> Run:
+def _check_start(
+    start: Dictionary, configs: Sequence[TrainConfig], shape: tuple[int, int, int], transcoders: bool
+) -> None:
+    """Only what trains on the sparse path, and has the shape of the dictionary, can go on from one."""
+    found = (start.n_latents, start.n_models, start.d)
+    for config in configs:
+        wanted = (config.n_latents, *shape[1:])
+        if (
+            transcoders
+            or isinstance(start, Transcoder)
+            or config.arch not in SPARSE
+            or start.activation == "abstopk"
+        ):
+            raise DictionaryError(
+                f"only dictionaries of {', '.join(SPARSE)} go on from another; found {config.arch}"
+            )
+        if found != wanted:
+            raise DictionaryError(
+                f"the dictionary to start from has [latent, model, d] {list(found)} and the training "
+                f"{list(wanted)}: make them equal"
+            )
+
+
+def _fingerprint(dictionary: Dictionary) -> str:
+    """Tells one start from another when a run is resumed."""
+    digest = hashlib.sha256()
+    for weight in (dictionary.W_enc, dictionary.b_enc, dictionary.W_dec, dictionary.b_dec):
+        digest.update(weight.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _begin(
+    units: Units, config: TrainConfig, target_units: Units | None, start: Dictionary | None = None
+) -> Run:
     if config.arch in SPARSE:
-        return SparseRun(units, config, target_units)
+        return SparseRun(units, config, target_units, start)
     if config.arch == L1:
         return L1Run(units, config)
     from saes.saelens import SaeLensRun

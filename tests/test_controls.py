@@ -19,7 +19,7 @@ from workbench.difference_controls import CHANCE, readouts
 from workbench.differences import Differences
 from workbench.errors import Misuse
 from workbench.lab import Lab
-from workbench.parts import PARTS
+from workbench.plan import Plan
 
 HARDLY = 0.02  # how far a control moves from what it is compared with; the tiny stages move by 0.2
 
@@ -37,7 +37,7 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Lab:
         lab.checkpoint(parent).tokenizer().save_pretrained(folder.path)
         folder.commit({})
     names = compare_beside_controls(lab, ("base", "sft"))
-    parts = (f"evaluation/{part}-{name}" for part in PARTS for name in names)
+    parts = (key for name in names for key in Plan.of(lab).parts_of(name))
     return build(lab, *(f"comparison/{name}" for name in names), *parts)
 
 

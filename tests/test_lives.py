@@ -21,7 +21,7 @@ from workbench.lab import Lab
 from workbench.lives import COLUMNS, Lives
 from workbench.lives_build import sampled, stream
 from workbench.lives_tables import FEWEST
-from workbench.plan import PARTS
+from workbench.plan import Plan
 from workbench.points import Site
 from workbench.step_axis import Moment
 from workbench.tokens import token_set
@@ -54,7 +54,7 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Lab:
     lab = make_lab(tmp_path_factory.mktemp("lives"), "tiny", recipe)
     for name in SNAPSHOTS:
         with_snapshots(lab, name)
-    return build(lab, NAME, *(f"evaluation/{part}-{NAME}" for part in PARTS))
+    return build(lab, NAME, *Plan.of(lab).parts_of(NAME))
 
 
 @pytest.fixture(scope="module")

@@ -123,19 +123,26 @@ def compare(
     dictionary: Annotated[
         str | None, typer.Option(help="Crosscoder of these checkpoints to read them through.")
     ] = None,
+    paths: Annotated[
+        bool,
+        typer.Option("--paths", help="Also fine-tune an SAE from parent to child, data first and model first."),
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Lay checkpoints side by side: what each has alone, how far weights, activations and predictions moved."""
     from workbench.comparison_account import account
-    from workbench.comparison_requests import request_comparisons
+    from workbench.comparison_requests import request_comparisons, request_paths
     from workbench.grow import grow as grow_lab
     from workbench.lab import Lab
     from workbench.plan import Plan
 
     opened = Lab.open(lab)
-    wanted = request_comparisons(opened, listed_names(names), controls, l1, dictionary)
+    asked = listed_names(names)
+    wanted = request_comparisons(opened, asked, controls, l1, dictionary)
+    walks = [f"evaluation/{name}" for name in (request_paths(opened, asked) if paths else [])]
     plan = Plan.of(opened)
-    grow_lab(opened, [key for each in wanted.all for key in (f"comparison/{each}", *plan.parts_of(each))])
+    keys = [key for each in wanted.all for key in (f"comparison/{each}", *plan.parts_of(each))]
+    grow_lab(opened, [*keys, *walks])
     told = account(opened, wanted.asked, controls, wanted.contrast)
     answer({"lab": lab, "comparison": wanted.asked, **told.figures}, as_json, told.describe)
 

@@ -15,7 +15,11 @@ from workbench.drift import Drift
 from workbench.gains import Gains
 from workbench.lab import Lab
 from workbench.lives import Lives
+from workbench.matched_saes import chosen
+from workbench.matching import Matched
 from workbench.patching import Patching
+from workbench.paths import Paths, walked
+from workbench.plan import Plan
 from workbench.probe_transfer import ProbeTransfer
 from workbench.samples import Samples
 from workbench.specificity import Specificity
@@ -36,6 +40,9 @@ class Account:
     gains: Gains
     patching: Patching
     probe_transfer: ProbeTransfer
+    matched: Matched | None
+    matching: list[str]  # what that says, or why there is none
+    paths: list[Paths]
     controls: Controls | None
     contrast: Specificity | None
 
@@ -48,6 +55,8 @@ class Account:
         if self.contrast:
             lines += [f"an L1 crosscoder, for contrast: {told}" for told in self.contrast.sentences()]
         lines += [f"patched: {told}" for told in self.patching.sentences()]
+        lines += [f"matching: {told}" for told in self.matching]
+        lines += [f"paths: {told}" for each in self.paths for told in each.sentences()]
         return "\n".join([*lines, self.controls.describe()] if self.controls else lines)
 
     @property
@@ -64,6 +73,8 @@ class Account:
             "gains": self.gains.summary(),
             "patching": self.patching.summary(),
             "probe_transfer": self.probe_transfer.summary(),
+            "matching": self.matched.summary() if self.matched else {"missing": self.matching[0]},
+            "paths": [each.summary() for each in self.paths],
         }
         told |= {"exclusive_l1": self.contrast.figures()} if self.contrast else {}
         return told | ({"controls": self.controls.verdicts()} if self.controls else {})
@@ -98,6 +109,8 @@ def account(lab: Lab, name: str, controls: bool = False, contrast: str | None = 
     """The comparison called `name`, which has been taken apart; `controls`: beside shams and siblings; `contrast`:
     the comparison of the same checkpoints through an L1 crosscoder."""
     comparison = Comparison.of(lab, name)
+    own = chosen(Plan.of(lab).recipe, comparison.checkpoints)
+    matched = Matched.of(lab, name) if own.complete else None
     return Account(
         comparison,
         lab.find("comparison", name).figures,
@@ -110,6 +123,9 @@ def account(lab: Lab, name: str, controls: bool = False, contrast: str | None = 
         Gains.of(lab, name),
         Patching.of(lab, name),
         ProbeTransfer.of(lab, name),
+        matched,
+        matched.sentences(lab.name) if matched else [own.sentence(lab.name)],
+        walked(lab, comparison.checkpoints),
         Controls.of(lab, comparison.checkpoints) if controls else None,
         Specificity.of(lab, contrast) if contrast else None,
     )

@@ -6,18 +6,20 @@ import dataclasses
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from saes.config import L1
+from saes.config import L1, SPARSE
 from workbench.branches import request_controls
 from workbench.controls import pairs_of
 from workbench.dictionary_requests import request_crosscoder
 from workbench.errors import Misuse
 from workbench.lab import Lab
+from workbench.matched_saes import chosen, other_seed
 from workbench.plan import Plan, plan
 from workbench.points import Site
 from workbench.recipe import (
     CROSSCODER,
     ComparisonConfig,
     DictionaryConfig,
+    PathsConfig,
     Recipe,
     joined,
     read_recipe,
@@ -80,11 +82,12 @@ def request_comparisons(
 
 
 def compare_beside_controls(lab: Lab, names: Sequence[str]) -> list[str]:
-    """`compare`, and the comparisons that tell the stages among `names` from their controls, which are entered too;
-    the names of all, the one asked for first."""
+    """`compare`, and the comparisons that tell the stages among `names` from their controls, which are entered too,
+    as is another seed of each SAE that is matched; the names of all, the one asked for first."""
     beside = pairs_of(tuple(names))  # refuses checkpoints without controls before anything is written
     asked = compare(lab, names)
     request_controls(lab)
+    request_seeds(lab, names)
     return [asked, *(compare(lab, (pair.before, pair.after)) for pair in beside)]
 
 
@@ -96,6 +99,52 @@ def compare_for_contrast(lab: Lab, names: Sequence[str]) -> str:
     like = recipe.dictionary(recipe.comparison(usual).dictionary)
     site = None if like.layer is None else Site(like.layer, like.point)
     return compare(lab, names, request_crosscoder(lab, names, site, like.d_sae, like.k, L1, steps=like.steps))
+
+
+def request_seeds(lab: Lab, names: Sequence[str]) -> None:
+    """Enter another seed of each checkpoint's SAE, trained alike: what two of one checkpoint have in common is the
+    floor of what two checkpoints have. Where a checkpoint has no SAE of its own there is nothing to match."""
+    with lab.writing("compare"):
+        recipe = read_recipe(lab.path / "recipe.toml")
+        own = chosen(recipe, names)
+        there = {config.checkpoints for config in own.seeds}
+        wanted = [other_seed(config) for config in own.saes if own.complete and config.checkpoints not in there]
+        taken = {d.name for d in recipe.dictionaries} & {d.name for d in wanted}
+        if taken:
+            raise Misuse(f"the recipe has another dictionary called {min(taken)!r}: rename it there")
+        if wanted:
+            changed = dataclasses.replace(recipe, dictionaries=(*recipe.dictionaries, *wanted))
+            plan(changed)
+            write_recipe(lab.path / "recipe.toml", changed)
+
+
+def request_paths(lab: Lab, names: Sequence[str]) -> list[str]:
+    """Enter the paths from each of the checkpoints to those of the others that descend from it; their names."""
+    with lab.writing("compare"):
+        current = Plan.of(lab)
+        recipe = current.recipe
+        parents = {name: current.parent_checkpoint(name) for name in names}
+        pairs = [(str(parent), child) for child, parent in parents.items() if parent in names]
+        if not pairs:
+            raise Misuse(
+                f"none of {', '.join(names)} was trained from another of them: --paths leads from a parent "
+                "to its child"
+            )
+        own = chosen(recipe, names)
+        like = own.saes[0] if own.saes else next((d for d in recipe.dictionaries if d.kind == "sae"), None)
+        if like is None or like.arch not in SPARSE:
+            found = "none" if like is None else like.arch
+            raise Misuse(
+                f"paths fine-tune an SAE of {', '.join(SPARSE)}, found {found}: train one with "
+                f"`python -m workbench sae {lab.name} --checkpoint {names[0]}`"
+            )
+        known = {(walk.parent, walk.child): walk.name for walk in recipe.paths}
+        wanted = [PathsConfig(*pair, like.name) for pair in pairs if pair not in known]
+        if wanted:
+            changed = dataclasses.replace(recipe, paths=(*recipe.paths, *wanted))
+            plan(changed)
+            write_recipe(lab.path / "recipe.toml", changed)
+    return [known.get(pair) or PathsConfig(*pair, like.name).name for pair in pairs]
 
 
 def finished_comparison(lab: Lab, names: Sequence[str]) -> str:

@@ -15,6 +15,7 @@ PARTS: Mapping[str, tuple[str, ...]] = {
     "gains": ("dictionary", "tokens", "activations", "checkpoints", "corpus"),
     "patching": ("dictionary", "tokens", "checkpoints", "scaling"),
     "probe_transfer": ("tokens", "activations"),
+    "matching": ("tokens", "checkpoints", "saes"),  # where each checkpoint has an SAE of its own
 }
 
 # Of a comparison through an L1 crosscoder, which stands beside another for contrast.

@@ -15,7 +15,8 @@ from typing import Any
 from workbench.builders import BUILDERS, Builder
 from workbench.errors import Misuse, unknown
 from workbench.lab import Artefact, Lab, artefact_id
-from workbench.parts import CONTRASTED, PARTS, part_name
+from workbench.part_steps import activations_name, part_steps, path_step, read_names, sham_of, stored
+from workbench.parts import PARTS, part_name
 from workbench.points import RESID_POST
 from workbench.quality import artefact_name
 from workbench.recipe import (
@@ -28,7 +29,6 @@ from workbench.recipe import (
     DictionaryConfig,
     Recipe,
     SweepConfig,
-    joined,
     read_recipe,
     stage_of,
 )
@@ -81,8 +81,8 @@ class Plan:
         return [s for s in self.steps.values() if s.key in wanted]
 
     def parts_of(self, comparison: str) -> list[str]:
-        """Keys of the parts that a comparison is taken apart into."""
-        keys = [f"evaluation/{part_name(part, comparison)}" for part in PARTS]
+        """The keys of the parts that a comparison is taken apart into; one that lacks what it stands on is none."""
+        keys = (f"evaluation/{part_name(part, comparison)}" for part in PARTS)
         return [key for key in keys if key in self.steps]
 
     def parent_checkpoint(self, name: str) -> str | None:
@@ -150,6 +150,13 @@ def plan(recipe: Recipe) -> Plan:
         planner.add("comparison", comparison.name, "comparison", dataclasses.asdict(comparison), *parents)
     for name in recipe.compared:
         _add_parts(planner, result, recipe.comparison(name))
+    for walk in recipe.paths:
+        tokens, sham = f"activations/tokens-{result.family(walk.parent)}", sham_of(recipe, walk)
+        like = recipe.dictionary(walk.dictionary)
+        for checkpoint in (walk.parent, walk.child, *([sham] if sham else [])):
+            _add_activations(planner, recipe, like, checkpoint, like.point, tokens)
+        step = path_step(recipe, walk, tokens)
+        planner.add("evaluation", step.name, step.builder, step.settings, *step.parents)
     for name in recipe.evaluations:
         _add_quality(planner, result, recipe.dictionary(name))
         _add_truth(planner, result, recipe.dictionary(name))
@@ -199,13 +206,6 @@ def _add_superposition(planner: _Planner, recipe: Recipe) -> None:
         raise Misuse("the SAEs of a superposition study have to read one family's tokens: name others")
     config_ = {"dictionaries": list(recipe.superposition)}
     planner.add("evaluation", STUDY, STUDY, config_, *dict.fromkeys(parents))
-
-
-def activations_name(checkpoint: str, layer: int | None, point: str = RESID_POST) -> str:
-    """The step that stores one checkpoint's activations at one site (the middle layer, if none is named)."""
-    place = "" if layer is None else f"-layer{layer}"
-    name = joined([checkpoint])
-    return f"{name}{place}" if point == RESID_POST else f"{name}{place}-{point}"
 
 
 def _add_dictionary(planner: _Planner, so_far: Plan, config: DictionaryConfig) -> None:
@@ -284,42 +284,18 @@ def _add_difference(planner: _Planner, recipe: Recipe, config: DictionaryConfig,
     return f"activations/{name}"
 
 
-def read_names(config: DictionaryConfig, point: str) -> list[str]:
-    """The steps that store what a dictionary reads (or writes) at a point of its layer, one a checkpoint."""
-    names = [activations_name(c, config.layer, point) for c in config.checkpoints]
-    return [f"{name}-minus-{joined([config.minus])}" for name in names] if config.minus else names
-
-
-def _stored(config: DictionaryConfig) -> list[str]:
-    """The keys of the activations that a dictionary reads, and of those that a transcoder writes."""
-    points = [config.point, *([config.target] if config.target else [])]
-    return [f"activations/{name}" for p in points for name in read_names(config, p)]
-
-
 def _add_parts(planner: _Planner, so_far: Plan, config: ComparisonConfig) -> None:
-    """The `PARTS` of a comparison."""
-    used = so_far.recipe.dictionary(config.dictionary)
-    groups = {
-        "tokens": [f"activations/tokens-{so_far.family(config.checkpoints[0])}"],
-        "checkpoints": [f"checkpoint/{stage_of(c)}" for c in config.checkpoints],
-        "dictionary": [f"dictionary/{used.name}"],
-        "features": [f"features/{used.name}"],
-        "activations": _stored(used),
-        "corpus": ["corpus/text"],
-        "scaling": [f"evaluation/{part_name('scaling', config.name)}"],
-    }
-    parts = CONTRASTED if used.for_contrast else PARTS
-    for part, stands_on in parts.items():
-        parents = [key for group in stands_on for key in groups[group]]
-        settings = {"comparison": config.name}
-        planner.add("evaluation", part_name(part, config.name), part, settings, *parents)
+    """The parts of a comparison."""
+    tokens = f"activations/tokens-{so_far.family(config.checkpoints[0])}"
+    for part in part_steps(so_far.recipe, config, tokens):
+        planner.add("evaluation", part.name, part.builder, part.settings, *part.parents)
 
 
 def _add_quality(planner: _Planner, so_far: Plan, config: DictionaryConfig) -> None:
     """The quality of a dictionary beside its controls; one of them reads the model before its first step."""
     family = so_far.family(config.checkpoints[0])
     models = [f"checkpoint/{stage_of(c)}" for c in dict.fromkeys((*config.checkpoints, family))]
-    parents = [f"dictionary/{config.name}", f"activations/tokens-{family}", *_stored(config), *models]
+    parents = [f"dictionary/{config.name}", f"activations/tokens-{family}", *stored(config), *models]
     planner.add("evaluation", artefact_name(config.name), "quality", {"dictionary": config.name}, *parents)
 
 
@@ -336,7 +312,7 @@ def _add_truth(planner: _Planner, so_far: Plan, config: DictionaryConfig) -> Non
     """A dictionary's scores against the world's factors."""
     checkpoints = [f"checkpoint/{stage_of(c)}" for c in config.checkpoints]
     tokens = f"activations/tokens-{so_far.family(config.checkpoints[0])}"
-    parents = [f"dictionary/{config.name}", tokens, *_stored(config), *checkpoints, "corpus/text"]
+    parents = [f"dictionary/{config.name}", tokens, *stored(config), *checkpoints, "corpus/text"]
     planner.add("evaluation", f"truth-{config.name}", "truth", {"dictionary": config.name}, *parents)
 
 

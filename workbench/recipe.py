@@ -194,6 +194,19 @@ class SweepConfig:
 
 
 @dataclasses.dataclass(frozen=True)
+class PathsConfig:
+    """Stage-wise model diffing of a checkpoint and its child, through an SAE trained as `dictionary` was."""
+
+    parent: str
+    child: str
+    dictionary: str
+
+    @property
+    def name(self) -> str:
+        return f"paths-{self.parent}-{self.child}"
+
+
+@dataclasses.dataclass(frozen=True)
 class AddedCheckpoint:
     """A checkpoint brought from outside: `source` is an HF folder, a hub id or a GGUF file."""
 
@@ -235,6 +248,7 @@ class Recipe:
     compared: tuple[str, ...] = ()  # comparisons to be taken apart: drift, latent scaling
     evaluations: tuple[str, ...] = ()  # dictionaries to be judged: against the world's factors, beside controls
     sweeps: tuple[SweepConfig, ...] = ()
+    paths: tuple[PathsConfig, ...] = ()  # from a checkpoint to its child, to be walked by fine-tuning an SAE
     superposition: tuple[str, ...] = ()  # SAEs whose checkpoints are studied for it
 
     def stage(self, name: str) -> StageConfig:

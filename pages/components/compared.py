@@ -23,7 +23,9 @@ if TYPE_CHECKING:
     from workbench.drift import Drift
     from workbench.gains import Gains
     from workbench.lives import Lives
+    from workbench.matching import Matched
     from workbench.patching import Patching
+    from workbench.paths import Paths
     from workbench.probe_transfer import ProbeTransfer
     from workbench.samples import Samples
     from workbench.specificity import Specificity
@@ -98,6 +100,25 @@ def patching(lab: Lab, comparison: str) -> Patching:
 def probe_transfer(lab: Lab, comparison: str) -> ProbeTransfer:
     """Probes fitted on one checkpoint, scored on another."""
     return _part(lab, "probe_transfer", "workbench.probe_transfer:ProbeTransfer", comparison)
+
+
+def matched(lab: Lab, comparison: str) -> Matched:
+    """Separately trained SAEs, matched."""
+    return _part(lab, "matching", "workbench.matching:Matched", comparison)
+
+
+@st.cache_resource(max_entries=16, show_spinner=False)
+def _paths(lab_path: str, name: str, id_: str) -> Paths:
+    from workbench.paths import Paths
+
+    return Paths.of(Lab(Path(lab_path)), name)
+
+
+def walked(lab: Lab, checkpoints: tuple[str, ...]) -> list[Paths]:
+    """The finished paths between some checkpoints."""
+    done = set(store.finished(lab, "evaluation"))
+    names = [p.name for p in Plan.of(lab).recipe.paths if {p.parent, p.child} <= set(checkpoints)]
+    return [_paths(str(lab.path), n, lab.find("evaluation", n).id) for n in names if n in done]
 
 
 @st.cache_resource(max_entries=8, show_spinner=False)

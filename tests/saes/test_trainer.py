@@ -182,3 +182,44 @@ def test_a_loss_that_is_not_a_number_is_named(small, monkeypatch):
     monkeypatch.setattr("saes.sparse_run.auxk_loss", lambda *_: torch.tensor(float("nan"), requires_grad=True))
     with pytest.raises(DictionaryError, match="at step 10"):
         saes.fit(small, SMALL)
+
+
+@pytest.mark.parametrize("n_models", [1, 2])
+def test_a_start_is_where_a_run_begins(n_models):
+    """In units of other activations than it was trained on; a step too small to see leaves it where it is."""
+    x = TensorActivations(planted(4_000, 16, 16, n_models)[0])
+    start = saes.fit(x, replace(SMALL, n_latents=32, n_steps=60))
+    moved = TensorActivations(3 * x.tensor + 1)
+    config = replace(SMALL, n_latents=32, n_steps=1, lr=1e-12, k_start=SMALL.k, aux_coeff=0.0)
+    found = saes.fit(moved, config, start=start)
+    for name in ("W_enc", "b_enc", "W_dec", "b_dec"):
+        assert torch.allclose(getattr(found, name), getattr(start, name), rtol=1e-4, atol=1e-4), name
+    assert not torch.allclose(saes.fit(moved, config).W_dec, start.W_dec, atol=0.1)
+
+
+def test_a_killed_run_that_had_a_start_resumes_bit_for_bit_and_not_from_another(tmp_path):
+    x = TensorActivations(planted(4_000, 16, 16)[0])
+    start, other = (saes.fit(x, replace(SMALL, n_latents=32, n_steps=40, seed=s)) for s in (0, 1))
+    config = replace(SMALL, n_latents=32, n_steps=30, state_every=10)
+    whole = saes.fit(x, config, start=start)
+    run = saes.train(x, replace(config, log_every=1), start=start, state_dir=tmp_path)
+    for step in run:
+        if step.step == 17:
+            break
+    run.close()
+    again = saes.fit(x, config, start=start, resume=tmp_path)
+    assert torch.equal(again.W_dec, whole.W_dec)
+    assert torch.equal(again.threshold, whole.threshold)
+    with pytest.raises(DictionaryError, match="another run"):
+        saes.fit(x, config, start=other, resume=tmp_path)
+    with pytest.raises(DictionaryError, match="another run"):
+        saes.fit(x, config, resume=tmp_path)
+
+
+def test_a_start_of_another_shape_is_refused():
+    x = TensorActivations(planted(4_000, 16, 16)[0])
+    start = saes.fit(x, replace(SMALL, n_latents=32, n_steps=5))
+    with pytest.raises(DictionaryError, match=r"\[32, 1, 16\] and the training \[48, 1, 16\]"):
+        saes.fit(x, replace(SMALL, n_latents=48, n_steps=5), start=start)
+    with pytest.raises(DictionaryError, match="go on from another; found standard"):
+        saes.fit(x, replace(SMALL, arch="standard", n_latents=32, n_steps=5), start=start)

@@ -1,0 +1,180 @@
+"""The tables of separately trained SAEs matched with one another, from their codes and decoders.
+
+`pairs`       a row for each matched pair, of each two SAEs and each criterion of the assignment
+`nulls`       the same of what chance gives: decoders rotated, tokens shuffled within their domain
+`best`        for each latent the nearest of the other SAE, whoever else wants that
+`shares`      MCC and shares of matched latents, with their intervals and what chance gives
+`unmatched`   latents that have no counterpart in the other checkpoint's SAE
+
+Intervals: of a mean correlation by bootstrap over blocks of documents, the pairs kept; of a mean cosine, which is
+not made of documents, over pairs; of shares Wilson's, over the latents of the second SAE that fire often enough.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+import polars as pl
+from jaxtyping import Float, Int
+
+from saes.latent_matching import (
+    CORRELATION,
+    COSINE,
+    CRITERIA,
+    AllPairs,
+    Codes,
+    random_rotation,
+    resampled_correlation,
+)
+from saes.matching import Matching
+from workbench.intervals import wilson
+from workbench.joint_decoders import shuffled_within
+from workbench.matching import BOUNDS, SAME
+
+RESAMPLES = 400
+SCHEMAS: Mapping[str, Mapping[str, Any]] = {
+    "pairs": {"kind": pl.String, "a": pl.String, "b": pl.String, "by": pl.String, "latent_a": pl.Int64,
+              "latent_b": pl.Int64, "cosine": pl.Float64, "correlation": pl.Float64},
+    "nulls": {"a": pl.String, "b": pl.String, "by": pl.String, "cosine": pl.Float64, "correlation": pl.Float64},
+    "best": {"kind": pl.String, "own": pl.String, "other": pl.String, "latent": pl.Int64, "fires": pl.Int64,
+             "cosine": pl.Float64, "cosine_latent": pl.Int64, "correlation": pl.Float64,
+             "correlation_latent": pl.Int64},
+    "shares": {"kind": pl.String, "a": pl.String, "b": pl.String, "by": pl.String, "figure": pl.String,
+               "value": pl.Float64, "low": pl.Float64, "high": pl.Float64, "null": pl.Float64, "n": pl.Int64},
+    "unmatched": {"own": pl.String, "other": pl.String, "latent": pl.Int64, "fires": pl.Int64,
+                  "cosine": pl.Float64, "correlation": pl.Float64, "seed_correlation": pl.Float64,
+                  "label": pl.String},
+}  # fmt: skip
+
+
+class Side(NamedTuple):
+    """An SAE that is matched: the decoders of the latents in its codes, row by row."""
+
+    name: str
+    codes: Codes
+    decoders: Float[np.ndarray, "latent d"]
+
+
+class Tokens(NamedTuple):
+    """The tokens that correlations are taken over: the block of documents and the domain of each."""
+
+    block: Int[np.ndarray, "token"]
+    domain: Int[np.ndarray, "token"]
+
+
+def matched(kind: str, a: Side, b: Side, tokens: Tokens, seed: int = 0) -> dict[str, pl.DataFrame]:
+    """`pairs`, `nulls`, `best` and `shares` of two SAEs; only those of equal seed have a null of their own."""
+    found = AllPairs.of(a.decoders, b.decoders, a.codes, b.codes)
+    null = chance(a, b, tokens, seed) if kind == SAME else None
+    drawn = _drawn(tokens.block, seed)
+    parts: dict[str, list[Any]] = {"pairs": [], "nulls": [], "shares": []}
+    for criterion in CRITERIA:
+        pairs = found.matched(criterion)
+        at = _values(found, pairs)
+        numbers = a.codes.latent[pairs.rows], b.codes.latent[pairs.columns]
+        parts["pairs"] += zip(*numbers, *at.values(), [criterion] * len(pairs.rows), strict=True)
+        of_null = None if null is None else _values(null, null.matched(criterion))
+        if of_null is not None:
+            parts["nulls"] += zip(*of_null.values(), [criterion] * len(of_null[COSINE]), strict=True)
+        samples = resampled_correlation(a.codes, b.codes, pairs, tokens.block, drawn)
+        same = numbers[0] == numbers[1]
+        rows = _shares(at, of_null, same, samples, len(b.codes.latent), seed)
+        parts["shares"] += [(criterion, *row) for row in rows]
+    columns = {
+        "pairs": ["latent_a", "latent_b", "cosine", "correlation", "by"],
+        "nulls": ["cosine", "correlation", "by"],
+        "shares": ["by", "figure", "value", "low", "high", "null", "n"],
+    }
+    tables = {
+        name: _typed(name, _columns(rows, columns[name]) | {"kind": kind, "a": a.name, "b": b.name})
+        for name, rows in parts.items()
+    }
+    return tables | {"best": pl.concat([_best(kind, a, b, found, True), _best(kind, b, a, found, False)])}
+
+
+def chance(a: Side, b: Side, tokens: Tokens, seed: int = 0) -> AllPairs:
+    """`b`'s decoders rotated, its tokens shuffled within their domain."""
+    order = shuffled_within(tokens.domain, np.random.default_rng(seed))
+    turned = b.decoders @ random_rotation(b.decoders.shape[1], seed)
+    return AllPairs.of(a.decoders, turned, a.codes, b.codes.shuffled(order))
+
+
+def unmatched(best: pl.DataFrame, pairs: Mapping[tuple[str, str], str | None]) -> pl.DataFrame:
+    """Latents without counterpart: for each (own, other) of `pairs` those of `own` that no latent of `other` comes
+    near by either bound. Its value there is the name of another seed of `own`, if there is one: a latent that this
+    one has too (`seed_correlation`) is no accident of training. Labels are filled in by who knows them."""
+    found = []
+    for (own, other), again in pairs.items():
+        rows = best.filter(own=own, other=other)
+        far = rows.filter(
+            pl.col(COSINE) < BOUNDS[COSINE], pl.col(CORRELATION) < BOUNDS[CORRELATION]
+        ).with_columns(label=pl.lit(None, pl.String))
+        if again is None:
+            far = far.with_columns(seed_correlation=pl.lit(None, pl.Float64))
+        else:
+            twin = best.filter(own=own, other=again).select("latent", seed_correlation=CORRELATION)
+            far = far.join(twin, on="latent", how="left", maintain_order="left")
+        found.append(
+            far.select(*SCHEMAS["unmatched"]).sort(
+                "seed_correlation", "fires", descending=True, nulls_last=True
+            )
+        )
+    return pl.concat(found) if found else pl.DataFrame(schema=dict(SCHEMAS["unmatched"]))
+
+
+def _drawn(block: Int[np.ndarray, "token"], seed: int) -> Float[np.ndarray, "resample block"]:
+    blocks = int(block.max()) + 1
+    even = np.full(blocks, 1 / blocks)
+    return np.random.default_rng(seed).multinomial(blocks, even, size=RESAMPLES).astype(float)
+
+
+def _values(found: AllPairs, pairs: Matching) -> dict[str, Float[np.ndarray, "pair"]]:
+    return {COSINE: found.cosine[pairs], CORRELATION: found.correlation[pairs]}
+
+
+def _shares(
+    at: Mapping[str, np.ndarray],
+    null: Mapping[str, np.ndarray] | None,
+    same: np.ndarray,
+    samples: Float[np.ndarray, "resample"],
+    n: int,
+    seed: int,
+) -> Iterator[tuple[str, float, float, float, float, int]]:
+    """(figure, value, low, high, null, n) of one assignment; `n` latents of the second SAE could be matched."""
+    nothing = float("nan")
+    for figure, drawn in ((COSINE, _resampled_mean(at[COSINE], seed)), (CORRELATION, samples)):
+        low, high = np.quantile(drawn, (0.025, 0.975))
+        chance_ = nothing if null is None else float(null[figure].mean())
+        yield figure, float(at[figure].mean()), float(low), float(high), chance_, len(at[figure])
+    for figure, bound in BOUNDS.items():
+        hits = int((at[figure] >= bound).sum())
+        chance_ = nothing if null is None else float((null[figure] >= bound).sum() / n)
+        yield f"{figure} ≥ {bound:g}", hits / n, *wilson(hits, n), chance_, n
+    yield "same number", int(same.sum()) / n, *wilson(int(same.sum()), n), 1 / n, n
+
+
+def _resampled_mean(values: Float[np.ndarray, "pair"], seed: int) -> Float[np.ndarray, "resample"]:
+    rng = np.random.default_rng(seed)
+    return np.array([values[rng.integers(0, len(values), len(values))].mean() for _ in range(RESAMPLES)])
+
+
+def _best(kind: str, own: Side, other: Side, found: AllPairs, of_own: bool) -> pl.DataFrame:
+    """For each latent of `own` the nearest of `other`."""
+    columns: dict[str, Any] = {"latent": own.codes.latent, "fires": own.codes.fires}
+    for criterion in (COSINE, CORRELATION):
+        nearest = found.best(criterion, of_own)
+        columns |= {criterion: nearest.value, f"{criterion}_latent": other.codes.latent[nearest.latent]}
+    return _typed("best", columns | {"kind": kind, "own": own.name, "other": other.name})
+
+
+def _columns(rows: list[tuple[Any, ...]], names: list[str]) -> dict[str, Any]:
+    return dict(zip(names, map(list, zip(*rows, strict=True)), strict=True)) if rows else {n: [] for n in names}
+
+
+def _typed(name: str, columns: Mapping[str, Any]) -> pl.DataFrame:
+    """A table with the columns of `SCHEMAS`; a constant stands for a column of it."""
+    long = pl.DataFrame({key: value for key, value in columns.items() if not isinstance(value, str)})
+    filled = long.with_columns(pl.lit(v).alias(k) for k, v in columns.items() if isinstance(v, str))
+    return filled.select(pl.col(c).cast(t) for c, t in SCHEMAS[name].items())
