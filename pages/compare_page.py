@@ -19,9 +19,11 @@ from pages.components import (
     specific,
     store,
     theme,
+    unlike_view,
 )
 from workbench.comparison import Comparison
 from workbench.lab import Lab
+from workbench.unlike import names_of
 
 
 class View(NamedTuple):
@@ -95,7 +97,7 @@ VIEWS = {
 here = frame.begin("Compare", "What checkpoints share, what only one of them has, and what each stage changed.")
 
 with frame.sentences():
-    names = store.finished(here, "comparison")
+    names = [*store.finished(here, "comparison"), *(unlike := names_of(here))]
     if not names:
         frame.note(
             "No comparison has been finished yet: it comes last, after the crosscoder. "
@@ -107,6 +109,9 @@ with frame.sentences():
     left, right = st.columns([2, 5], vertical_alignment="bottom", gap="large")
     with left:
         name = st.selectbox("Comparison", names, key="comparison", bind="query-params")
+    if name in unlike:
+        unlike_view.view(compared.unlike(here, name))
+        st.stop()
     with right:
         shown = st.segmented_control(
             "Show", list(VIEWS), default="Latents", required=True, key="view", bind="query-params"

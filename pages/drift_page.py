@@ -13,6 +13,7 @@ from pages.components import (
     kl_text,
     own_samples,
     theme,
+    unlike_view,
 )
 
 lab = frame.begin(
@@ -22,11 +23,13 @@ lab = frame.begin(
 with frame.sentences():
     apart = compared.taken_apart(lab, "drift")
     if not apart:
+        unlike_view.left_out(lab, "Drift")
         frame.note(
             "No comparison has been taken apart yet: "
             f"`python -m workbench compare {lab.name} base sft grpo` does it, in about three minutes."
         )
         st.stop()
+    unlike_view.left_out(lab, "Drift")
     frame.doubted("comparison", "comparison", apart)
     name = st.selectbox("Comparison", apart, key="comparison", bind="query-params", width=360)
     comparison, drift = compared.comparison(lab, name), compared.drift(lab, name)

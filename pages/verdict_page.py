@@ -4,7 +4,7 @@ import json
 
 import streamlit as st
 
-from pages.components import compared, frame, store, theme
+from pages.components import compared, frame, store, theme, unlike_view
 from workbench.verdict_html import block, document
 
 lab = frame.begin("Verdict", "What each stage added, strengthened, silenced and left alone.")
@@ -12,11 +12,13 @@ lab = frame.begin("Verdict", "What each stage added, strengthened, silenced and 
 with frame.sentences():
     names = store.finished(lab, "comparison")
     if not names:
+        unlike_view.left_out(lab, "A verdict")
         frame.note(
             "No comparison has been finished yet: "
             f"`python -m workbench compare {lab.name} base sft grpo` makes one and takes it apart."
         )
         st.stop()
+    unlike_view.left_out(lab, "A verdict")
     frame.doubted("comparison", "comparison", names)
     name = st.selectbox("Comparison", names, key="comparison", bind="query-params", width=360)
     found = compared.sheet(lab, name)

@@ -34,6 +34,7 @@ BUILDERS: Mapping[str, Builder] = {
     "samples": Builder("workbench.samples_build:build", 1),
     "differences": Builder("workbench.differences_build:build", 1),
     "lives": Builder("workbench.lives_build:build", 1),
+    "unlike": Builder("workbench.unlike_build:build", 1),
     "quality": Builder("workbench.quality_build:build", 2),
     "sweep": Builder("workbench.sweep_build:build", 2),
     "truth": Builder("workbench.truth_build:build", 3),

@@ -15,7 +15,9 @@ import typer
 
 from workbench import dictionary_commands, evaluation_commands, latent_commands
 from workbench.answers import Json, LabName, answer, listed_names
-from workbench.errors import Failure, MarbleError
+from workbench.errors import Failure, MarbleError, Misuse
+
+STOPPED = 130  # exit code of a command that Ctrl-C ended
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -119,16 +121,28 @@ def compare(
     ] = False,
     as_json: Json = False,
 ) -> None:
-    """Lay checkpoints side by side: what each has alone, how far weights, activations and predictions moved."""
+    """Lay checkpoints side by side: what each has alone, how far weights, activations and predictions moved.
+
+    Of checkpoints with different tokenizers, shapes or roots it says what cannot be compared, and does the rest.
+    """
     from workbench.comparison_account import account
     from workbench.comparison_requests import compare as request_comparison
     from workbench.comparison_requests import compare_beside_controls
     from workbench.grow import grow as grow_lab
     from workbench.lab import Lab
     from workbench.parts import PARTS, part_name
+    from workbench.unlike import Unlike
+    from workbench.unlike_requests import request_unlike, what_keeps_apart
 
     opened = Lab.open(lab)
     asked = listed_names(names)
+    if apart := what_keeps_apart(opened, asked):
+        if controls:
+            raise Misuse(f"--controls needs stages of one lineage, and {apart}: compare these without it")
+        name = request_unlike(opened, asked)
+        grow_lab(opened, [f"evaluation/{name}"])
+        found = Unlike.of(opened, name)
+        return answer({"lab": lab, "comparison": name, **found.told()}, as_json, found.describe)
     wanted = compare_beside_controls(opened, asked) if controls else [request_comparison(opened, asked)]
     parts = [f"evaluation/{part_name(part, each)}" for part in PARTS for each in wanted]
     grow_lab(opened, [*(f"comparison/{each}" for each in wanted), *parts])
@@ -245,12 +259,13 @@ def main() -> None:
     """Entry of `python -m workbench`: every error a person can meet is one sentence."""
     try:
         app(standalone_mode=True)
+    except SystemExit as ended:  # typer makes one of a Ctrl-C
+        if ended.code == STOPPED:
+            sys.stderr.write("marble: stopped; run the same command again to go on from here\n")
+        raise
     except MarbleError as error:
         sys.stderr.write(f"marble: {error}\n")
         sys.exit(error.exit_code)
-    except KeyboardInterrupt:
-        sys.stderr.write("marble: stopped; run the same command again to go on from here\n")
-        sys.exit(130)
     except BrokenPipeError:
         sys.exit(0)
     except MemoryError:

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from workbench.branches import request_controls
 from workbench.controls import pairs_of
 from workbench.errors import Misuse
 from workbench.lab import Lab
-from workbench.plan import Plan, plan
+from workbench.likeness import checked_names
+from workbench.naming import short_name
+from workbench.plan import plan
 from workbench.recipe import ComparisonConfig, DictionaryConfig, Recipe, read_recipe, write_recipe
+from workbench.unlike_requests import refuse_unlike, what_keeps_apart
 
 
 def compare(lab: Lab, names: Sequence[str]) -> str:
@@ -19,18 +22,13 @@ def compare(lab: Lab, names: Sequence[str]) -> str:
 
     `grow` then builds it. Checkpoints that cannot be compared are `Misuse`.
     """
-    names = tuple(names)
-    if len(set(names)) < 2 or len(set(names)) < len(names):
-        raise Misuse(
-            f"a comparison needs two or more different checkpoints, found {', '.join(names) or 'none'}"
-        )
-    current = Plan.of(lab)
-    for name in names:
-        current.step("checkpoint", name)
-    _same_tokens(lab, current, names)
+    names = checked_names(names)
+    if apart := what_keeps_apart(lab, names):
+        raise Misuse(f"{apart}: only checkpoints that descend from one can be compared token by token")
     with lab.writing("compare"):
         recipe = read_recipe(lab.path / "recipe.toml")
-        changed, name = with_comparison(recipe, names)
+        changed, name = with_comparison(recipe, names, _depths(lab, recipe, names))
+        _checked_site(lab, changed, changed.dictionary(changed.comparison(name).dictionary))
         changed = dataclasses.replace(changed, compared=tuple(dict.fromkeys((*changed.compared, name))))
         plan(changed)  # refuses what cannot be built before anything is written
         if changed != recipe:
@@ -49,6 +47,7 @@ def compare_beside_controls(lab: Lab, names: Sequence[str]) -> list[str]:
 
 def finished_comparison(lab: Lab, names: Sequence[str]) -> str:
     """Name of the recipe's comparison of just these checkpoints, in any order; `Misuse` where there is none."""
+    refuse_unlike(lab, names, "a sheet")
     for config in read_recipe(lab.path / "recipe.toml").comparisons:
         if set(config.checkpoints) == set(names):
             return config.name
@@ -57,17 +56,24 @@ def finished_comparison(lab: Lab, names: Sequence[str]) -> str:
     )
 
 
-def with_comparison(recipe: Recipe, names: tuple[str, ...]) -> tuple[Recipe, str]:
-    """The recipe with a comparison of `names`, and a crosscoder like its first one if none reads just these."""
+def with_comparison(
+    recipe: Recipe, names: tuple[str, ...], depths: Mapping[str, int] | None = None
+) -> tuple[Recipe, str]:
+    """The recipe with a comparison of `names`, and a crosscoder like its first one if none reads just these.
+
+    That layer is taken over where all have it (`depths`: how many layers each has, as far as that is known),
+    else the middle."""
     for known in recipe.comparisons:
         if known.checkpoints == names:
             return recipe, known.name
-    name = "-".join(names)
+    name = short_name("-".join(names))
     crosscoder = next((d for d in recipe.dictionaries if d.checkpoints == names), None)
     if crosscoder is None:
         model = next((d for d in recipe.dictionaries if d.kind == "crosscoder"), None)
         fresh = DictionaryConfig(f"crosscoder-{name}", names)
         crosscoder = dataclasses.replace(model, name=fresh.name, checkpoints=names) if model else fresh
+        if crosscoder.layer is not None and crosscoder.layer >= min((depths or {}).values(), default=10**9):
+            crosscoder = dataclasses.replace(crosscoder, layer=None)
         recipe = dataclasses.replace(recipe, dictionaries=(*recipe.dictionaries, crosscoder))
     taken = {c.name for c in recipe.comparisons}
     if name in taken:
@@ -76,19 +82,20 @@ def with_comparison(recipe: Recipe, names: tuple[str, ...]) -> tuple[Recipe, str
     return dataclasses.replace(recipe, comparisons=(*recipe.comparisons, added)), name
 
 
-def _same_tokens(lab: Lab, current: Plan, names: Sequence[str]) -> None:
-    """All descend from one checkpoint, and (as far as they are grown) have one vocabulary."""
-    families = {name: current.family(name) for name in names}
-    if len(set(families.values())) > 1:
-        told = ", ".join(f"{name} from {family}" for name, family in families.items())
+def _checked_site(lab: Lab, recipe: Recipe, crosscoder: DictionaryConfig) -> None:
+    """`Misuse` where a checkpoint (as far as they are grown) has not the layer that the crosscoder reads."""
+    depths = _depths(lab, recipe, crosscoder.checkpoints)
+    short = {name: n for name, n in depths.items() if crosscoder.layer is not None and n <= crosscoder.layer}
+    if short:
+        told = ", ".join(f"{name} has layers 0 to {n - 1}" for name, n in short.items())
         raise Misuse(
-            f"only checkpoints that descend from one can be compared token by token ({told}): "
-            "give them one root with `add --parent`"
+            f"crosscoder {crosscoder.name!r} of the recipe reads layer {crosscoder.layer}, but {told}: name one "
+            "that all have in recipe.toml, or take its line out for the middle one"
         )
+
+
+def _depths(lab: Lab, recipe: Recipe, names: Sequence[str]) -> dict[str, int]:
+    """Layers of the checkpoints that are grown."""
+    current = plan(recipe)
     grown = [n for n in names if lab.artefact("checkpoint", n, current.step("checkpoint", n).id) is not None]
-    vocabularies = {name: lab.checkpoint(name).tokenizer().get_vocab() for name in grown}
-    for name in grown[1:]:
-        if vocabularies[name] != vocabularies[grown[0]]:
-            raise Misuse(
-                f"{grown[0]!r} and {name!r} have different tokenizers: their tokens cannot be laid side by side"
-            )
+    return {name: lab.checkpoint(name).n_layers for name in grown}

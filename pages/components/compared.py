@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from workbench.lives import Lives
     from workbench.samples import Samples
     from workbench.specificity import Specificity
+    from workbench.unlike import Unlike
     from workbench.verdict_sheet import Sheet
 
 CONTROLLED = ("drift", "scaling")  # parts that the controls are told by
@@ -86,6 +87,11 @@ def changed(lab: Lab, comparison: str) -> Changed:
 def gains(lab: Lab, comparison: str) -> Gains:
     """What carries the gains."""
     return _part(lab, "gains", "workbench.gains:Gains", comparison)
+
+
+def unlike(lab: Lab, name: str) -> Unlike:
+    """What can be compared of checkpoints that cannot be laid side by side token by token."""
+    return _read(str(lab.path), "workbench.unlike:Unlike", name, lab.find("evaluation", name).id)
 
 
 @st.cache_resource(max_entries=8, show_spinner=False)
