@@ -114,7 +114,7 @@ def add(
 @app.command()
 def compare(
     lab: LabName,
-    names: Annotated[list[str], typer.Argument(help="Two or more checkpoints.")],
+    names: Annotated[list[str] | None, typer.Argument(help="Two or more checkpoints.")] = None,
     controls: Annotated[
         bool,
         typer.Option("--controls", help="Beside each stage's sham and sibling, grown if they are not there."),
@@ -127,7 +127,7 @@ def compare(
     """
     from workbench.comparison_account import account
     from workbench.comparison_requests import compare as request_comparison
-    from workbench.comparison_requests import compare_beside_controls
+    from workbench.comparison_requests import compare_beside_controls, grown_first
     from workbench.grow import grow as grow_lab
     from workbench.lab import Lab
     from workbench.parts import PARTS, part_name
@@ -135,17 +135,21 @@ def compare(
     from workbench.unlike_requests import request_unlike, what_keeps_apart
 
     opened = Lab.open(lab)
-    asked = listed_names(names)
+    asked = listed_names(names or ())
     if apart := what_keeps_apart(opened, asked):
         if controls:
             raise Misuse(f"--controls needs stages of one lineage, and {apart}: compare these without it")
         name = request_unlike(opened, asked)
-        grow_lab(opened, [f"evaluation/{name}"])
+        steps = [f"evaluation/{name}"]
+        sys.stderr.write(grown_first(opened, steps))
+        grow_lab(opened, steps)
         found = Unlike.of(opened, name)
         return answer({"lab": lab, "comparison": name, **found.told()}, as_json, found.describe)
     wanted = compare_beside_controls(opened, asked) if controls else [request_comparison(opened, asked)]
-    parts = [f"evaluation/{part_name(part, each)}" for part in PARTS for each in wanted]
-    grow_lab(opened, [*(f"comparison/{each}" for each in wanted), *parts])
+    steps = [f"comparison/{each}" for each in wanted]
+    steps += [f"evaluation/{part_name(part, each)}" for part in PARTS for each in wanted]
+    sys.stderr.write(grown_first(opened, steps))
+    grow_lab(opened, steps)
     told = account(opened, wanted[0], controls)
     answer({"lab": lab, "comparison": wanted[0], **told.figures}, as_json, told.describe)
 

@@ -45,6 +45,14 @@ def compare_beside_controls(lab: Lab, names: Sequence[str]) -> list[str]:
     return [asked, *(compare(lab, (pair.before, pair.after)) for pair in beside)]
 
 
+def grown_first(lab: Lab, steps: Sequence[str]) -> str:
+    """A line about the checkpoints that `steps` stand on and that are not on the disk; empty if all are."""
+    from workbench.grow import missing
+
+    names = [step.name for step in missing(lab, steps)[1] if step.kind == "checkpoint"]
+    return f"not on the disk, and so grown first: checkpoint {', '.join(names)}\n" if names else ""
+
+
 def finished_comparison(lab: Lab, names: Sequence[str]) -> str:
     """Name of the recipe's comparison of just these checkpoints, in any order; `Misuse` where there is none."""
     refuse_unlike(lab, names, "a sheet")

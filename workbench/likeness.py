@@ -39,7 +39,13 @@ def portraits(lab: Lab, names: Sequence[str]) -> dict[str, Portrait]:
 
 
 def checked_names(names: Sequence[str]) -> tuple[str, ...]:
-    """Two or more different names; else `Misuse`."""
+    """Two or more different names of whole checkpoints; else `Misuse`."""
+    if snapshot := next((name for name in names if "@" in name), None):
+        name = snapshot.partition("@")[0]
+        raise Misuse(
+            f"{snapshot!r} is a snapshot, and whole checkpoints are compared: name {name!r}; a comparison's lives "
+            "follow its snapshots"
+        )
     if len(set(names)) < 2 or len(set(names)) < len(names):
         raise Misuse(
             f"a comparison needs two or more different checkpoints, found {', '.join(names) or 'none'}"

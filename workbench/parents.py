@@ -16,6 +16,17 @@ def checked_parent(name: str, parent: str, planned: Container[str], names: Seque
         raise Misuse(f"{told}, which is itself: name another there, or take the line out")
     if parent in names:
         raise Misuse(f"{told}, which comes later in the recipe: put the parent's entry before")
+    others = [each for each in names if each != name]
     raise Misuse(
-        f"{told}, but {unknown('checkpoint', parent, names)}; mend `parent` there, or take the entry out"
+        f"{told}, but {unknown('checkpoint', parent, others)}; mend `parent` there, or take the entry out"
+    )
+
+
+def checked_member(comparison: str, name: str, planned: Container[str], names: Sequence[str]) -> str:
+    """The key of a checkpoint's step that a comparison names; `Misuse` where the recipe lacks it."""
+    if (key := f"checkpoint/{name}") in planned:
+        return key
+    raise Misuse(
+        f"comparison {comparison!r} of recipe.toml names {name!r}, but {unknown('checkpoint', name, names)}; "
+        "mend it there, or take the entry out"
     )

@@ -15,7 +15,7 @@ from typing import Any
 from workbench.builders import BUILDERS, Builder
 from workbench.errors import Misuse, unknown
 from workbench.lab import Artefact, Lab, artefact_id
-from workbench.parents import checked_parent
+from workbench.parents import checked_member, checked_parent
 from workbench.parts import PARTS, part_name
 from workbench.points import RESID_POST
 from workbench.quality import artefact_name
@@ -144,9 +144,8 @@ def plan(recipe: Recipe) -> Plan:
     for name in recipe.compared:
         _add_parts(planner, result, recipe.comparison(name))
     for unlike in recipe.unlike:
-        for checkpoint in unlike.checkpoints:
-            result.step("checkpoint", checkpoint)
-        parents = [f"checkpoint/{c}" for c in unlike.checkpoints]
+        names = recipe.checkpoint_names
+        parents = [checked_member(unlike.name, each, planner.steps, names) for each in unlike.checkpoints]
         planner.add("evaluation", unlike.name, "unlike", dataclasses.asdict(unlike), "corpus/text", *parents)
     for name in recipe.evaluations:
         _add_quality(planner, result, recipe.dictionary(name))

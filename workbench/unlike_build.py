@@ -7,6 +7,7 @@ that an interrupted build goes on with the next one. `bits.parquet`, `gaps.parqu
 
 from __future__ import annotations
 
+import functools
 import itertools
 import json
 from collections.abc import Callable, Mapping, Sequence
@@ -26,7 +27,7 @@ from workbench.lab import Lab
 from workbench.likeness import Portrait, headline, portraits, reasons, share_shape, share_tokens
 from workbench.part_tables import write_part
 from workbench.unlike_pairs import on_same_tokens, same_ids, weights_told
-from workbench.unlike_scores import N_QUESTIONS, SCHEMA, Reader, Streams, asked, bits_of, streams
+from workbench.unlike_scores import N_QUESTIONS, SCHEMA, Reader, Streams, asked, bits_of, context_of, streams
 from workbench.unlike_tables import answers_told, bits_tables, cka_sentence, weights_sentence
 from workbench.unlike_texts import Ends, Segment, Text, common, heldout_texts, segments_of
 
@@ -42,8 +43,7 @@ class Said(NamedTuple):
 
     nats: np.ndarray
     answers: pl.DataFrame
-    note: str
-    context: int
+    notes: list[str]
     streams: Streams
 
 
@@ -69,8 +69,8 @@ def build(build: Build) -> Mapping[str, Any]:
     return {
         "headline": headline(names, why),
         "cannot": [reason.sentence for reason in why],
-        "notes": [*filter(None, (s.note for s in said.values())), *notes, *told],
-        "contexts": {name: s.context for name, s in said.items()},
+        "notes": [*(note for s in said.values() for note in s.notes), *notes, *told],
+        "contexts": {name: context_of(build.lab.checkpoint(name).n_ctx) for name in names},
         "accuracy": answers_told(answers, names),
         "weights": weights,
         "documents": len(texts),
@@ -97,9 +97,9 @@ def _said(
     def scored(path: Path) -> None:
         np.save(path, bits_of(reader(), texts, start(len(texts), "documents", "bits")))
 
-    def answered(path: Path) -> None:
-        found = asked(reader(), corpus, start(len(ASKED) * N_QUESTIONS, "answers", "answers"))
-        told = {"note": found.note, "context": reader().context, "rows": found.answers.to_dicts()}
+    def answered(task: str, path: Path) -> None:
+        found = asked(reader(), corpus, task, start(N_QUESTIONS, "answers", task.replace("_", " ")))
+        told = {"note": found.note, "rows": found.answers.to_dicts()}
         path.write_text(json.dumps(told, ensure_ascii=False), encoding="utf-8")
 
     def read_out(path: Path) -> None:
@@ -110,12 +110,13 @@ def _said(
             np.savez(handle, allow_pickle=False, **ends, **at)
 
     nats = np.load(_once(kept / f"{name}-bits.npy", scored), allow_pickle=False)
-    told = json.loads(_once(kept / f"{name}-answers.json", answered).read_text(encoding="utf-8"))
+    asked_of = [_once(kept / f"{name}-{task}.json", functools.partial(answered, task)) for task in ASKED]
+    told = [json.loads(path.read_text(encoding="utf-8")) for path in asked_of]
     held = np.load(_once(kept / f"{name}-streams.npz", read_out), allow_pickle=False)
     ends = [Ends(held[f"characters{i}"], held[f"positions{i}"]) for i in range(len(segments))]
     at = {int(key.removeprefix("layer")): held[key] for key in held.files if key.startswith("layer")}
-    answers = pl.DataFrame(told["rows"], schema=SCHEMA)
-    return Said(nats, answers, told["note"], told["context"], Streams(at, ends))
+    answers = pl.concat(pl.DataFrame(each["rows"], schema=SCHEMA) for each in told)
+    return Said(nats, answers, [each["note"] for each in told if each["note"]], Streams(at, ends))
 
 
 def open_reader(lab: Lab, name: str) -> Reader:

@@ -21,7 +21,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerFast
 from workbench.bits_per_byte import model_nats
 from workbench.corpus import Corpus
 from workbench.errors import Failure
-from workbench.evaluation import ASKED, heldout_questions
+from workbench.evaluation import heldout_questions
 from workbench.generation import complete, right_padded
 from workbench.points import Site
 from workbench.prompt import as_chat, read_prompt
@@ -34,7 +34,8 @@ N_QUESTIONS = 120  # of a task
 MAX_ANSWER = 64  # tokens
 LEAST_ANSWER = 16  # tokens a context must leave for one
 MAX_CONTEXT = 1_024  # tokens: of models with longer contexts as many are used
-TOGETHER = 8  # documents scored, or questions asked, at once
+TOGETHER = 8  # documents scored at once
+ASKED_TOGETHER = 24  # questions: a step of writing costs one reading of all weights
 MAX_LAYERS = 12  # of deeper models as many, evenly spread
 _NUMBERS = "zero one two three four five six seven eight nine ten".split()
 _NUMBER = re.compile(rf"\d[\d,]*|\b(?:{'|'.join(_NUMBERS)})\b", re.IGNORECASE)
@@ -53,7 +54,12 @@ class Reader(NamedTuple):
     @property
     def context(self) -> int:
         """Tokens it is given at once."""
-        return min(self.n_ctx, MAX_CONTEXT)
+        return context_of(self.n_ctx)
+
+
+def context_of(n_ctx: int) -> int:
+    """Tokens that a model with this context is given at once."""
+    return min(n_ctx, MAX_CONTEXT)
 
 
 def bits_of(
@@ -77,7 +83,7 @@ def bits_of(
 
 
 class Asked(NamedTuple):
-    """Answers to held-out questions (task, question, result, said, states, form), and why some are missing."""
+    """Answers to held-out questions (task, question, result, said, states, form), and why there are none."""
 
     answers: pl.DataFrame
     note: str
@@ -89,35 +95,30 @@ SCHEMA = {
 }  # fmt: skip
 
 
-def asked(reader: Reader, corpus: Corpus, report: Report = lambda n: None, seed: int = 0) -> Asked:
-    """Greedy answers to the same questions in the tokenizer's own chat template; as plain lines without one."""
+def asked(reader: Reader, corpus: Corpus, task: str, report: Report = lambda n: None, seed: int = 0) -> Asked:
+    """Greedy answers to held-out questions in the tokenizer's own chat template; as plain lines without one."""
     tokenizer = reader.tokenizer
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.convert_ids_to_tokens(opening(tokenizer))
+    questions = heldout_questions(corpus, task)
+    questions = questions.sample(min(N_QUESTIONS, questions.height), shuffle=True, seed=seed)
+    prompts = [_prompt(reader, question) for question in questions["question"]]
+    room = reader.n_ctx - max(map(len, prompts), default=0)
+    if room < LEAST_ANSWER:
+        note = (
+            f"{reader.name} was not asked for {task.replace('_', ' ')}: with a question and {LEAST_ANSWER} tokens "
+            f"of an answer its context of {reader.n_ctx} tokens is full"
+        )
+        return Asked(pl.DataFrame(schema=SCHEMA), note)
+    length = min(MAX_ANSWER, room)
+    said = complete(reader.model, tokenizer, prompts, length, batch_size=ASKED_TOGETHER, on_batch=report)
     stops = stop_ids(reader.model, tokenizer)
     rows: list[tuple[str, str, str, str, bool, bool]] = []
-    short = []
-    for task in ASKED:
-        questions = heldout_questions(corpus, task)
-        questions = questions.sample(min(N_QUESTIONS, questions.height), shuffle=True, seed=seed)
-        prompts = [_prompt(reader, question) for question in questions["question"]]
-        room = reader.n_ctx - max(map(len, prompts), default=0)
-        if room < LEAST_ANSWER:
-            short.append(task)
-            report(len(prompts))
-            continue
-        said = complete(
-            reader.model, tokenizer, prompts, min(MAX_ANSWER, room), batch_size=TOGETHER, on_batch=report
-        )
-        for question, result, completion in zip(questions["question"], questions["result"], said, strict=True):
-            text, ended = _until(completion.ids, stops, tokenizer)
-            form = judge(task, result, text, ended).right
-            rows.append((task, question, result, text, states(task, result, text), form))
-    note = (
-        f"{reader.name} was not asked {' and '.join(short)}: with a question and {LEAST_ANSWER} tokens of an "
-        f"answer its context of {reader.n_ctx} tokens is full"
-    )
-    return Asked(pl.DataFrame(rows, schema=SCHEMA, orient="row"), note if short else "")
+    for question, result, completion in zip(questions["question"], questions["result"], said, strict=True):
+        text, ended = _until(completion.ids, stops, tokenizer)
+        form = judge(task, result, text, ended).right
+        rows.append((task, question, result, text, states(task, result, text), form))
+    return Asked(pl.DataFrame(rows, schema=SCHEMA, orient="row"), "")
 
 
 def _prompt(reader: Reader, question: str) -> list[int]:
