@@ -29,8 +29,8 @@ with frame.sentences():
             f"`python -m workbench compare {lab.name} base sft grpo` does it, in about three minutes."
         )
         st.stop()
-    unlike_view.left_out(lab, "Drift")
-    frame.doubted("comparison", "comparison", apart)
+    known = [*apart, *unlike_view.left_out(lab, "Drift")]
+    frame.doubted("comparison", "comparison", known)
     name = st.selectbox("Comparison", apart, key="comparison", bind="query-params", width=360)
     comparison, drift = compared.comparison(lab, name), compared.drift(lab, name)
     colours = theme.colours(comparison.checkpoints)

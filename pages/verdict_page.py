@@ -18,8 +18,8 @@ with frame.sentences():
             f"`python -m workbench compare {lab.name} base sft grpo` makes one and takes it apart."
         )
         st.stop()
-    unlike_view.left_out(lab, "A verdict")
-    frame.doubted("comparison", "comparison", names)
+    known = [*names, *unlike_view.left_out(lab, "A verdict")]
+    frame.doubted("comparison", "comparison", known)
     name = st.selectbox("Comparison", names, key="comparison", bind="query-params", width=360)
     found = compared.sheet(lab, name)
     left, right, _ = st.columns([1, 1, 4])

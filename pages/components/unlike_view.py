@@ -21,19 +21,22 @@ if TYPE_CHECKING:
 ROW = 26  # pixels of a layer
 
 
-def left_out(lab: Lab, what: str) -> None:
-    """Say that `what` needs checkpoints of one family, where some that are not have been compared."""
-    if names := names_of(lab):
+def left_out(lab: Lab, what: str) -> list[str]:
+    """Say that `what` needs checkpoints of one family, where some that are not have been compared; their names."""
+    names = names_of(lab)
+    if names:
         there = "stands" if len(names) == 1 else "stand"
         frame.note(
             f"{what} needs checkpoints of one family: {', '.join(names)} {there} on the Compare page alone."
         )
+    return names
 
 
 def view(found: Unlike) -> None:
     """The sentence, then every figure that has a meaning."""
     frame.note(f"{found.headline}.")
-    frame.caption(". ".join(found.figures["cannot"]) + ".")
+    for told in found.figures["cannot"]:
+        frame.caption(f"{told[:1].upper()}{told[1:]}.")
     st.header("Bits per byte on the same text", anchor=False)
     bits(found)
     st.header("Answers", anchor=False)
@@ -43,9 +46,9 @@ def view(found: Unlike) -> None:
     if found.kl is not None and found.loss is not None:
         st.header("Predictions on the same tokens", anchor=False)
         predictions(found.kl, found.loss)
-    if told := found.figures["weights"]:
+    if agreement := found.figures["weights"]:
         st.header("Weights", anchor=False)
-        weights(told)
+        weights(agreement)
 
 
 def bits(found: Unlike) -> None:
