@@ -145,6 +145,14 @@ def test_a_layer_that_one_of_them_lacks_is_refused_before_anything_is_written(tm
     assert read_recipe(lab.path / "recipe.toml").dictionary("crosscoder-base-grpo").layer is None
 
 
+def test_a_point_that_no_layer_has_is_told(tmp_path: Path) -> None:
+    lab = bare(tmp_path)
+    model = dataclasses.replace(tiny_recipe().dictionaries[-1], name="odd", checkpoints=("base", "sft"))
+    changed(lab, dictionaries=(dataclasses.replace(model, point="mlp_outt"),))
+    with pytest.raises(Misuse, match=r"dictionary 'odd' of the recipe\) 'mlp_outt': did you mean 'mlp_out'"):
+        compare(lab, ["base", "sft"])
+
+
 def test_names_too_long_for_a_folder_are_cut(tmp_path: Path) -> None:
     """A name that no folder can have would shut the lab: every command reads it."""
     lab = bare(tmp_path)

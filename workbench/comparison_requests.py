@@ -93,7 +93,8 @@ def with_comparison(
 def _checked_site(lab: Lab, recipe: Recipe, crosscoder: DictionaryConfig) -> None:
     """`Misuse` where a checkpoint (as far as they are grown) has not the layer that the crosscoder reads."""
     depths = _depths(lab, recipe, crosscoder.checkpoints)
-    short = {name: n for name, n in depths.items() if crosscoder.layer is not None and n <= crosscoder.layer}
+    layer = crosscoder.layer
+    short = {name: n for name, n in depths.items() if layer is not None and not 0 <= layer < n}
     if short:
         told = ", ".join(f"{name} has layers 0 to {n - 1}" for name, n in short.items())
         raise Misuse(

@@ -17,7 +17,7 @@ from workbench.errors import Misuse, unknown
 from workbench.lab import Artefact, Lab, artefact_id
 from workbench.parents import checked_member, checked_parent
 from workbench.parts import PARTS, part_name
-from workbench.points import RESID_POST
+from workbench.points import HOOKS, RESID_POST
 from workbench.quality import artefact_name
 from workbench.recipe import (
     BRANCH,
@@ -205,6 +205,8 @@ def activations_name(checkpoint: str, layer: int | None, point: str = RESID_POST
 def _add_dictionary(planner: _Planner, so_far: Plan, config: DictionaryConfig) -> None:
     """A dictionary with the tokens and activations it stands on, and its feature table."""
     recipe = so_far.recipe
+    for point in {config.point, config.target or config.point} - set(HOOKS):
+        raise unknown(f"point to read (dictionary {config.name!r} of the recipe)", point, HOOKS)
     family, tokens = _add_tokens(planner, so_far, config)
     lineage = STAGES if family == "base" else config.checkpoints
     read = [_add_activations(planner, recipe, config, c, config.point, tokens) for c in config.checkpoints]
