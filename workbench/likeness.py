@@ -81,7 +81,7 @@ def reasons(of: Mapping[str, Portrait]) -> list[Reason]:
     roots = groups(of, lambda p: p.root)
     if len(roots) > 1:
         sides = [f"{_listed(names)} from {of[names[0]].root}" for names in roots]
-        lost = "no training leads from one to the other: no crosscoder reads both, there are no gains or lives"
+        lost = "no training is known from one to the other: no crosscoder reads both, no gains, no lives"
         found.append(Reason("roots", tuple(sides), lost))
     return found
 
