@@ -19,6 +19,7 @@ from pages.components import (
     stage_paths,
     store,
     theme,
+    unlike_view,
     views,
 )
 from pages.components.views import View
@@ -105,4 +106,4 @@ VIEWS = {
 lab = frame.begin("Compare", "What checkpoints share, what only one of them has, and what each stage changed.")
 
 with frame.sentences():
-    views.page(lab, VIEWS)
+    views.page(lab, VIEWS, unlike_view.all_of(lab))

@@ -13,6 +13,7 @@ from pages.components import (
     kl_text,
     own_samples,
     probes,
+    unlike_view,
     views,
 )
 from pages.components.views import View
@@ -67,4 +68,4 @@ lab = frame.begin(
 )
 
 with frame.sentences():
-    views.page(lab, VIEWS)
+    views.page(lab, VIEWS, left_out=unlike_view.left_out(lab, "Drift"))

@@ -22,10 +22,18 @@ from transformers import (
 )
 
 from workbench.checkpoint import Checkpoint
-from workbench.errors import Failure
+from workbench.errors import Failure, Misuse
 from workbench.external import Source, check_family, hub_folder, parse_source, source_digest
 from workbench.grow import Build
-from workbench.loading import Shape, Unreadable, load_model, load_tokenizer, quiet_transformers, read_shape
+from workbench.loading import (
+    Shape,
+    Unreadable,
+    load_model,
+    load_tokenizer,
+    not_finite,
+    quiet_transformers,
+    read_shape,
+)
 
 
 class Opened(NamedTuple):
@@ -41,7 +49,13 @@ class Opened(NamedTuple):
 def build(build: Build) -> Mapping[str, Any]:
     """Builder of an added checkpoint."""
     config = build.config
-    source = parse_source(config["source"])
+    try:
+        source = parse_source(config["source"])
+    except Misuse as error:
+        raise Failure(
+            f"checkpoint {build.step.name!r} has to be imported from where it came, but {error}; put it back "
+            f"there, or put the folder checkpoint/{build.draft.final.name} back"
+        ) from error
     build.progress.start(2, "parts", label=f"import of {build.step.name}")
     if source.kind != "hub" and source_digest(source) != config["source_sha256"]:
         raise Failure(
@@ -80,9 +94,8 @@ def open_source(source: Source, digest: str) -> Opened:
             f"{source}: its tokenizer has {n_tokens} tokens but the model knows {opened.shape.vocab_size}: "
             "they do not belong together"
         )
-    for name, weight in opened.model.named_parameters():
-        if not bool(torch.isfinite(weight).all()):
-            raise Unreadable(f"{source}: {name} holds NaN or infinite numbers: the model is broken")
+    if (broken := not_finite(opened.model)) is not None:
+        raise Unreadable(f"{source}: {broken} holds NaN or infinite numbers: the model is broken")
     return opened
 
 

@@ -39,6 +39,7 @@ BUILDERS: Mapping[str, Builder] = {
     "differences": Builder("workbench.differences_build:build", 1),
     "lives": Builder("workbench.lives_build:build", 1),
     "paths": Builder("workbench.paths_build:build", 1),
+    "unlike": Builder("workbench.unlike_build:build", 1),
     "quality": Builder("workbench.quality_build:build", 2),
     "sweep": Builder("workbench.sweep_build:build", 2),
     "truth": Builder("workbench.truth_build:build", 3),

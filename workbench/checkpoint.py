@@ -22,6 +22,7 @@ from workbench.loading import (
     has_tokenizer,
     load_model,
     load_tokenizer,
+    not_finite,
     read_shape,
     weight_files,
 )
@@ -133,9 +134,15 @@ class Checkpoint:
         here = self._current()
         try:
             here._check_weights()
-            return load_model(here.path, device)
+            model = load_model(here.path, device)
         except Unreadable as error:
             raise Failure(f"{error}: {here._remedy()}") from error
+        if (broken := not_finite(model)) is not None:
+            raise Failure(
+                f"checkpoint {here.address!r} cannot be used, {broken} holds NaN or infinite numbers (its training "
+                "came apart): leave it out, or lower its learning rate in recipe.toml and grow it again"
+            )
+        return model
 
     def tokenizer(self) -> PreTrainedTokenizerFast:
         """The tokenizer beside the weights, else the stage's, else (for the lab's own stages) the lab's."""

@@ -15,7 +15,9 @@ import typer
 
 from workbench import dictionary_commands, evaluation_commands, latent_commands
 from workbench.answers import Json, LabName, answer, listed_names
-from workbench.errors import Failure, MarbleError
+from workbench.errors import Failure, MarbleError, Misuse
+
+STOPPED = 130  # exit code of a command that Ctrl-C ended
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -112,7 +114,7 @@ def add(
 @app.command()
 def compare(
     lab: LabName,
-    names: Annotated[list[str], typer.Argument(help="Two or more checkpoints.")],
+    names: Annotated[list[str] | None, typer.Argument(help="Two or more checkpoints.")] = None,
     controls: Annotated[
         bool,
         typer.Option("--controls", help="Beside each stage's sham and sibling, grown if they are not there."),
@@ -129,20 +131,39 @@ def compare(
     ] = False,
     as_json: Json = False,
 ) -> None:
-    """Lay checkpoints side by side: what each has alone, how far weights, activations and predictions moved."""
+    """Lay checkpoints side by side: what each has alone, how far weights, activations and predictions moved.
+
+    Of checkpoints with different tokenizers, shapes or roots it says what cannot be compared, and does the rest.
+    """
     from workbench.comparison_account import account
-    from workbench.comparison_requests import request_comparisons, request_paths
+    from workbench.comparison_requests import grown_first, request_comparisons
     from workbench.grow import grow as grow_lab
     from workbench.lab import Lab
+    from workbench.matching_requests import request_paths
     from workbench.plan import Plan
+    from workbench.unlike import Unlike
+    from workbench.unlike_requests import request_unlike, what_keeps_apart
 
     opened = Lab.open(lab)
-    asked = listed_names(names)
+    asked = listed_names(names or ())
+    if apart := what_keeps_apart(opened, asked):
+        if controls or l1 or paths or dictionary:
+            raise Misuse(
+                f"only checkpoints of one lineage have controls, paths and crosscoders, and {apart}: "
+                "compare these without options"
+            )
+        name = request_unlike(opened, asked)
+        steps = [f"evaluation/{name}"]
+        sys.stderr.write(grown_first(opened, steps))
+        grow_lab(opened, steps)
+        found = Unlike.of(opened, name)
+        return answer({"lab": lab, "comparison": name, **found.told()}, as_json, found.describe)
     wanted = request_comparisons(opened, asked, controls, l1, dictionary)
     walks = [f"evaluation/{name}" for name in (request_paths(opened, asked) if paths else [])]
     plan = Plan.of(opened)
-    keys = [key for each in wanted.all for key in (f"comparison/{each}", *plan.parts_of(each))]
-    grow_lab(opened, [*keys, *walks])
+    steps = [key for each in wanted.all for key in (f"comparison/{each}", *plan.parts_of(each))] + walks
+    sys.stderr.write(grown_first(opened, steps))
+    grow_lab(opened, steps)
     told = account(opened, wanted.asked, controls, wanted.contrast)
     answer({"lab": lab, "comparison": wanted.asked, **told.figures}, as_json, told.describe)
 
@@ -256,12 +277,13 @@ def main() -> None:
     """Entry of `python -m workbench`: every error a person can meet is one sentence."""
     try:
         app(standalone_mode=True)
+    except SystemExit as ended:  # typer makes one of a Ctrl-C
+        if ended.code == STOPPED:
+            sys.stderr.write("marble: stopped; run the same command again to go on from here\n")
+        raise
     except MarbleError as error:
         sys.stderr.write(f"marble: {error}\n")
         sys.exit(error.exit_code)
-    except KeyboardInterrupt:
-        sys.stderr.write("marble: stopped; run the same command again to go on from here\n")
-        sys.exit(130)
     except BrokenPipeError:
         sys.exit(0)
     except MemoryError:

@@ -3,29 +3,31 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from saes.config import L1, SPARSE
+from saes.config import L1
 from workbench.branches import request_controls
 from workbench.controls import pairs_of
 from workbench.dictionary_requests import request_crosscoder
 from workbench.errors import Misuse
 from workbench.lab import Lab
-from workbench.matched_saes import chosen, other_seed
-from workbench.plan import Plan, plan
+from workbench.likeness import checked_names
+from workbench.matching_requests import request_seeds
+from workbench.naming import short_name
+from workbench.plan import plan
 from workbench.points import Site
 from workbench.recipe import (
     CROSSCODER,
     ComparisonConfig,
     DictionaryConfig,
-    PathsConfig,
     Recipe,
     joined,
     read_recipe,
     stage_of,
     write_recipe,
 )
+from workbench.unlike_requests import refuse_unlike, what_keeps_apart
 
 
 def compare(lab: Lab, names: Sequence[str], dictionary: str | None = None) -> str:
@@ -35,20 +37,13 @@ def compare(lab: Lab, names: Sequence[str], dictionary: str | None = None) -> st
     `dictionary`: the crosscoder that they are read through, if not one like the lab's first. `grow` then builds it.
     Checkpoints that cannot be compared are `Misuse`.
     """
-    names = tuple(names)
-    if len(set(names)) < 2 or len(set(names)) < len(names):
-        raise Misuse(
-            f"a comparison needs two or more different checkpoints, found {', '.join(names) or 'none'}"
-        )
-    current = Plan.of(lab)
-    for name in names:
-        current.step("checkpoint", stage_of(name))
-        if stage_of(name) != name:
-            lab.checkpoint(name)  # refuses a snapshot that there is not
-    _same_tokens(lab, current, names)
+    names = checked_names(names)
+    if apart := what_keeps_apart(lab, names):
+        raise Misuse(f"{apart}: only checkpoints that descend from one can be compared token by token")
     with lab.writing("compare"):
         recipe = read_recipe(lab.path / "recipe.toml")
-        changed, name = with_comparison(recipe, names, dictionary)
+        changed, name = with_comparison(recipe, names, _depths(lab, recipe, names), dictionary)
+        _checked_site(lab, changed, changed.dictionary(changed.comparison(name).dictionary))
         changed = dataclasses.replace(changed, compared=tuple(dict.fromkeys((*changed.compared, name))))
         plan(changed)  # refuses what cannot be built before anything is written
         if changed != recipe:
@@ -101,54 +96,17 @@ def compare_for_contrast(lab: Lab, names: Sequence[str]) -> str:
     return compare(lab, names, request_crosscoder(lab, names, site, like.d_sae, like.k, L1, steps=like.steps))
 
 
-def request_seeds(lab: Lab, names: Sequence[str]) -> None:
-    """Enter another seed of each checkpoint's SAE, trained alike: what two of one checkpoint have in common is the
-    floor of what two checkpoints have. Where a checkpoint has no SAE of its own there is nothing to match."""
-    with lab.writing("compare"):
-        recipe = read_recipe(lab.path / "recipe.toml")
-        own = chosen(recipe, names)
-        there = {config.checkpoints for config in own.seeds}
-        wanted = [other_seed(config) for config in own.saes if own.complete and config.checkpoints not in there]
-        taken = {d.name for d in recipe.dictionaries} & {d.name for d in wanted}
-        if taken:
-            raise Misuse(f"the recipe has another dictionary called {min(taken)!r}: rename it there")
-        if wanted:
-            changed = dataclasses.replace(recipe, dictionaries=(*recipe.dictionaries, *wanted))
-            plan(changed)
-            write_recipe(lab.path / "recipe.toml", changed)
+def grown_first(lab: Lab, steps: Sequence[str]) -> str:
+    """A line about the checkpoints that `steps` stand on and that are not on the disk; empty if all are."""
+    from workbench.grow import missing
 
-
-def request_paths(lab: Lab, names: Sequence[str]) -> list[str]:
-    """Enter the paths from each of the checkpoints to those of the others that descend from it; their names."""
-    with lab.writing("compare"):
-        current = Plan.of(lab)
-        recipe = current.recipe
-        parents = {name: current.parent_checkpoint(name) for name in names}
-        pairs = [(str(parent), child) for child, parent in parents.items() if parent in names]
-        if not pairs:
-            raise Misuse(
-                f"none of {', '.join(names)} was trained from another of them: --paths leads from a parent "
-                "to its child"
-            )
-        own = chosen(recipe, names)
-        like = own.saes[0] if own.saes else next((d for d in recipe.dictionaries if d.kind == "sae"), None)
-        if like is None or like.arch not in SPARSE:
-            found = "none" if like is None else like.arch
-            raise Misuse(
-                f"paths fine-tune an SAE of {', '.join(SPARSE)}, found {found}: train one with "
-                f"`python -m workbench sae {lab.name} --checkpoint {names[0]}`"
-            )
-        known = {(walk.parent, walk.child): walk.name for walk in recipe.paths}
-        wanted = [PathsConfig(*pair, like.name) for pair in pairs if pair not in known]
-        if wanted:
-            changed = dataclasses.replace(recipe, paths=(*recipe.paths, *wanted))
-            plan(changed)
-            write_recipe(lab.path / "recipe.toml", changed)
-    return [known.get(pair) or PathsConfig(*pair, like.name).name for pair in pairs]
+    names = [step.name for step in missing(lab, steps)[1] if step.kind == "checkpoint"]
+    return f"not on the disk, and so grown first: checkpoint {', '.join(names)}\n" if names else ""
 
 
 def finished_comparison(lab: Lab, names: Sequence[str]) -> str:
     """Name of the recipe's comparison of just these checkpoints, in any order; `Misuse` where there is none."""
+    refuse_unlike(lab, names, "a sheet")
     for config in read_recipe(lab.path / "recipe.toml").comparisons:
         if set(config.checkpoints) == set(names):
             return config.name
@@ -158,20 +116,28 @@ def finished_comparison(lab: Lab, names: Sequence[str]) -> str:
 
 
 def with_comparison(
-    recipe: Recipe, names: tuple[str, ...], dictionary: str | None = None
+    recipe: Recipe,
+    names: tuple[str, ...],
+    depths: Mapping[str, int] | None = None,
+    dictionary: str | None = None,
 ) -> tuple[Recipe, str]:
     """The recipe with a comparison of `names` through `dictionary`; else through a crosscoder of just these, made
-    like the first one if there is none."""
+    like the first one if there is none.
+
+    That one's layer is taken over where all have it (`depths`: how many layers each has, as far as that is known),
+    else the middle."""
     if dictionary is not None:
         return _through(recipe, names, recipe.dictionary(dictionary))
     if (known := _usual_comparison(recipe, names)) is not None:
         return recipe, known.name
-    name = joined(names)
+    name = short_name(joined(names))
     crosscoder = next((d for d in recipe.dictionaries if d.checkpoints == names and d.usual), None)
     if crosscoder is None:
         model = next((d for d in recipe.dictionaries if d.kind == CROSSCODER and d.usual), None)
         fresh = DictionaryConfig(f"{CROSSCODER}-{name}", names)
         crosscoder = dataclasses.replace(model, name=fresh.name, checkpoints=names) if model else fresh
+        if crosscoder.layer is not None and crosscoder.layer >= min((depths or {}).values(), default=10**9):
+            crosscoder = dataclasses.replace(crosscoder, layer=None)
         recipe = dataclasses.replace(recipe, dictionaries=(*recipe.dictionaries, crosscoder))
     return _with(recipe, name, names, crosscoder)
 
@@ -187,7 +153,7 @@ def _through(recipe: Recipe, names: tuple[str, ...], used: DictionaryConfig) -> 
     for known in recipe.comparisons:
         if known.dictionary == used.name and known.checkpoints == names:
             return recipe, known.name
-    return _with(recipe, f"{joined(names)}-{L1 if used.for_contrast else used.name}", names, used)
+    return _with(recipe, short_name(f"{joined(names)}-{L1 if used.for_contrast else used.name}"), names, used)
 
 
 def _with(
@@ -200,20 +166,22 @@ def _with(
     return dataclasses.replace(recipe, comparisons=(*recipe.comparisons, added)), name
 
 
-def _same_tokens(lab: Lab, current: Plan, names: Sequence[str]) -> None:
-    """All descend from one checkpoint, and (as far as they are grown) have one vocabulary."""
-    families = {name: current.family(name) for name in names}
-    if len(set(families.values())) > 1:
-        told = ", ".join(f"{name} from {family}" for name, family in families.items())
+def _checked_site(lab: Lab, recipe: Recipe, crosscoder: DictionaryConfig) -> None:
+    """`Misuse` where a checkpoint (as far as they are grown) has not the layer that the crosscoder reads."""
+    depths = _depths(lab, recipe, crosscoder.checkpoints)
+    layer = crosscoder.layer
+    short = {name: n for name, n in depths.items() if layer is not None and not 0 <= layer < n}
+    if short:
+        told = ", ".join(f"{name} has layers 0 to {n - 1}" for name, n in short.items())
         raise Misuse(
-            f"only checkpoints that descend from one can be compared token by token ({told}): "
-            "give them one root with `add --parent`"
+            f"crosscoder {crosscoder.name!r} of the recipe reads layer {crosscoder.layer}, but {told}: name one "
+            "that all have in recipe.toml, or take its line out for the middle one"
         )
+
+
+def _depths(lab: Lab, recipe: Recipe, names: Sequence[str]) -> dict[str, int]:
+    """Layers of the checkpoints that are grown."""
+    current = plan(recipe)
     stages = {n: current.step("checkpoint", stage_of(n)) for n in names}
     grown = [n for n, s in stages.items() if lab.artefact("checkpoint", s.name, s.id) is not None]
-    vocabularies = {name: lab.checkpoint(name).tokenizer().get_vocab() for name in grown}
-    for name in grown[1:]:
-        if vocabularies[name] != vocabularies[grown[0]]:
-            raise Misuse(
-                f"{grown[0]!r} and {name!r} have different tokenizers: their tokens cannot be laid side by side"
-            )
+    return {name: lab.checkpoint(name).n_layers for name in grown}

@@ -135,6 +135,11 @@ def load_model(folder: Path, device: str = "cpu", dtype: str = "float32") -> Pre
     return model.eval().to(device)
 
 
+def not_finite(model: PreTrainedModel) -> str | None:
+    """The first parameter that holds NaN or an infinite number."""
+    return next((name for name, w in model.named_parameters() if not bool(w.isfinite().all())), None)
+
+
 def load_tokenizer(folder: Path) -> PreTrainedTokenizerFast:
     """The folder's tokenizer; `tokenizer.json` is taken as it stands, other forms are converted to it."""
     from transformers import AutoTokenizer, PreTrainedTokenizerFast

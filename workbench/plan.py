@@ -15,9 +15,10 @@ from typing import Any
 from workbench.builders import BUILDERS, Builder
 from workbench.errors import Misuse, unknown
 from workbench.lab import Artefact, Lab, artefact_id
+from workbench.parents import checked_member, checked_parent
 from workbench.part_steps import activations_name, part_steps, path_step, read_names, sham_of, stored
 from workbench.parts import PARTS, part_name
-from workbench.points import RESID_POST
+from workbench.points import HOOKS, RESID_POST
 from workbench.quality import artefact_name
 from workbench.recipe import (
     BRANCH,
@@ -129,9 +130,9 @@ def plan(recipe: Recipe) -> Plan:
     for branch in recipe.branches:
         _add_branch(planner, recipe, branch)
     for added in recipe.added:
-        if added.parent is not None and f"checkpoint/{added.parent}" not in planner.steps:
-            raise unknown("checkpoint", added.parent, recipe.checkpoint_names)
-        before = [f"checkpoint/{added.parent}"] if added.parent else []
+        before = []
+        if added.parent is not None:
+            before = [checked_parent(added.name, added.parent, planner.steps, recipe.checkpoint_names)]
         planner.add("checkpoint", added.name, "added", dataclasses.asdict(added), *before)
     for config in recipe.dictionaries:
         _add_dictionary(planner, result, config)
@@ -157,6 +158,10 @@ def plan(recipe: Recipe) -> Plan:
             _add_activations(planner, recipe, like, checkpoint, like.point, tokens)
         step = path_step(recipe, walk, tokens)
         planner.add("evaluation", step.name, step.builder, step.settings, *step.parents)
+    for unlike in recipe.unlike:
+        names = recipe.checkpoint_names
+        parents = [checked_member(unlike.name, each, planner.steps, names) for each in unlike.checkpoints]
+        planner.add("evaluation", unlike.name, "unlike", dataclasses.asdict(unlike), "corpus/text", *parents)
     for name in recipe.evaluations:
         _add_quality(planner, result, recipe.dictionary(name))
         _add_truth(planner, result, recipe.dictionary(name))
@@ -173,8 +178,7 @@ def _add_branch(planner: _Planner, recipe: Recipe, branch: BranchConfig) -> None
         raise unknown("kind of branch", branch.kind, (SHAM, SIBLING, BRANCH))
     if branch.of not in STAGES[1:]:
         raise unknown("stage to grow again", branch.of, STAGES[1:])
-    if f"checkpoint/{branch.parent}" not in planner.steps:
-        raise unknown("checkpoint", branch.parent, recipe.checkpoint_names)
+    grown_from = checked_parent(branch.name, branch.parent, planner.steps, recipe.checkpoint_names)
     if branch.kind == SHAM and branch.parent not in STAGES[:-1]:
         raise Misuse(
             f"{branch.name!r} goes on with its parent's data: give it the parent base or sft, not {branch.parent!r}"
@@ -187,8 +191,7 @@ def _add_branch(planner: _Planner, recipe: Recipe, branch: BranchConfig) -> None
     }
     settings |= {"kind": branch.kind, "of": branch.of, "parent": branch.parent, "seed": branch.seed}
     builder = SHAM if branch.kind == SHAM else branch.of
-    before = ("corpus/text", "tokenizer/bpe", f"checkpoint/{branch.parent}")
-    planner.add("checkpoint", branch.name, builder, settings, *before)
+    planner.add("checkpoint", branch.name, builder, settings, "corpus/text", "tokenizer/bpe", grown_from)
 
 
 def _add_superposition(planner: _Planner, recipe: Recipe) -> None:
@@ -211,6 +214,8 @@ def _add_superposition(planner: _Planner, recipe: Recipe) -> None:
 def _add_dictionary(planner: _Planner, so_far: Plan, config: DictionaryConfig) -> None:
     """A dictionary with the tokens and activations it stands on, and its feature table."""
     recipe = so_far.recipe
+    for point in {config.point, config.target or config.point} - set(HOOKS):
+        raise unknown(f"point to read (dictionary {config.name!r} of the recipe)", point, HOOKS)
     family, tokens = _add_tokens(planner, so_far, config)
     if config.minus:
         read, seen = [_add_difference(planner, recipe, config, tokens)], []

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import itertools
 import tomllib
 import types
 import typing
@@ -25,7 +26,7 @@ PRESETS = Path(__file__).parent / "presets"
 STAGES = ("base", "sft", "grpo")
 KINDS = SAE, CROSSCODER, DIFFERENCE, TRANSCODER = "sae", "crosscoder", "difference", "transcoder"
 SHAM, SIBLING, BRANCH = "sham", "sibling", "branch"  # kinds of a checkpoint beside the lineage
-N = typing.TypeVar("N", "DictionaryConfig", "ComparisonConfig", "SweepConfig")
+N = typing.TypeVar("N", "DictionaryConfig", "ComparisonConfig", "SweepConfig", "UnlikeConfig")
 LATER = types.MappingProxyType({"later": True})  # marks settings that older recipes and ids do not have
 
 
@@ -178,6 +179,14 @@ class ComparisonConfig:
 
 
 @dataclasses.dataclass(frozen=True)
+class UnlikeConfig:
+    """Checkpoints without tokens, shape or root in common, compared in what can be (`workbench.unlike`)."""
+
+    name: str
+    checkpoints: tuple[str, ...]
+
+
+@dataclasses.dataclass(frozen=True)
 class SweepConfig:
     """Dictionaries of every architecture, width and k on one checkpoint, trained together over one pass."""
 
@@ -249,6 +258,7 @@ class Recipe:
     evaluations: tuple[str, ...] = ()  # dictionaries to be judged: against the world's factors, beside controls
     sweeps: tuple[SweepConfig, ...] = ()
     paths: tuple[PathsConfig, ...] = ()  # from a checkpoint to its child, to be walked by fine-tuning an SAE
+    unlike: tuple[UnlikeConfig, ...] = ()
     superposition: tuple[str, ...] = ()  # SAEs whose checkpoints are studied for it
 
     def stage(self, name: str) -> StageConfig:
@@ -305,8 +315,16 @@ def read_recipe(path: Path) -> Recipe:
 @functools.lru_cache(maxsize=16)  # a page asks for its lab's four times a run, which was a fifth of the run
 def _recipe_of(text: str, name: str) -> Recipe:
     recipe = parse(Recipe, tomllib.loads(text), name)
-    for named in (*recipe.dictionaries, *recipe.comparisons, *recipe.added, *recipe.branches, *recipe.sweeps):
-        checked_name(named.name)
+    named = (
+        recipe.dictionaries,
+        recipe.comparisons,
+        recipe.added,
+        recipe.branches,
+        recipe.sweeps,
+        recipe.unlike,
+    )
+    for each in itertools.chain(*named):
+        checked_name(each.name)
     return recipe
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any
 
 from workbench.disk import folder_bytes
@@ -22,13 +23,20 @@ def status(lab: Lab) -> dict[str, Any]:
         "corpus": plan.recipe.corpus.source,
         "checkpoints": {a.name: _checkpoint(a) for a in made.values() if a.kind == "checkpoint"},
         "dictionaries": {a.name: _dictionary(a) for a in made.values() if a.kind == "dictionary"},
-        "comparisons": {a.name: dict(a.figures) for a in made.values() if a.kind == "comparison"},
+        "comparisons": {a.name: dict(a.figures) for a in _comparisons(plan, made.values())},
         "circuits": {},
         "probes": {},
         "jobs": [{"name": job.name, **job.status, "state": job.state} for job in jobs(lab)[:5]],
         "steps": [_step(r) for r in resolved],
         "bytes": folder_bytes(lab.path),
     }
+
+
+def _comparisons(plan: Plan, made: Collection[Artefact]) -> list[Artefact]:
+    """Comparisons through a crosscoder, then those of unlike checkpoints."""
+    unlike = {config.name for config in plan.recipe.unlike}
+    of_evaluations = [a for a in made if a.kind == "evaluation" and a.name in unlike]
+    return [*(a for a in made if a.kind == "comparison"), *of_evaluations]
 
 
 def _checkpoint(artefact: Artefact) -> dict[str, Any]:
@@ -67,7 +75,9 @@ def describe(found: dict[str, Any]) -> str:
     counted = [e["heldout_tokens"] for e in found["dictionaries"].values() if "heldout_tokens" in e]
     if counted and (said := dead_on_few(min(counted))):
         lines.append(f"  note: {said}")
-    lines += [f"  comparison {name}" for name in found["comparisons"]]
+    for name, figures in found["comparisons"].items():
+        apart = f": {figures['headline']}" if "headline" in figures else ""
+        lines.append(f"  comparison {name}{apart}")
     waiting = [s["step"] for s in found["steps"] if s["state"] != "done"]
     if waiting:
         lines.append(f"  not grown yet: {', '.join(waiting)}")

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from workbench.probe_transfer import ProbeTransfer
     from workbench.samples import Samples
     from workbench.specificity import Specificity
+    from workbench.unlike import Unlike
     from workbench.verdict_sheet import Sheet
 
 CONTROLLED = ("drift", "scaling")  # parts that the controls are told by
@@ -119,6 +120,11 @@ def walked(lab: Lab, checkpoints: tuple[str, ...]) -> list[Paths]:
     done = set(store.finished(lab, "evaluation"))
     names = [p.name for p in Plan.of(lab).recipe.paths if {p.parent, p.child} <= set(checkpoints)]
     return [_paths(str(lab.path), n, lab.find("evaluation", n).id) for n in names if n in done]
+
+
+def unlike(lab: Lab, name: str) -> Unlike:
+    """What can be compared of checkpoints that cannot be laid side by side token by token."""
+    return _read(str(lab.path), "workbench.unlike:Unlike", name, lab.find("evaluation", name).id)
 
 
 @st.cache_resource(max_entries=8, show_spinner=False)

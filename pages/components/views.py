@@ -25,10 +25,10 @@ class View(NamedTuple):
     tells: str = ""
 
 
-def comparisons(lab: Lab) -> list[str]:
-    """Names of the finished comparisons; ends the run with what to do where there is none, and says it where the
-    address names another."""
-    names = store.finished(lab, "comparison")
+def comparisons(lab: Lab, left_out: Sequence[str] = (), beside: Sequence[str] = ()) -> list[str]:
+    """Names of the finished comparisons, and of those `beside` them; ends the run with what to do where there is
+    none, and says it where the address names another, unless it has been told why that is `left_out`."""
+    names = [*store.finished(lab, "comparison"), *beside]
     if not names:
         frame.note(
             "No comparison has been finished yet: it comes last, after the crosscoder. "
@@ -36,7 +36,7 @@ def comparisons(lab: Lab) -> list[str]:
             f"`python -m workbench compare {lab.name} NAME NAME` makes one and takes it apart."
         )
         st.stop()
-    frame.doubted("comparison", "comparison", names)
+    frame.doubted("comparison", "comparison", [*names, *left_out])
     return names
 
 
@@ -51,13 +51,23 @@ def missing(lab: Lab, comparison: Comparison, tells: str, more: str = "") -> Non
     frame.note(f"{tells}: `{command}` takes it; what was finished before is kept.")
 
 
-def page(lab: Lab, views: Mapping[str, View]) -> None:
-    """The comparison and the view that the address names (else the first), and that view."""
-    names = comparisons(lab)
+def page(
+    lab: Lab,
+    views: Mapping[str, View],
+    beside: Mapping[str, Callable[[], None]] | None = None,
+    left_out: Sequence[str] = (),
+) -> None:
+    """The comparison and the view that the address names (else the first), and that view. `beside`: comparisons of
+    another kind, which have no views, and how each is drawn; `left_out`: those that this page cannot show."""
+    apart = dict(beside or {})
+    names = comparisons(lab, left_out, list(apart))
     frame.doubted("view", "view", list(views))
     left, right = st.columns([2, 5], vertical_alignment="bottom", gap="large")
     with left:
         name = choice(names)
+    if name in apart:
+        apart[name]()
+        return
     with right:
         shown = st.segmented_control(
             "Show", list(views), default=next(iter(views)), required=True, key="view", bind="query-params"
