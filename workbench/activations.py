@@ -18,9 +18,9 @@ from workbench.device import best_device
 from workbench.errors import Misuse
 from workbench.grow import Build
 from workbench.harvest import STORED, Target, harvest, n_shards
-from workbench.plan import Step
 from workbench.points import RESID_POST, Site
 from workbench.site import site_module, with_fast_attention
+from workbench.steps import Step
 from workbench.tokens import SETS, TokenSet
 
 

@@ -26,7 +26,8 @@ from workbench.loading import (
     read_shape,
     weight_files,
 )
-from workbench.plan import Plan, Step
+from workbench.plan import Plan
+from workbench.steps import Step
 
 if TYPE_CHECKING:
     from transformer_lens.model_bridge import TransformerBridge

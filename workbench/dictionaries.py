@@ -29,7 +29,7 @@ from workbench.dictionary_scores import SPLICED_TOKENS, scores
 from workbench.errors import unknown
 from workbench.grow import Build
 from workbench.lab import Artefact
-from workbench.plan import read_names
+from workbench.part_steps import read_names
 from workbench.points import Site
 from workbench.recipe import DIFFERENCE, SAE, DictionaryConfig, Recipe
 from workbench.site import with_fast_attention

@@ -25,7 +25,7 @@ from workbench.features import DENSITY, N_LOGITS, PARTS, SCHEMA, SHARE, read_tab
 from workbench.followed_factors import followed
 from workbench.grow import Build
 from workbench.labels import label_columns
-from workbench.plan import activations_name, read_names
+from workbench.part_steps import activations_name, read_names
 from workbench.points import RESID_POST
 from workbench.site import direct_logits, with_fast_attention
 from workbench.source_shares import source_shares

@@ -22,7 +22,8 @@ from workbench.annotations import Annotations, annotated
 from workbench.dashboard import Dashboard, make_dashboard
 from workbench.errors import Failure, Misuse
 from workbench.lab import Lab
-from workbench.plan import Plan, read_names
+from workbench.part_steps import read_names
+from workbench.plan import Plan
 from workbench.points import RESID_POST, Site
 from workbench.tokens import TokenSet
 

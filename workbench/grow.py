@@ -15,9 +15,10 @@ from workbench.disk import plain_disk_errors
 from workbench.errors import Failure, MarbleError, Misuse
 from workbench.jobs import new_job
 from workbench.lab import Artefact, Draft, Lab, checked_name, labs_home
-from workbench.plan import Plan, Step
+from workbench.plan import Plan
 from workbench.progress import Progress
 from workbench.recipe import Recipe, load_preset, read_recipe, write_recipe
+from workbench.steps import Step
 
 
 @dataclasses.dataclass(frozen=True)

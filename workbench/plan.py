@@ -10,15 +10,14 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
-from workbench.builders import BUILDERS, Builder
+from workbench.dictionary_steps import add_activations, add_dictionary, add_tokens
 from workbench.errors import Misuse, unknown
-from workbench.lab import Artefact, Lab, artefact_id
+from workbench.lab import Artefact, Lab
 from workbench.parents import checked_member, checked_parent
-from workbench.part_steps import activations_name, part_steps, path_step, read_names, sham_of, stored
+from workbench.part_steps import activations_name, part_steps, path_step, sham_of, stored
 from workbench.parts import PARTS, part_name
-from workbench.points import HOOKS, RESID_POST
+from workbench.points import RESID_POST
 from workbench.quality import artefact_name
 from workbench.recipe import (
     BRANCH,
@@ -33,24 +32,9 @@ from workbench.recipe import (
     read_recipe,
     stage_of,
 )
+from workbench.steps import Planner, Step
 
 STUDY = "superposition"  # name of the evaluation
-
-
-@dataclasses.dataclass(frozen=True)
-class Step:
-    """One artefact to be: `key` is "kind/name"; `parents` are keys of earlier steps."""
-
-    kind: str
-    name: str
-    id: str
-    config: Mapping[str, Any]
-    parents: Mapping[str, str]  # key -> id
-    builder: Builder
-
-    @property
-    def key(self) -> str:
-        return f"{self.kind}/{self.name}"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -103,22 +87,9 @@ class Plan:
         return stage_of(name)
 
 
-class _Planner:
-    """Collects steps; ids follow as soon as the parents are known."""
-
-    def __init__(self) -> None:
-        self.steps: dict[str, Step] = {}
-
-    def add(self, kind: str, name: str, builder: str, config: Mapping[str, Any], *parents: str) -> None:
-        parent_ids = {key: self.steps[key].id for key in parents}
-        made = BUILDERS[builder]
-        id_ = artefact_id(kind, config, list(parent_ids.values()), made.version)
-        self.steps[f"{kind}/{name}"] = Step(kind, name, id_, config, parent_ids, made)
-
-
 def plan(recipe: Recipe) -> Plan:
     """All steps of a recipe."""
-    planner = _Planner()
+    planner = Planner()
     result = Plan(recipe, planner.steps)
     planner.add("corpus", "text", "corpus", dataclasses.asdict(recipe.corpus))
     planner.add("tokenizer", "bpe", "tokenizer", dataclasses.asdict(recipe.tokenizer), "corpus/text")
@@ -135,7 +106,7 @@ def plan(recipe: Recipe) -> Plan:
             before = [checked_parent(added.name, added.parent, planner.steps, recipe.checkpoint_names)]
         planner.add("checkpoint", added.name, "added", dataclasses.asdict(added), *before)
     for config in recipe.dictionaries:
-        _add_dictionary(planner, result, config)
+        add_dictionary(planner, recipe, result.family, config)
     for comparison in recipe.comparisons:
         used = recipe.dictionary(comparison.dictionary)
         if used.checkpoints != comparison.checkpoints:
@@ -155,7 +126,7 @@ def plan(recipe: Recipe) -> Plan:
         tokens, sham = f"activations/tokens-{result.family(walk.parent)}", sham_of(recipe, walk)
         like = recipe.dictionary(walk.dictionary)
         for checkpoint in (walk.parent, walk.child, *([sham] if sham else [])):
-            _add_activations(planner, recipe, like, checkpoint, like.point, tokens)
+            add_activations(planner, recipe, like, checkpoint, like.point, tokens)
         step = path_step(recipe, walk, tokens)
         planner.add("evaluation", step.name, step.builder, step.settings, *step.parents)
     for unlike in recipe.unlike:
@@ -172,7 +143,7 @@ def plan(recipe: Recipe) -> Plan:
     return result
 
 
-def _add_branch(planner: _Planner, recipe: Recipe, branch: BranchConfig) -> None:
+def _add_branch(planner: Planner, recipe: Recipe, branch: BranchConfig) -> None:
     """A stage grown again beside the lineage. A sham is what its parent is: it goes on with the parent's data."""
     if branch.kind not in (SHAM, SIBLING, BRANCH):
         raise unknown("kind of branch", branch.kind, (SHAM, SIBLING, BRANCH))
@@ -194,7 +165,7 @@ def _add_branch(planner: _Planner, recipe: Recipe, branch: BranchConfig) -> None
     planner.add("checkpoint", branch.name, builder, settings, "corpus/text", "tokenizer/bpe", grown_from)
 
 
-def _add_superposition(planner: _Planner, recipe: Recipe) -> None:
+def _add_superposition(planner: Planner, recipe: Recipe) -> None:
     parents: list[str] = []
     for name in recipe.superposition:
         config = recipe.dictionary(name)
@@ -211,92 +182,14 @@ def _add_superposition(planner: _Planner, recipe: Recipe) -> None:
     planner.add("evaluation", STUDY, STUDY, config_, *dict.fromkeys(parents))
 
 
-def _add_dictionary(planner: _Planner, so_far: Plan, config: DictionaryConfig) -> None:
-    """A dictionary with the tokens and activations it stands on, and its feature table."""
-    recipe = so_far.recipe
-    for point in {config.point, config.target or config.point} - set(HOOKS):
-        raise unknown(f"point to read (dictionary {config.name!r} of the recipe)", point, HOOKS)
-    family, tokens = _add_tokens(planner, so_far, config)
-    if config.minus:
-        read, seen = [_add_difference(planner, recipe, config, tokens)], []
-    else:
-        lineage = STAGES if family == "base" else config.checkpoints
-        read, seen = (
-            [_add_activations(planner, recipe, config, c, config.point, tokens) for c in some]
-            for some in (config.checkpoints, lineage)
-        )
-    targets = [
-        _add_activations(planner, recipe, config, c, config.target, tokens)
-        for c in config.checkpoints
-        if config.target
-    ]
-    builder = "imported" if config.source else "dictionary"
-    planner.add("dictionary", config.name, builder, config.settings(), tokens, *read, *targets)
-    stored = dict.fromkeys((*read, *seen))
-    checkpoints = [f"checkpoint/{stage_of(c)}" for c in config.reads]
-    parents = [f"dictionary/{config.name}", tokens, *stored, *checkpoints, "corpus/text"]
-    planner.add("features", config.name, "features", {"dictionary": config.name}, *parents)
-
-
-def _add_tokens(planner: _Planner, so_far: Plan, config: DictionaryConfig) -> tuple[str, str]:
-    """The family of the checkpoints that a dictionary reads, and the key of its tokens."""
-    recipe = so_far.recipe
-    read = config.reads
-    for checkpoint in read:
-        if f"checkpoint/{stage_of(checkpoint)}" not in planner.steps:
-            raise unknown("checkpoint", stage_of(checkpoint), recipe.checkpoint_names)
-    families = {so_far.family(c) for c in read}
-    if len(families) > 1:
-        raise Misuse(
-            f"dictionary {config.name!r} spans {', '.join(read)}, which do not descend from one "
-            "checkpoint: give them one root with `add --parent`, or train an SAE on each"
-        )
-    family = families.pop()
-    tokens = f"activations/tokens-{family}"
-    if tokens not in planner.steps:
-        own = STAGES if family == "base" else (family,)
-        settings = {"family": family, "rollouts_of": own, **dataclasses.asdict(recipe.activations)}
-        parents = ["corpus/text", "tokenizer/bpe", *(f"checkpoint/{c}" for c in own)]
-        planner.add("activations", f"tokens-{family}", "tokens", settings, *parents)
-    return family, tokens
-
-
-def _add_activations(
-    planner: _Planner, recipe: Recipe, config: DictionaryConfig, checkpoint: str, point: str, tokens: str
-) -> str:
-    """The key of the activations that a dictionary wants of a checkpoint at a point of its layer."""
-    name = activations_name(checkpoint, config.layer, point)
-    known = planner.steps.get(f"activations/{name}")
-    if known is not None and known.config.get("of", stage_of(checkpoint)) != checkpoint:
-        raise Misuse(
-            f"a checkpoint is called like the snapshot {checkpoint!r}, {name}: rename it in the recipe"
-        )
-    if known is None:
-        settings = {"layer": config.layer, "dtype": recipe.activations.dtype}
-        if point != RESID_POST:
-            settings["point"] = point
-        if (stage := stage_of(checkpoint)) != checkpoint:
-            settings["of"] = checkpoint
-        planner.add("activations", name, "activations", settings, tokens, f"checkpoint/{stage}")
-    return f"activations/{name}"
-
-
-def _add_difference(planner: _Planner, recipe: Recipe, config: DictionaryConfig, tokens: str) -> str:
-    """The key of what a difference dictionary reads."""
-    (name,) = read_names(config, config.point)
-    pair = [_add_activations(planner, recipe, config, c, config.point, tokens) for c in config.reads]
-    planner.add("activations", name, "subtracted", {"dtype": recipe.activations.dtype}, *pair)
-    return f"activations/{name}"
-
-
-def _add_parts(planner: _Planner, so_far: Plan, config: ComparisonConfig) -> None:
+def _add_parts(planner: Planner, so_far: Plan, config: ComparisonConfig) -> None:
     """The parts of a comparison."""
     tokens = f"activations/tokens-{so_far.family(config.checkpoints[0])}"
     for part in part_steps(so_far.recipe, config, tokens):
         planner.add("evaluation", part.name, part.builder, part.settings, *part.parents)
 
 
-def _add_quality(planner: _Planner, so_far: Plan, config: DictionaryConfig) -> None:
+def _add_quality(planner: Planner, so_far: Plan, config: DictionaryConfig) -> None:
     """The quality of a dictionary beside its controls; one of them reads the model before its first step."""
     family = so_far.family(config.checkpoints[0])
     models = [f"checkpoint/{stage_of(c)}" for c in dict.fromkeys((*config.checkpoints, family))]
@@ -304,16 +197,16 @@ def _add_quality(planner: _Planner, so_far: Plan, config: DictionaryConfig) -> N
     planner.add("evaluation", artefact_name(config.name), "quality", {"dictionary": config.name}, *parents)
 
 
-def _add_sweep(planner: _Planner, so_far: Plan, config: SweepConfig) -> None:
+def _add_sweep(planner: Planner, so_far: Plan, config: SweepConfig) -> None:
     """A sweep with the tokens and activations it stands on."""
     like = DictionaryConfig(config.name, (config.checkpoint,), layer=config.layer)
-    _, tokens = _add_tokens(planner, so_far, like)
-    read = _add_activations(planner, so_far.recipe, like, config.checkpoint, RESID_POST, tokens)
+    _, tokens = add_tokens(planner, so_far.recipe, so_far.family, like)
+    read = add_activations(planner, so_far.recipe, like, config.checkpoint, RESID_POST, tokens)
     parents = [tokens, read, f"checkpoint/{config.checkpoint}"]
     planner.add("evaluation", config.name, "sweep", dataclasses.asdict(config), *parents)
 
 
-def _add_truth(planner: _Planner, so_far: Plan, config: DictionaryConfig) -> None:
+def _add_truth(planner: Planner, so_far: Plan, config: DictionaryConfig) -> None:
     """A dictionary's scores against the world's factors."""
     checkpoints = [f"checkpoint/{stage_of(c)}" for c in config.checkpoints]
     tokens = f"activations/tokens-{so_far.family(config.checkpoints[0])}"

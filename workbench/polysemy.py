@@ -18,7 +18,7 @@ from workbench.factor_scores import halves, label_matrix
 from workbench.features import open_index
 from workbench.grow import Build
 from workbench.neuron_factors import dense_aurocs, harvest_neurons
-from workbench.plan import activations_name
+from workbench.part_steps import activations_name
 from workbench.recipe import DictionaryConfig
 from workbench.site import with_fast_attention
 from workbench.superposition import LATENT, NEURON, SHOWN, TEXTS, followed

@@ -23,7 +23,7 @@ from workbench.dictionaries import STATE_EVERY, train_together
 from workbench.dictionary_folder import dictionary_sentences
 from workbench.grow import Build
 from workbench.judging import Source, divided, judge_all, splice_all
-from workbench.plan import activations_name
+from workbench.part_steps import activations_name
 from workbench.points import Site
 from workbench.quality_scores import Row, Subject, heldout_rows
 from workbench.recipe import SweepConfig

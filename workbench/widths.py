@@ -26,7 +26,7 @@ from workbench.dictionaries import train_settings, trainable
 from workbench.dictionary_folder import dictionary_sentences, open_dictionary
 from workbench.grow import Build
 from workbench.judging import Source, divided
-from workbench.plan import activations_name
+from workbench.part_steps import activations_name
 from workbench.quality_build import GAUSSIAN_SEEDS
 from workbench.recipe import DictionaryConfig
 from workbench.tokens import SETS, TokenSet
