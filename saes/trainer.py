@@ -73,11 +73,8 @@ def train_together(
     names = tuple(names) if names is not None else tuple(f"model{m}" for m in range(shape[1]))
     if len(names) != shape[1]:
         raise DictionaryError(f"{shape[1]} models need {shape[1]} names, found {len(names)}")
-    identity: dict[str, Any] = {
-        "configs": [_identity(c) for c in configs],
-        "shape": list(shape),
-        "names": list(names),
-    }
+    told = [_identity(c) for c in configs]
+    identity: dict[str, Any] = {"configs": told, "shape": list(shape), "names": list(names)}
     if start is not None:
         _check_start(start, configs, shape, targets is not None)
         identity["start"] = _fingerprint(start)

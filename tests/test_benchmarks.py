@@ -15,7 +15,7 @@ from tests.benchmarks import feature_index, report, training
 from tests.benchmarks.sae_training import superposed
 from workbench import base
 from workbench.lab_callback import LabCallback
-from workbench.recipe import BaseConfig, ModelConfig
+from workbench.stage_config import BaseConfig, ModelConfig
 
 TINY = ModelConfig(n_layers=2, d_model=32, n_heads=2, d_mlp=48, n_ctx=16)
 

@@ -10,9 +10,10 @@ from datasets import Dataset
 from workbench.errors import Misuse
 from workbench.lab import Lab
 from workbench.plan import Plan
-from workbench.recipe import SftConfig, load_preset, write_recipe
+from workbench.recipe import load_preset, write_recipe
 from workbench.sft import in_steps, plateau
 from workbench.stage import stage_config
+from workbench.stage_config import SftConfig
 
 
 @pytest.fixture

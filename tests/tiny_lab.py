@@ -24,6 +24,7 @@ from workbench.lab import Draft, Lab
 from workbench.lexicon import leaf_factors, make_world, with_ancestors
 from workbench.parts import PARTS
 from workbench.plan import Plan
+from workbench.stage_config import ModelConfig, TokenizerConfig
 from workbench.tasks import ASSISTANT, END, all_questions, gold_chat
 from workbench.world import world_documents
 
@@ -37,8 +38,8 @@ def tiny_recipe() -> recipes.Recipe:
     return dataclasses.replace(
         quick,
         corpus=dataclasses.replace(quick.corpus, world_characters=40_000, n_countries=12, n_chats=80),
-        tokenizer=recipes.TokenizerConfig(vocab_size=400),
-        model=recipes.ModelConfig(n_layers=4, d_model=32, n_heads=2, d_mlp=64, n_ctx=64),
+        tokenizer=TokenizerConfig(vocab_size=400),
+        model=ModelConfig(n_layers=4, d_model=32, n_heads=2, d_mlp=64, n_ctx=64),
         activations=recipes.ActivationsConfig(
             dictionary_tokens=9_000, heldout_tokens=7_000, n_rollouts=8, dtype="float32"
         ),

@@ -22,8 +22,8 @@ from workbench.evaluation import evaluate_base
 from workbench.grow import Build
 from workbench.lab_callback import LabCallback
 from workbench.optimizer import MuonWithAdamW, trapezoid
-from workbench.recipe import BaseConfig, ModelConfig
 from workbench.stage import common_arguments, finish, lab_callback, n_parameters, run, stage_config
+from workbench.stage_config import BaseConfig, ModelConfig
 from workbench.windows import MixedWindows
 
 

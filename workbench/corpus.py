@@ -18,8 +18,8 @@ from workbench.errors import Failure
 from workbench.grow import Build
 from workbench.lab import Artefact
 from workbench.lexicon import World, leaf_factors, make_world, with_ancestors
-from workbench.recipe import CorpusConfig
 from workbench.sources import load_source
+from workbench.stage_config import CorpusConfig
 from workbench.tasks import ASSISTANT, END, REWARDED, TASKS, Question, all_questions, choose, gold_chat, sum_use
 from workbench.world import WorldText, world_documents
 

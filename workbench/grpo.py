@@ -23,7 +23,6 @@ from trl import GRPOTrainer
 from workbench.corpus import balanced, documents_of, read_corpus
 from workbench.grow import Build
 from workbench.lab_callback import LabCallback
-from workbench.recipe import GrpoConfig
 from workbench.stage import (
     Origin,
     common_arguments,
@@ -33,6 +32,7 @@ from workbench.stage import (
     stage_config,
     trained_figures,
 )
+from workbench.stage_config import GrpoConfig
 from workbench.tasks import judge
 
 _FORM_WEIGHT = 0.1

@@ -18,7 +18,6 @@ from workbench.corpus import balanced, documents_of, read_corpus
 from workbench.generation import chat_prompt
 from workbench.grow import Build
 from workbench.lab_callback import LabCallback
-from workbench.recipe import SftConfig, StageConfig
 from workbench.stage import (
     Origin,
     common_arguments,
@@ -28,6 +27,7 @@ from workbench.stage import (
     stage_config,
     trained_figures,
 )
+from workbench.stage_config import SftConfig, StageConfig
 from workbench.tasks import END
 
 _IGNORED = -100  # label of a token that carries no loss

@@ -17,7 +17,6 @@ from workbench import sft
 from workbench.base import training_documents, windows
 from workbench.corpus import read_corpus
 from workbench.grow import Build
-from workbench.recipe import SftConfig, StageConfig
 from workbench.stage import (
     Origin,
     common_arguments,
@@ -27,6 +26,7 @@ from workbench.stage import (
     stage_config,
     trained_figures,
 )
+from workbench.stage_config import SftConfig, StageConfig
 
 
 def build(build: Build) -> Mapping[str, Any]:

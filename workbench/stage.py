@@ -18,7 +18,7 @@ from workbench.evaluation import evaluate_chat
 from workbench.grow import Build
 from workbench.lab import Artefact
 from workbench.lab_callback import LabCallback, latest_resume, snapshot_steps
-from workbench.recipe import StageConfig
+from workbench.stage_config import StageConfig
 
 C = TypeVar("C", bound=StageConfig)
 

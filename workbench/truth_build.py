@@ -36,8 +36,8 @@ from workbench.grow import Build
 from workbench.lexicon import make_world
 from workbench.neurons import neurons
 from workbench.points import Site as Place
-from workbench.recipe import CorpusConfig
 from workbench.site import with_fast_attention
+from workbench.stage_config import CorpusConfig
 from workbench.tokens import TokenSet
 from workbench.truth import LATENTS, NEURONS, PCA, RANDOM_DENSE, RANDOM_SPARSE, WHOLE
 from workbench.truth_tables import (

@@ -28,8 +28,8 @@ from workbench.corpus import balanced, documents_of, read_corpus
 from workbench.evaluation import answer, proportion
 from workbench.lab import Artefact, Lab
 from workbench.lab_callback import LabCallback
-from workbench.recipe import SftConfig
 from workbench.stage import load_parent, stage_config
+from workbench.stage_config import SftConfig
 from workbench.tasks import REWARDED
 
 

@@ -36,7 +36,8 @@ from workbench.device import best_device
 from workbench.lab_callback import LabCallback, snapshot_steps
 from workbench.optimizer import MuonWithAdamW, trapezoid
 from workbench.progress import Progress
-from workbench.recipe import BaseConfig, ModelConfig, load_preset
+from workbench.recipe import load_preset
+from workbench.stage_config import BaseConfig, ModelConfig
 from workbench.windows import MixedWindows
 
 WARM_UP = 8  # steps before the clock starts: allocator, threads and caches settle
