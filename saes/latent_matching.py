@@ -123,27 +123,49 @@ def random_rotation(d: int, seed: int = 0) -> Float[np.ndarray, "d d"]:
     return q * np.sign(np.diag(r))
 
 
+@dataclass(frozen=True)
+class Resampler:
+    """What sums over tokens would have been with other documents: blocks of them drawn with return."""
+
+    block: Int[np.ndarray, "token"]
+    drawn: Float[np.ndarray, "resample block"]
+
+    @classmethod
+    def of(cls, block: Int[np.ndarray, "token"], seed: int = 0, n: int = 200) -> Resampler:
+        """`n` draws."""
+        blocks = int(block.max()) + 1
+        even = np.full(blocks, 1 / blocks)
+        return cls(block, np.random.default_rng(seed).multinomial(blocks, even, size=n).astype(float))
+
+    def means(self, f: csr_matrix) -> Float[np.ndarray, "resample latent"]:
+        """The mean of each row of `f` [latent token] over the tokens drawn."""
+        n_blocks = self.drawn.shape[1]
+        row = np.repeat(np.arange(f.shape[0]), np.diff(f.indptr))
+        key = row * n_blocks + self.block[f.indices]
+        sums = np.bincount(key, f.data, minlength=f.shape[0] * n_blocks).reshape(-1, n_blocks)
+        return self.drawn @ sums.T / (self.drawn @ np.bincount(self.block, minlength=n_blocks))[:, None]
+
+    def moments(self, codes: Codes) -> Moments:
+        """Mean and variance of every latent, in each resample."""
+        mean = self.means(codes.f)
+        return Moments(mean, np.maximum(self.means(codes.f.multiply(codes.f).tocsr()) - mean**2, 0.0))
+
+
+class Moments(NamedTuple):
+    """By resample and latent."""
+
+    mean: Float[np.ndarray, "resample latent"]
+    variance: Float[np.ndarray, "resample latent"]
+
+
 def resampled_correlation(
-    own: Codes,
-    other: Codes,
-    pairs: Matching,
-    block: Int[np.ndarray, "token"],
-    drawn: Float[np.ndarray, "resample block"],
+    own: tuple[Codes, Moments], other: tuple[Codes, Moments], pairs: Matching, resampler: Resampler
 ) -> Float[np.ndarray, "resample"]:
-    """The mean correlation of matched pairs when blocks of documents are drawn with return; the pairs stay as they
-    are. Pairs flat in a resample count as 0."""
-    n_blocks = drawn.shape[1]
-    n = len(block)
-    inside = csr_matrix((np.ones(n), (np.arange(n), block)), shape=(n, n_blocks))
-    f, g = own.f[pairs.rows], other.f[pairs.columns]
-    tokens = drawn @ np.bincount(block, minlength=n_blocks)
-
-    def sums(part: csr_matrix) -> Float[np.ndarray, "resample pair"]:
-        return drawn @ np.asarray((part @ inside).todense()).T / tokens[:, None]
-
-    mean_f, mean_g = sums(f), sums(g)
-    covariance = sums(f.multiply(g).tocsr()) - mean_f * mean_g
-    variance = (sums(f.multiply(f).tocsr()) - mean_f**2) * (sums(g.multiply(g).tocsr()) - mean_g**2)
-    size = np.sqrt(np.maximum(variance, 0.0))
+    """The mean correlation of matched pairs in each resample; the pairs stay as they are. Pairs flat in a resample
+    count as 0."""
+    (f, of_f), (g, of_g) = own, other
+    both = resampler.means(f.f[pairs.rows].multiply(g.f[pairs.columns]).tocsr())
+    covariance = both - of_f.mean[:, pairs.rows] * of_g.mean[:, pairs.columns]
+    size = np.sqrt(of_f.variance[:, pairs.rows] * of_g.variance[:, pairs.columns])
     each = np.divide(covariance, size, out=np.zeros_like(size), where=size > _TINY)
     return np.clip(each, -1.0, 1.0).mean(axis=1)

@@ -76,8 +76,7 @@ def train_together(
     told = [_identity(c) for c in configs]
     identity: dict[str, Any] = {"configs": told, "shape": list(shape), "names": list(names)}
     if start is not None:
-        _check_start(start, configs, shape, targets is not None)
-        identity["start"] = _fingerprint(start)
+        identity["start"] = _checked_start(start, configs, shape, targets is not None)
     saved = None if resume is None else read_states(resume, identity, lead.device)
     units = measure(activations)
     target_units = None if targets is None else measure(targets)
@@ -193,10 +192,11 @@ def _at_target(dictionary: Dictionary, target_site: str) -> Dictionary:
     return dictionary
 
 
-def _check_start(
+def _checked_start(
     start: Dictionary, configs: Sequence[TrainConfig], shape: tuple[int, int, int], transcoders: bool
-) -> None:
-    """Only what trains on the sparse path, and has the shape of the dictionary, can go on from one."""
+) -> str:
+    """What tells this start from another when a run is resumed. Only what trains on the sparse path, and has the
+    shape of the dictionary, can go on from one."""
     found = (start.n_latents, start.n_models, start.d)
     for config in configs:
         wanted = (config.n_latents, *shape[1:])
@@ -214,12 +214,8 @@ def _check_start(
                 f"the dictionary to start from has [latent, model, d] {list(found)} and the training "
                 f"{list(wanted)}: make them equal"
             )
-
-
-def _fingerprint(dictionary: Dictionary) -> str:
-    """Tells one start from another when a run is resumed."""
     digest = hashlib.sha256()
-    for weight in (dictionary.W_enc, dictionary.b_enc, dictionary.W_dec, dictionary.b_dec):
+    for weight in (start.W_enc, start.b_enc, start.W_dec, start.b_dec):
         digest.update(weight.detach().cpu().contiguous().numpy().tobytes())
     return digest.hexdigest()
 

@@ -86,6 +86,8 @@ def test_every_pair_of_a_seed_is_matched_and_the_other_seeds_beside_it(found: Ma
     for _, rows in found.pairs.group_by("a", "b", "by"):
         assert rows["latent_a"].n_unique() == rows["latent_b"].n_unique() == rows.height
     assert set(found.nulls.select("a", "b").unique().iter_rows()) == set(found.couples(SAME))
+    assert found.nulls["by"].unique(maintain_order=True).to_list() == ["cosine", "correlation", "mean"]
+    assert found.nulls.filter(by="correlation")["correlation"].mean() < 0.1
 
 
 def test_pairs_hold_the_cosine_and_the_correlation_of_the_two_latents(lab: Lab, found: Matched) -> None:

@@ -63,7 +63,7 @@ class Matched(Part):
 
     @cached_property
     def nulls(self) -> pl.DataFrame:
-        """a, b, by, cosine, correlation: what chance gives the pairs of one seed."""
+        """a, b, by, cosine, correlation: what chance gives the first two, and others like them."""
         return self._table("nulls")
 
     @cached_property
@@ -127,7 +127,7 @@ class Matched(Part):
         what chance gives, and beside two seeds of the later one's checkpoint."""
         import polars as pl
 
-        drawn = {"matched": self.pairs.filter(a=a, b=b, by=by), "chance": self.nulls.filter(a=a, b=b, by=by)}
+        drawn = {"matched": self.pairs.filter(a=a, b=b, by=by), "chance": self.nulls.filter(by=by)}
         for kind, x, y in self.pairs.select("kind", "a", "b").unique(maintain_order=True).iter_rows():
             of_two_seeds = kind == FLOOR and b in (x, y)
             if of_two_seeds or (kind == OTHER and x == a and y == self._seed_of(b)):

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from saes.arrays import ActivationArrays
+from saes.arrays import ActivationArrays, Part, spread
 from saes.calibrate import measure
 from saes.latent_matching import Codes
 from workbench.checkpoint import Checkpoint
@@ -26,7 +26,7 @@ from workbench.grow import Build
 from workbench.intervals import document_blocks
 from workbench.matched_saes import training
 from workbench.matching import FLOOR, OTHER, SAME
-from workbench.matching_tables import SCHEMAS, Side, Tokens, matched, unmatched
+from workbench.matching_tables import SCHEMAS, Side, Tokens, chance, matched, unmatched
 from workbench.part_tables import write_part
 from workbench.points import Site
 from workbench.recipe import DictionaryConfig
@@ -35,8 +35,9 @@ from workbench.site import with_fast_attention
 from workbench.tokens import TokenSet
 from workbench.transfer import SPLICED_TOKENS, TOKENS, Stream, transfer
 
-CORRELATED_TOKENS = 100_000  # of the held-out set
+CORRELATED_TOKENS = 80_000  # of the held-out set
 FEWEST = 20  # tokens that a latent fires on, to be matched: rarer ones correlate with anything
+MEASURED_ROWS = 20_000  # of the dictionary set
 MOST_LATENTS = 4_096  # of wider SAEs those that fire on most tokens: an assignment of more takes minutes
 
 
@@ -55,11 +56,12 @@ def build(build: Build) -> Mapping[str, Any]:
         np.unique(heldout.domain, return_inverse=True)[1][document],
     )
     sides = {config.name: _side(build, config, counted) for config in (*own, *again)}
+    nulls = chance(sides[own[0].name], sides[own[1].name], tokens)
     parts = []
     for kind, a, b in todo:
-        parts.append(matched(kind, sides[a], sides[b], tokens))
+        parts.append(matched(kind, sides[a], sides[b], tokens, nulls))
         build.progress.advance(len(heldout))
-    tables = {name: pl.concat([part[name] for part in parts]) for name in parts[0]}
+    tables = {name: pl.concat([part[name] for part in parts]) for name in parts[0]} | {"nulls": nulls}
     directed = [pair for a, b in itertools.combinations(own, 2) for pair in ((b, a), (a, b))]
     seeds = {config.checkpoints: config.name for config in again}
     apart = unmatched(tables["best"], {(x.name, y.name): seeds.get(x.checkpoints) for x, y in directed})
@@ -114,6 +116,11 @@ def _labelled(build: Build, apart: pl.DataFrame) -> pl.DataFrame:
     return pl.concat(parts).select(*SCHEMAS["unmatched"]) if parts else apart
 
 
+def _spread(activations: ActivationArrays) -> Part:
+    """Some rows of all parts of the set: enough for a mean and a scale."""
+    return Part(activations, spread(activations, MEASURED_ROWS))
+
+
 def _transfer(build: Build, own: Sequence[DictionaryConfig], heldout: TokenSet) -> pl.DataFrame:
     device, streams, saes = best_device(), {}, {}
     for config in own:
@@ -121,7 +128,7 @@ def _transfer(build: Build, own: Sequence[DictionaryConfig], heldout: TokenSet) 
         with dictionary_sentences(config.name):
             streams[name] = Stream(
                 ActivationArrays([source.path / "heldout.npy"]),
-                measure(ActivationArrays([source.path / "dictionary.npy"])),
+                measure(_spread(ActivationArrays([source.path / "dictionary.npy"]))),
                 lambda name=name: with_fast_attention(Checkpoint.of(build.lab, name).model(device)),  # type: ignore[misc]
             )
         saes[name] = open_dictionary(build.parents[f"dictionary/{config.name}"].path, config.name).to(device)

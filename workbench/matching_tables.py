@@ -1,7 +1,8 @@
 """The tables of separately trained SAEs matched with one another, from their codes and decoders.
 
 `pairs`       a row for each matched pair, of each two SAEs and each criterion of the assignment
-`nulls`       the same of what chance gives: decoders rotated, tokens shuffled within their domain
+`nulls`       what chance gives the first two: decoders rotated, tokens shuffled within their domain. It hangs on
+              how many latents there are and how often they fire, which SAEs of one setting share: it serves all
 `best`        for each latent the nearest of the other SAE, whoever else wants that
 `shares`      MCC and shares of matched latents, with their intervals and what chance gives
 `unmatched`   latents that have no counterpart in the other checkpoint's SAE
@@ -25,15 +26,16 @@ from saes.latent_matching import (
     CRITERIA,
     AllPairs,
     Codes,
+    Resampler,
     random_rotation,
     resampled_correlation,
 )
 from saes.matching import Matching
 from workbench.intervals import wilson
 from workbench.joint_decoders import shuffled_within
-from workbench.matching import BOUNDS, SAME
+from workbench.matching import BOUNDS
 
-RESAMPLES = 400
+RESAMPLES = 400  # of pairs, for mean cosines
 SCHEMAS: Mapping[str, Mapping[str, Any]] = {
     "pairs": {"kind": pl.String, "a": pl.String, "b": pl.String, "by": pl.String, "latent_a": pl.Int64,
               "latent_b": pl.Int64, "cosine": pl.Float64, "correlation": pl.Float64},
@@ -64,41 +66,38 @@ class Tokens(NamedTuple):
     domain: Int[np.ndarray, "token"]
 
 
-def matched(kind: str, a: Side, b: Side, tokens: Tokens, seed: int = 0) -> dict[str, pl.DataFrame]:
-    """`pairs`, `nulls`, `best` and `shares` of two SAEs; only those of equal seed have a null of their own."""
+def matched(
+    kind: str, a: Side, b: Side, tokens: Tokens, null: pl.DataFrame | None = None, seed: int = 0
+) -> dict[str, pl.DataFrame]:
+    """`pairs`, `best` and `shares` of two SAEs; `null`: what `chance` gives SAEs like these."""
     found = AllPairs.of(a.decoders, b.decoders, a.codes, b.codes)
-    null = chance(a, b, tokens, seed) if kind == SAME else None
-    drawn = _drawn(tokens.block, seed)
-    parts: dict[str, list[Any]] = {"pairs": [], "nulls": [], "shares": []}
+    resampler = Resampler.of(tokens.block, seed)
+    sides = [(side.codes, resampler.moments(side.codes)) for side in (a, b)]
+    pairs_, shares = [], []
     for criterion in CRITERIA:
         pairs = found.matched(criterion)
         at = _values(found, pairs)
         numbers = a.codes.latent[pairs.rows], b.codes.latent[pairs.columns]
-        parts["pairs"] += zip(*numbers, *at.values(), [criterion] * len(pairs.rows), strict=True)
-        of_null = None if null is None else _values(null, null.matched(criterion))
-        if of_null is not None:
-            parts["nulls"] += zip(*of_null.values(), [criterion] * len(of_null[COSINE]), strict=True)
-        samples = resampled_correlation(a.codes, b.codes, pairs, tokens.block, drawn)
+        columns = {"latent_a": numbers[0], "latent_b": numbers[1], **at}
+        pairs_.append(_typed("pairs", columns | {"kind": kind, "a": a.name, "b": b.name, "by": criterion}))
+        of_null = None if null is None else null.filter(by=criterion)
+        samples = resampled_correlation(sides[0], sides[1], pairs, resampler)
         same = numbers[0] == numbers[1]
         rows = _shares(at, of_null, same, samples, len(b.codes.latent), seed)
-        parts["shares"] += [(criterion, *row) for row in rows]
-    columns = {
-        "pairs": ["latent_a", "latent_b", "cosine", "correlation", "by"],
-        "nulls": ["cosine", "correlation", "by"],
-        "shares": ["by", "figure", "value", "low", "high", "null", "n"],
-    }
-    tables = {
-        name: _typed(name, _columns(rows, columns[name]) | {"kind": kind, "a": a.name, "b": b.name})
-        for name, rows in parts.items()
-    }
-    return tables | {"best": pl.concat([_best(kind, a, b, found, True), _best(kind, b, a, found, False)])}
+        names = ("figure", "value", "low", "high", "null", "n")
+        told = dict(zip(names, map(list, zip(*rows, strict=True)), strict=True))
+        shares.append(_typed("shares", told | {"kind": kind, "a": a.name, "b": b.name, "by": criterion}))
+    best = [_best(kind, a, b, found, True), _best(kind, b, a, found, False)]
+    return {"pairs": pl.concat(pairs_), "best": pl.concat(best), "shares": pl.concat(shares)}
 
 
-def chance(a: Side, b: Side, tokens: Tokens, seed: int = 0) -> AllPairs:
-    """`b`'s decoders rotated, its tokens shuffled within their domain."""
+def chance(a: Side, b: Side, tokens: Tokens, seed: int = 0) -> pl.DataFrame:
+    """`nulls`: the pairs when `b`'s decoders are rotated and its tokens shuffled within their domain."""
     order = shuffled_within(tokens.domain, np.random.default_rng(seed))
     turned = b.decoders @ random_rotation(b.decoders.shape[1], seed)
-    return AllPairs.of(a.decoders, turned, a.codes, b.codes.shuffled(order))
+    found = AllPairs.of(a.decoders, turned, a.codes, b.codes.shuffled(order))
+    parts = [_values(found, found.matched(by)) | {"a": a.name, "b": b.name, "by": by} for by in CRITERIA]
+    return pl.concat(_typed("nulls", part) for part in parts)
 
 
 def unmatched(best: pl.DataFrame, pairs: Mapping[tuple[str, str], str | None]) -> pl.DataFrame:
@@ -124,19 +123,13 @@ def unmatched(best: pl.DataFrame, pairs: Mapping[tuple[str, str], str | None]) -
     return pl.concat(found) if found else pl.DataFrame(schema=dict(SCHEMAS["unmatched"]))
 
 
-def _drawn(block: Int[np.ndarray, "token"], seed: int) -> Float[np.ndarray, "resample block"]:
-    blocks = int(block.max()) + 1
-    even = np.full(blocks, 1 / blocks)
-    return np.random.default_rng(seed).multinomial(blocks, even, size=RESAMPLES).astype(float)
-
-
 def _values(found: AllPairs, pairs: Matching) -> dict[str, Float[np.ndarray, "pair"]]:
     return {COSINE: found.cosine[pairs], CORRELATION: found.correlation[pairs]}
 
 
 def _shares(
     at: Mapping[str, np.ndarray],
-    null: Mapping[str, np.ndarray] | None,
+    null: pl.DataFrame | None,
     same: np.ndarray,
     samples: Float[np.ndarray, "resample"],
     n: int,
@@ -146,11 +139,11 @@ def _shares(
     nothing = float("nan")
     for figure, drawn in ((COSINE, _resampled_mean(at[COSINE], seed)), (CORRELATION, samples)):
         low, high = np.quantile(drawn, (0.025, 0.975))
-        chance_ = nothing if null is None else float(null[figure].mean())
+        chance_ = nothing if null is None else float(null[figure].to_numpy().mean())
         yield figure, float(at[figure].mean()), float(low), float(high), chance_, len(at[figure])
     for figure, bound in BOUNDS.items():
         hits = int((at[figure] >= bound).sum())
-        chance_ = nothing if null is None else float((null[figure] >= bound).sum() / n)
+        chance_ = nothing if null is None else float((null[figure] >= bound).sum()) / n
         yield f"{figure} ≥ {bound:g}", hits / n, *wilson(hits, n), chance_, n
     yield "same number", int(same.sum()) / n, *wilson(int(same.sum()), n), 1 / n, n
 
@@ -167,10 +160,6 @@ def _best(kind: str, own: Side, other: Side, found: AllPairs, of_own: bool) -> p
         nearest = found.best(criterion, of_own)
         columns |= {criterion: nearest.value, f"{criterion}_latent": other.codes.latent[nearest.latent]}
     return _typed("best", columns | {"kind": kind, "own": own.name, "other": other.name})
-
-
-def _columns(rows: list[tuple[Any, ...]], names: list[str]) -> dict[str, Any]:
-    return dict(zip(names, map(list, zip(*rows, strict=True)), strict=True)) if rows else {n: [] for n in names}
 
 
 def _typed(name: str, columns: Mapping[str, Any]) -> pl.DataFrame:

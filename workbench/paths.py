@@ -72,6 +72,8 @@ class Paths:
 
     def sentences(self) -> list[str]:
         """What a person reads."""
+        import polars as pl
+
         f, shares = self.figures, self.shares()
         own, everything = (f["texts"][text] for text in ("own", "all"))
         new = ", ".join(domain for domain in everything if domain not in own) or "none"
@@ -84,13 +86,13 @@ class Paths:
             f"text ({', '.join(own)}) the child turned {_share(shares[MODEL])}, the new text ({new}) "
             f"{_share(shares[DATA])}, both {_share(shares[BOTH])}; {beside}: what the child turned is {verdict}"
         ]
-        first = self.known.filter(turned_by=MODEL).head(3)
+        first = self.known.filter(turned_by=MODEL).filter(~pl.col("turned_in_sham").fill_null(False)).head(3)
         if first.height:
             named = "; ".join(
                 f"{row['latent']} ({row[MODEL_STEPS[1]]:.2f} and {row[MODEL_STEPS[0]]:.2f}, on {row['fires_on']})"
                 for row in first.iter_rows(named=True)
             )
-            said.append(f"{f['parent']} → {f['child']}, turned most by the child: {named}")
+            said.append(f"{f['parent']} → {f['child']}, turned most by the child alone: {named}")
         return said
 
     def summary(self) -> dict[str, Any]:

@@ -33,8 +33,8 @@ from workbench.points import Site
 from workbench.splice import Replacement, spliced_nats
 from workbench.tokens import TokenSet
 
-TOKENS = 16_000  # for FVU, L0 and dead share
-SPLICED_TOKENS = 3_000  # for CE scores, which cost a forward pass each
+TOKENS = 12_000  # for FVU, L0 and dead share
+SPLICED_TOKENS = 2_000  # for CE scores, which cost a forward pass each
 FIGURES = ("fvu", "kl", "ce_score", "ce_score_mean", "l0", "dead_share", "scale")
 SCHEMA: Mapping[str, Any] = {
     "sae": pl.String, "checkpoint": pl.String, "figure": pl.String, "value": pl.Float64, "low": pl.Float64,

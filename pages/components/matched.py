@@ -35,7 +35,7 @@ def view(lab: Lab, found: Matched) -> Couple:
     frame.caption(
         "Each checkpoint has an SAE of its own. Latents are matched one to one, by the cosine of their decoders, "
         "by the correlation of their activations on the same held-out tokens, or by the mean of both; chance is "
-        "the same with one side's decoders rotated and its tokens shuffled within their domain."
+        "the same with one side's decoders rotated and its tokens shuffled within their domain, for the first two."
     )
     frame.note(f"{found.seed_sentence(lab.name)}.")
     st.subheader("What an SAE is worth on another checkpoint", anchor=False)

@@ -17,6 +17,7 @@ from saes.latent_matching import (
     MEAN,
     AllPairs,
     Codes,
+    Resampler,
     random_rotation,
     resampled_correlation,
 )
@@ -137,9 +138,17 @@ def test_all_blocks_drawn_once_give_the_figure_itself() -> None:
     own, other = Codes.of(index_of(f), everything), Codes.of(index_of(g), everything)
     pairs = Matching(np.arange(6), np.arange(6))
     block = np.repeat(np.arange(5), 100)
-    whole = resampled_correlation(own, other, pairs, block, np.ones((1, 5)))
+    whole = _resampled(own, other, pairs, Resampler(block, np.ones((1, 5))))
     assert whole.item() == pytest.approx(np.diag(own.correlations(other)).mean())
-    two = resampled_correlation(own, other, pairs, block, np.array([[2.0, 0, 1, 0, 0]]))
+    two = _resampled(own, other, pairs, Resampler(block, np.array([[2.0, 0, 1, 0, 0]])))
     rows = np.concatenate([np.arange(100), np.arange(100), np.arange(200, 300)])
     slow = [np.corrcoef(f[rows, j], g[rows, j])[0, 1] for j in range(6)]
     assert two.item() == pytest.approx(np.mean(slow))
+    drawn = Resampler.of(block, n=50).drawn
+    assert drawn.shape == (50, 5)
+    assert (drawn.sum(axis=1) == 5).all()
+
+
+def _resampled(own: Codes, other: Codes, pairs: Matching, resampler: Resampler) -> np.ndarray:
+    sides = ((codes, resampler.moments(codes)) for codes in (own, other))
+    return resampled_correlation(*sides, pairs, resampler)
