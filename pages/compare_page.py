@@ -58,7 +58,7 @@ def matching(lab: Lab, comparison: Comparison) -> None:
         stage_paths.view(lab, comparison)
         matched.pairs(lab, found, couple)
         return
-    if own.complete:
+    if own.complete or Plan.of(lab).recipe.dictionary(comparison.dictionary).for_contrast:
         views.missing(lab, comparison, "Whose latents have a counterpart among those of an SAE trained apart")
     else:
         frame.note(f"{own.sentence(lab.name)}.")

@@ -62,7 +62,7 @@ def unlike_folder(lab: Lab) -> tuple[Path, Path]:
         (["base"], ["two or more", "found base"]),
         (["base", "base"], ["two or more", "found base, base"]),
         (["base", "sfd"], ["did you mean 'sft'"]),
-        (["base", "sft@1"], ["'sft@1' is a snapshot", "name 'sft'"]),
+        (["base", "sft@1"], ["has no snapshots", "ask for 'sft'"]),
     ],
 )
 def test_names_that_cannot_be_compared(names: list[str], words: list[str], tmp_path: Path) -> None:

@@ -14,11 +14,12 @@ from pages.components import transferred
 from tests.test_pages import errors, opened, sentences
 from tests.tiny_lab import build, make_lab, shared_lab, tiny_recipe
 from workbench.comparison_account import account
-from workbench.comparison_requests import compare, request_seeds
+from workbench.comparison_requests import compare
 from workbench.features import FeatureTable
 from workbench.lab import Lab
 from workbench.matched_saes import chosen, other_seed
 from workbench.matching import BOUNDS, FLOOR, OTHER, SAME, Matched
+from workbench.matching_requests import request_seeds
 from workbench.matching_tables import unmatched
 from workbench.plan import Plan
 from workbench.recipe import read_recipe

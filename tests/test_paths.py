@@ -15,9 +15,10 @@ from tests.test_pages import errors, opened, sentences
 from tests.tiny_lab import build, make_lab, shared_lab, tiny_recipe
 from workbench import paths_build
 from workbench.branches import with_controls
-from workbench.comparison_requests import compare, request_paths
+from workbench.comparison_requests import compare
 from workbench.errors import Misuse
 from workbench.lab import Lab
+from workbench.matching_requests import request_paths
 from workbench.part_steps import sham_of, text_of
 from workbench.paths import LEAST, MODEL_STEPS, TURNED_BY, Paths, walked
 from workbench.plan import Plan

@@ -288,5 +288,5 @@ def test_the_command_gives_one_document(lab: Lab) -> None:
     assert len(told["cannot"]) == 3
     assert {"bits_per_byte", "accuracy", "cka", "kl"} <= set(told)
     refused = run(home, "compare", lab.name, "sft", "foreign", "--controls", "--json")
-    assert_one_sentence(refused, 2, "--controls needs stages of one lineage", "different tokenizers")
+    assert_one_sentence(refused, 2, "--controls needs checkpoints of one lineage", "different tokenizers")
     assert_one_sentence(run(home, "sheet", lab.name, "sft", "foreign", "wide"), 2, "one family")

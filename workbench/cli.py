@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import os
 import sys
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from workbench import dictionary_commands, evaluation_commands, latent_commands
-from workbench.answers import Json, LabName, answer, listed_names
-from workbench.errors import Failure, MarbleError, Misuse
+from workbench import comparison_commands, dictionary_commands, evaluation_commands, latent_commands
+from workbench.answers import Json, LabName, answer
+from workbench.errors import Failure, MarbleError
 
 STOPPED = 130  # exit code of a command that Ctrl-C ended
 
@@ -112,84 +111,6 @@ def add(
 
 
 @app.command()
-def compare(
-    lab: LabName,
-    names: Annotated[list[str] | None, typer.Argument(help="Two or more checkpoints.")] = None,
-    controls: Annotated[
-        bool,
-        typer.Option("--controls", help="Beside each stage's sham and sibling, grown if they are not there."),
-    ] = False,
-    l1: Annotated[
-        bool, typer.Option("--l1", help="Also through an L1 crosscoder, for contrast; takes some minutes.")
-    ] = False,
-    dictionary: Annotated[
-        str | None, typer.Option(help="Crosscoder of these checkpoints to read them through.")
-    ] = None,
-    paths: Annotated[
-        bool,
-        typer.Option("--paths", help="Also fine-tune an SAE from parent to child, data first and model first."),
-    ] = False,
-    as_json: Json = False,
-) -> None:
-    """Lay checkpoints side by side: what each has alone, how far weights, activations and predictions moved.
-
-    Of checkpoints with different tokenizers, shapes or roots it says what cannot be compared, and does the rest.
-    """
-    from workbench.comparison_account import account
-    from workbench.comparison_requests import grown_first, request_comparisons
-    from workbench.grow import grow as grow_lab
-    from workbench.lab import Lab
-    from workbench.matching_requests import request_paths
-    from workbench.plan import Plan
-    from workbench.unlike import Unlike
-    from workbench.unlike_requests import request_unlike, what_keeps_apart
-
-    opened = Lab.open(lab)
-    asked = listed_names(names or ())
-    if apart := what_keeps_apart(opened, asked):
-        if controls or l1 or paths or dictionary:
-            raise Misuse(
-                f"only checkpoints of one lineage have controls, paths and crosscoders, and {apart}: "
-                "compare these without options"
-            )
-        name = request_unlike(opened, asked)
-        steps = [f"evaluation/{name}"]
-        sys.stderr.write(grown_first(opened, steps))
-        grow_lab(opened, steps)
-        found = Unlike.of(opened, name)
-        return answer({"lab": lab, "comparison": name, **found.told()}, as_json, found.describe)
-    wanted = request_comparisons(opened, asked, controls, l1, dictionary)
-    walks = [f"evaluation/{name}" for name in (request_paths(opened, asked) if paths else [])]
-    plan = Plan.of(opened)
-    steps = [key for each in wanted.all for key in (f"comparison/{each}", *plan.parts_of(each))] + walks
-    sys.stderr.write(grown_first(opened, steps))
-    grow_lab(opened, steps)
-    told = account(opened, wanted.asked, controls, wanted.contrast)
-    answer({"lab": lab, "comparison": wanted.asked, **told.figures}, as_json, told.describe)
-
-
-@app.command()
-def sheet(
-    lab: LabName,
-    names: Annotated[
-        list[str], typer.Argument(help="The checkpoints of a comparison, as `compare` was given them.")
-    ],
-    out: Annotated[Path | None, typer.Option(help="A folder for the sheet as HTML and as JSON.")] = None,
-    as_json: Json = False,
-) -> None:
-    """Say what each stage added, strengthened, silenced and left alone, each line beside its controls."""
-    from workbench.comparison_requests import finished_comparison
-    from workbench.lab import Lab
-    from workbench.verdict import sheet as verdict_sheet
-    from workbench.verdict_file import write_sheet
-
-    opened = Lab.open(lab)
-    found = verdict_sheet(opened, finished_comparison(opened, listed_names(names)))
-    written = write_sheet(found, out) if out is not None else []
-    answer(found.as_json() | {"written": [str(path) for path in written]}, as_json, found.describe)
-
-
-@app.command()
 def superposition(lab: LabName, as_json: Json = False) -> None:
     """Study superposition in base, sft and grpo through their SAEs, each figure beside its control."""
     from workbench.grow import grow as grow_lab
@@ -268,6 +189,7 @@ def prune(
     )
 
 
+app.add_typer(comparison_commands.app)
 app.add_typer(dictionary_commands.app)
 app.add_typer(evaluation_commands.app)
 app.add_typer(latent_commands.app)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import streamlit as st
 
 from pages.components import compared, frame, store
+from workbench.plan import Plan
 
 if TYPE_CHECKING:
     from workbench.comparison import Comparison
@@ -46,7 +47,16 @@ def choice(names: Sequence[str]) -> str:
 
 
 def missing(lab: Lab, comparison: Comparison, tells: str, more: str = "") -> None:
-    """What a view would show, and the command that takes it."""
+    """What a view would show, and the command that takes it; or where it is told already."""
+    recipe = Plan.of(lab).recipe
+    if recipe.dictionary(comparison.dictionary).for_contrast:
+        like = (c for c in recipe.comparisons if c.checkpoints == comparison.checkpoints)
+        usual = next((c.name for c in like if recipe.dictionary(c.dictionary).usual), "the usual one")
+        frame.note(
+            f"{tells}: that is told of {usual}, chosen above; this comparison, read through an L1 crosscoder, "
+            "stands beside it for contrast."
+        )
+        return
     command = f"python -m workbench compare {lab.name} {' '.join(comparison.checkpoints)}{more}"
     frame.note(f"{tells}: `{command}` takes it; what was finished before is kept.")
 
