@@ -161,11 +161,12 @@ class Moments(NamedTuple):
 def resampled_correlation(
     own: tuple[Codes, Moments], other: tuple[Codes, Moments], pairs: Matching, resampler: Resampler
 ) -> Float[np.ndarray, "resample"]:
-    """The mean correlation of matched pairs in each resample; the pairs stay as they are. Pairs flat in a resample
-    count as 0."""
+    """The mean correlation of matched pairs in each resample; the pairs stay as they are. A pair of which
+    one is silent in a resample has no part in its mean: it is rare, not unlike."""
     (f, of_f), (g, of_g) = own, other
     both = resampler.means(f.f[pairs.rows].multiply(g.f[pairs.columns]).tocsr())
     covariance = both - of_f.mean[:, pairs.rows] * of_g.mean[:, pairs.columns]
     size = np.sqrt(of_f.variance[:, pairs.rows] * of_g.variance[:, pairs.columns])
-    each = np.divide(covariance, size, out=np.zeros_like(size), where=size > _TINY)
-    return np.clip(each, -1.0, 1.0).mean(axis=1)
+    known = size > _TINY
+    each = np.clip(np.divide(covariance, size, out=np.zeros_like(size), where=known), -1.0, 1.0)
+    return each.sum(axis=1) / np.maximum(known.sum(axis=1), 1)

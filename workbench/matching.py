@@ -112,7 +112,7 @@ class Matched(Part):
     def floor_without(self, own: str) -> Without | None:
         """The same between two seeds of its own checkpoint; None where there is no other."""
         again = self._seed_of(own)
-        return None if again is None else self.without(own, again)
+        return None if again is None else self.without(own, again)._replace(in_another_seed=None)
 
     def _seed_of(self, own: str) -> str | None:
         checkpoint = next(name for name, sae in self.saes.items() if sae == own)

@@ -7,8 +7,9 @@
 `shares`      MCC and shares of matched latents, with their intervals and what chance gives
 `unmatched`   latents that have no counterpart in the other checkpoint's SAE
 
-Intervals: of a mean correlation by bootstrap over blocks of documents, the pairs kept; of a mean cosine, which is
-not made of documents, over pairs; of shares Wilson's, over the latents of the second SAE that fire often enough.
+Intervals: of a mean correlation by bootstrap over blocks of documents, the pairs kept, its shift taken off
+(what is rare correlates less where some of its documents are missing); of a mean cosine, which is not made of
+documents, over pairs; of shares Wilson's, over the latents of the second SAE that fire often enough.
 """
 
 from __future__ import annotations
@@ -138,7 +139,7 @@ def _shares(
     """(figure, value, low, high, null, n) of one assignment; `n` latents of the second SAE could be matched."""
     nothing = float("nan")
     for figure, drawn in ((COSINE, _resampled_mean(at[COSINE], seed)), (CORRELATION, samples)):
-        low, high = np.quantile(drawn, (0.025, 0.975))
+        low, high = np.quantile(drawn - drawn.mean(), (0.025, 0.975)) + at[figure].mean()
         chance_ = nothing if null is None else float(null[figure].to_numpy().mean())
         yield figure, float(at[figure].mean()), float(low), float(high), chance_, len(at[figure])
     for figure, bound in BOUNDS.items():
