@@ -33,7 +33,7 @@ from workbench.mediation import (
 from workbench.tasks import judge
 from workbench.tokens import TokenSet
 
-DOSES = (0.5, 1.0, 2.0, 3.0)
+DOSES = (0.5, 1.0, 3.0)
 SPILLED_DOSES = (1.0, 3.0)
 SIZES = (1, 2, 4, 8, 16, 64)
 SHOWN = (1, 4, 16, 64)  # of those, how far the curve tells them

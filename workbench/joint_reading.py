@@ -67,36 +67,46 @@ class JointReading:
     def _batch(
         self, name: str, prompts: Sequence[Sequence[int]], n_new: int, moves: Sequence[Move | None]
     ) -> list[Completion]:
-        """Answers to prompts of which an equal part, in order, belongs to each move."""
+        """Answers to prompts of which an equal part, in order, belongs to each move. Rows that have ended are read
+        no further."""
         device, tokenizer = self.models[name].device, self.tokenizer
         ids, mask = (t.to(device) for t in left_padded(prompts, tokenizer.pad_token_id))
         positions = (mask.cumsum(1) - 1).clamp(min=0)
         moved = any(move is not None for move in moves)
         read = [*(other for other in self.models if other != name), name] if moved else [name]
         caches = {each: DynamicCache() for each in read}
-        written = torch.empty(len(prompts), 0, dtype=torch.long, device=device)
-        ended = torch.zeros(len(prompts), dtype=torch.bool, device=device)
-        with self._laid_over(name, moves if moved else []):
-            for _ in range(n_new):
-                for each in read:  # the others only as far as the site
+        written = torch.full((len(prompts), n_new), tokenizer.pad_token_id, device=device)
+        going = torch.arange(len(prompts), device=device)
+        shares = [len(prompts) // len(moves)] * len(moves)  # rows of each move that go on
+        with self._laid_over(name, moves if moved else [], shares):
+            for step in range(n_new):
+                for each in read:  # the others only as far as the site, and prompts, alike for all moves, once
+                    n = shares[0] if step == 0 and each != name else len(ids)
                     with contextlib.suppress(ReachedError):
                         out = self.models[each](
-                            input_ids=ids, attention_mask=mask, position_ids=positions,
+                            input_ids=ids[:n], attention_mask=mask[:n], position_ids=positions[:n],
                             past_key_values=caches[each], use_cache=True, logits_to_keep=1,
                         )  # fmt: skip
-                best = out.logits[:, -1].argmax(-1).masked_fill(ended, tokenizer.pad_token_id)
-                written = torch.cat([written, best[:, None]], dim=1)
-                ended |= best == tokenizer.eos_token_id
-                if bool(ended.all()):
+                    if n < len(ids):
+                        caches[each].batch_select_indices(torch.arange(n, device=device).repeat(len(moves)))
+                best = out.logits[:, -1].argmax(-1)
+                written[going, step] = best
+                on = (best != tokenizer.eos_token_id).nonzero()[:, 0]
+                if len(on) == 0:
                     break
+                if len(on) < len(going):
+                    shares[:] = [int(part.sum()) for part in (best != tokenizer.eos_token_id).split(shares)]
+                    going, best, mask = going[on], best[on], mask[on]
+                    for cache in caches.values():
+                        cache.batch_select_indices(on)
                 ids, mask = best[:, None], torch.cat([mask, torch.ones_like(best)[:, None]], dim=1)
                 positions = mask.sum(1, keepdim=True) - 1
         return [trimmed(tokenizer, *each) for each in zip(prompts, written.tolist(), strict=True)]
 
     @contextlib.contextmanager
-    def _laid_over(self, name: str, moves: Sequence[Move | None]) -> Iterator[None]:
-        """Inside, equal parts of the rows of `name`'s stream are moved, one a move; the other models have to run
-        before it."""
+    def _laid_over(self, name: str, moves: Sequence[Move | None], shares: Sequence[int]) -> Iterator[None]:
+        """Inside, the first `shares[0]` rows of `name`'s stream are moved by the first move, the next by the
+        second; the other models have to run before it, on all rows, or on one move's for all."""
         if not moves:
             yield
             return
@@ -104,21 +114,17 @@ class JointReading:
 
         def keep(other: str) -> Callable[[Site, Tensor], None]:
             def kept(site: Site, value: Tensor) -> None:
-                held[other] = value
+                held[other] = value if len(value) == sum(shares) else value.repeat(len(moves), 1, 1)
                 raise ReachedError
 
             return kept
 
         def replace(read: Tensor, written: Tensor) -> Tensor:
-            parts = {
-                other: stream.flatten(0, 1).chunk(len(moves))
-                for other, stream in (held | {name: written}).items()
-            }
-            done = [
-                part[name] if move is None else move(part)
-                for number, move in enumerate(moves)
-                for part in [{other: chunks[number] for other, chunks in parts.items()}]
-            ]
+            apart = {other: s.split(list(shares)) for other, s in (held | {name: written}).items()}
+            done = []
+            for number, move in enumerate(moves):
+                part = {other: streams[number].flatten(0, 1) for other, streams in apart.items()}
+                done.append(part[name] if move is None or not shares[number] else move(part))
             return torch.cat(done).view_as(written).to(written)
 
         with contextlib.ExitStack() as hooks:

@@ -128,7 +128,7 @@ def attribution(
     everything = torch.ones(mover.n_latents, dtype=torch.bool, device=asked.code.values.device)
     start = asked.streams[mover.parent]
     gradient = path_gradient(
-        lambda at: reading.log_p(mover.parent, asked.ids, at)[asked.at].sum(),
+        lambda stream: _told(reading, mover.parent, asked, stream).sum(),
         start,
         asked.moved(mover, everything, ON) - start,
     )
@@ -167,8 +167,17 @@ def answer_nats(
     reading: JointReading, name: str, asked: Asked, stream: Float[Tensor, "row pos d"] | None = None
 ) -> Float[np.ndarray, "row"]:
     """log p of each row's answer under the model called `name`, with `stream` at the site."""
-    told = reading.log_p(name, asked.ids, stream)
-    return (told * asked.at.to(told.device)).sum(dim=1).double().cpu().numpy()
+    told = _told(reading, name, asked, stream).double().cpu().numpy()
+    row = asked.at.nonzero()[:, 0].cpu().numpy()
+    return np.bincount(row, told, minlength=len(asked.ids))
+
+
+def _told(
+    reading: JointReading, name: str, asked: Asked, stream: Float[Tensor, "row pos d"] | None
+) -> Float[Tensor, "token"]:
+    """log p of each token of the answers."""
+    log_p = reading.log_probabilities(name, asked.ids, asked.at, stream)
+    return log_p.gather(1, asked.ids[:, 1:][asked.at][:, None].to(log_p.device))[:, 0]
 
 
 def size_matched(

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import polars as pl
 from jaxtyping import Bool, Float
+from threadpoolctl import threadpool_limits
 
 from saes.arrays import ActivationArrays
 from saes.resampling import Resampled, Resamples, interval, mean_over
@@ -78,7 +79,8 @@ def build(build: Build) -> Mapping[str, Any]:
     stored = ActivationArrays([source.path / "heldout.npy" for source in sources])
     read = {name: _read(stored, m, rows, dealt) for m, name in enumerate(names)}
     resamples = Resamples.of(table.on(dealt.score))
-    transfer, probes = measure(read, tasks, dealt, resamples, build.progress.advance)
+    with threadpool_limits(1):  # a probe is small: two threads take twice as long as one
+        transfer, probes = measure(read, tasks, dealt, resamples, build.progress.advance)
     write_part(build.draft.path, "transfer", transfer)
     write_part(build.draft.path, "probes", probes)
     return {
