@@ -18,7 +18,7 @@ from workbench import points
 from workbench.cli import main
 from workbench.comparison import Comparison
 from workbench.comparison_account import account
-from workbench.comparison_requests import request_comparisons
+from workbench.comparison_requests import finished_comparison, request_comparisons
 from workbench.dictionary_requests import request_crosscoder, request_saes
 from workbench.dictionary_scores import ZERO, differences
 from workbench.errors import Misuse
@@ -160,6 +160,7 @@ def test_the_l1_form_stands_beside_the_usual_one(lab: Lab) -> None:
     told = account(lab, wanted.asked, contrast=wanted.contrast)
     assert set(told.figures["exclusive_l1"]) == {"base", "sft"}
     assert told.describe().count("an L1 crosscoder, for contrast") == 2
+    assert finished_comparison(lab, ["sft", "base"]) == "base-sft"
     again = request_comparisons(lab, ["base", "sft"], l1=True)
     assert again == wanted  # nothing is entered twice, and the usual one stays the usual one
 
@@ -190,6 +191,7 @@ def test_a_comparison_through_a_dictionary_that_is_asked_for(lab: Lab) -> None:
         (["sae", "tiny", "--checkpoint", "sft", "--minus", "sft"], "less itself"),
         (["sae", "tiny", "--checkpoint", "sft", "--minus", "nobody"], "nobody"),
         (["compare", "tiny", "base", "sft@7"], "no snapshot '7'"),
+        (["compare", "tiny", "base", "sft@8", "--paths"], "finished checkpoints"),
         (["compare", "tiny", "base", "sft", "--dictionary", "none"], "none"),
         (["compare", "tiny", "base", "grpo", "--dictionary", "crosscoder"], "base, sft, grpo"),
     ],

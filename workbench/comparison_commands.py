@@ -61,8 +61,8 @@ def compare(
         grow_lab(opened, steps)
         found = Unlike.of(opened, name)
         return answer({"lab": lab, "comparison": name, **found.told()}, as_json, found.describe)
-    wanted = request_comparisons(opened, asked, controls, l1, dictionary)
     walks = [f"evaluation/{name}" for name in (request_paths(opened, asked) if paths else [])]
+    wanted = request_comparisons(opened, asked, controls, l1, dictionary)
     plan = Plan.of(opened)
     steps = [key for each in wanted.all for key in (f"comparison/{each}", *plan.parts_of(each))] + walks
     sys.stderr.write(grown_first(opened, steps))

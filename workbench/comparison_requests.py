@@ -107,9 +107,11 @@ def grown_first(lab: Lab, steps: Sequence[str]) -> str:
 def finished_comparison(lab: Lab, names: Sequence[str]) -> str:
     """Name of the recipe's comparison of just these checkpoints, in any order; `Misuse` where there is none."""
     refuse_unlike(lab, names, "a sheet")
-    for config in read_recipe(lab.path / "recipe.toml").comparisons:
-        if set(config.checkpoints) == set(names):
-            return config.name
+    recipe = read_recipe(lab.path / "recipe.toml")
+    found = [config for config in recipe.comparisons if set(config.checkpoints) == set(names)]
+    usual = [config for config in found if recipe.dictionary(config.dictionary).usual]
+    if found:
+        return (usual or found)[0].name
     raise Misuse(
         f"{', '.join(names)} have not been compared: `python -m workbench compare {lab.name} {' '.join(names)}`"
     )

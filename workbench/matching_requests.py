@@ -10,7 +10,7 @@ from workbench.errors import Misuse
 from workbench.lab import Lab
 from workbench.matched_saes import chosen, other_seed
 from workbench.plan import Plan, plan
-from workbench.recipe import PathsConfig, read_recipe, write_recipe
+from workbench.recipe import PathsConfig, read_recipe, stage_of, write_recipe
 
 
 def request_seeds(lab: Lab, names: Sequence[str]) -> None:
@@ -32,6 +32,8 @@ def request_seeds(lab: Lab, names: Sequence[str]) -> None:
 
 def request_paths(lab: Lab, names: Sequence[str]) -> list[str]:
     """Enter the paths from each of the checkpoints to those of the others that descend from it; their names."""
+    if snapshot := next((name for name in names if stage_of(name) != name), None):
+        raise Misuse(f"{snapshot!r} is a snapshot: --paths leads between finished checkpoints, leave it out")
     with lab.writing("compare"):
         current = Plan.of(lab)
         recipe = current.recipe
