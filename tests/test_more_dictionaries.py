@@ -36,6 +36,8 @@ from workbench.steering import Site
 from workbench.verdict import sheet
 
 SMALL = {"steps": 60, "batch_size": 256}
+NAMES = ("base@8", "base", "sft@8")
+NAME = "base.8-base-sft.8"
 
 
 def smaller(lab: Lab, name: str) -> str:
@@ -60,21 +62,20 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Lab:
 
 
 def test_snapshots_are_compared_like_checkpoints(lab: Lab) -> None:
-    names = ["base@8", "base", "sft@8", "sft"]
-    wanted = request_comparisons(lab, names)
-    assert wanted.asked == "base.8-base-sft.8-sft"
+    wanted = request_comparisons(lab, NAMES)
+    assert wanted.asked == NAME
     grow(lab, [f"comparison/{wanted.asked}", *Plan.of(lab).parts_of(wanted.asked)], quiet=True)
     found = Comparison.of(lab, wanted.asked)
-    assert found.checkpoints == tuple(names)
-    assert {f"w_{name}" for name in names} <= set(found.latents.columns)
+    assert found.checkpoints == NAMES
+    assert {f"w_{name}" for name in NAMES} <= set(found.latents.columns)
     told = account(lab, wanted.asked).describe()
-    for pair in ("base@8 → base", "sft@8 → sft"):
+    for pair in ("base@8 → base", "base → sft@8"):
         assert f"{pair}: weights moved" in told
     lives = Lives.of(lab, wanted.asked)
-    assert set(lives.births["own"]) <= set(names)
+    assert set(lives.births["own"]) <= set(NAMES)
     assert lives.figures["beside"] == []
     assert accuracies(lab, "sft@8") == {}  # those of the finished stage are not the snapshot's
-    assert [stage.stage for stage in sheet(lab, wanted.asked).stages] == ["sft@8", "sft"]
+    assert [stage.stage for stage in sheet(lab, wanted.asked).stages] == ["sft@8"]
 
 
 def test_a_snapshot_s_activations_are_its_own_model_s(lab: Lab) -> None:
@@ -152,16 +153,16 @@ def test_a_difference_is_not_judged_as_one_model_s(lab: Lab) -> None:
 
 
 def test_the_l1_form_stands_beside_the_usual_one(lab: Lab) -> None:
-    wanted = request_comparisons(lab, ["base", "sft"], l1=True)
-    assert (wanted.asked, wanted.contrast) == ("base-sft", "base-sft-l1")
+    wanted = request_comparisons(lab, NAMES, l1=True)
+    assert (wanted.asked, wanted.contrast) == (NAME, f"{NAME}-l1")
     keys = [key for each in wanted.all for key in (f"comparison/{each}", *Plan.of(lab).parts_of(each))]
-    assert [k for k in keys if "l1" in k] == ["comparison/base-sft-l1", "evaluation/scaling-base-sft-l1"]
+    assert [k for k in keys if "l1" in k] == [f"comparison/{NAME}-l1", f"evaluation/scaling-{NAME}-l1"]
     grow(lab, keys, quiet=True)
     told = account(lab, wanted.asked, contrast=wanted.contrast)
-    assert set(told.figures["exclusive_l1"]) == {"base", "sft"}
-    assert told.describe().count("an L1 crosscoder, for contrast") == 2
-    assert finished_comparison(lab, ["sft", "base"]) == "base-sft"
-    again = request_comparisons(lab, ["base", "sft"], l1=True)
+    assert set(told.figures["exclusive_l1"]) == set(NAMES)
+    assert told.describe().count("an L1 crosscoder, for contrast") == len(NAMES)
+    assert finished_comparison(lab, NAMES[::-1]) == NAME
+    again = request_comparisons(lab, NAMES, l1=True)
     assert again == wanted  # nothing is entered twice, and the usual one stays the usual one
 
 
@@ -174,7 +175,7 @@ def test_a_comparison_through_a_dictionary_that_is_asked_for(lab: Lab) -> None:
     own = w.filter((pl.col("w_base") == 1.0) | (pl.col("w_sft") == 1.0)).height
     assert own >= 2 * int(0.2 * 96)  # each checkpoint has a fifth of the latents to itself
     usual = request_comparisons(lab, ["base", "sft"]).asked
-    assert Comparison.of(lab, usual).dictionary != name
+    assert read_recipe(lab.path / "recipe.toml").comparison(usual).dictionary != name
 
 
 @pytest.mark.parametrize(

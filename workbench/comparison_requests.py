@@ -70,7 +70,13 @@ def request_comparisons(
     if dictionary is not None:
         if controls:
             raise Misuse("controls are read through crosscoders like the lab's first: leave --dictionary out")
-        if read_recipe(lab.path / "recipe.toml").dictionary(dictionary).for_contrast:
+        chosen = read_recipe(lab.path / "recipe.toml").dictionary(dictionary)
+        if chosen.checkpoints != tuple(names):
+            raise Misuse(
+                f"{dictionary!r} reads {', '.join(chosen.checkpoints)}, and {', '.join(names)} are to be compared: "
+                f"name a crosscoder of these, or make one with `crosscoder {lab.name} {' '.join(names)}`"
+            )
+        if chosen.for_contrast:
             raise Misuse(f"{dictionary!r} is an L1 crosscoder, which is for contrast: give --l1 instead")
     asked, *beside = compare_beside_controls(lab, names) if controls else [compare(lab, names, dictionary)]
     return Requested(asked, compare_for_contrast(lab, names) if l1 else None, beside)
@@ -106,6 +112,7 @@ def grown_first(lab: Lab, steps: Sequence[str]) -> str:
 
 def finished_comparison(lab: Lab, names: Sequence[str]) -> str:
     """Name of the recipe's comparison of just these checkpoints, in any order; `Misuse` where there is none."""
+    names = checked_names(names)
     refuse_unlike(lab, names, "a sheet")
     recipe = read_recipe(lab.path / "recipe.toml")
     found = [config for config in recipe.comparisons if set(config.checkpoints) == set(names)]

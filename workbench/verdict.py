@@ -113,7 +113,7 @@ def _answers(found: _Gatherer, samples: Samples | None, parent: str, stage: str)
         before, after = ({**each[gap.task], "value": each[gap.task]["mean"]} for each in told)
         named = gap.task.replace("_", " ")
         gain = {"value": gap.after - gap.before, "low": gap.low, "high": gap.high, "n": gap.n}
-        said = f"gain on {named}, {gap.before:.3f} → {gap.after:.3f} right"
+        said = f"gain on {named}, {gap.before:.3f} → {gap.after:.3f} right (greedy)"
         page = found.page("compare", view="Gains")
         yield found.line(stage, sorted_by(before, after), said, gain, page, figure=f"gain on {named}")
     if samples is None:
