@@ -61,6 +61,17 @@ def labs_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         os.environ["MARBLE_HOME"] = before
 
 
+@pytest.fixture
+def lab(monkeypatch: pytest.MonkeyPatch) -> Lab:
+    """The lab that many tests read, grown up to its comparison, as the one that pages show. Read-only."""
+    from tests.tiny_lab import shared_lab
+
+    lab = shared_lab()
+    monkeypatch.setenv("MARBLE_HOME", str(lab.path.parent))
+    monkeypatch.setenv("MARBLE_LAB", lab.name)
+    return lab
+
+
 @pytest.fixture(scope="session")
 def tiny_lab(labs_home: Path) -> Lab:
     """A lab with every step of the recipe grown. Read-only: a test that writes makes its own."""

@@ -22,7 +22,6 @@ from pages.components import (
 )
 from pages.components.read_beside import Ask
 from tests.test_pages import errors, opened, sentences
-from tests.tiny_lab import shared_lab
 from workbench.comparison import Comparison
 from workbench.differences import Differences
 from workbench.drift import Drift
@@ -32,14 +31,6 @@ from workbench.specificity import Specificity
 
 NAME = "base-sft-grpo"
 PAIRS = [("base", "sft"), ("base", "grpo"), ("sft", "grpo")]
-
-
-@pytest.fixture
-def lab(monkeypatch: pytest.MonkeyPatch) -> Lab:
-    lab = shared_lab()
-    monkeypatch.setenv("MARBLE_HOME", str(lab.path.parent))
-    monkeypatch.setenv("MARBLE_LAB", lab.name)
-    return lab
 
 
 DRIFT = {

@@ -21,6 +21,7 @@ from workbench.errors import Failure
 from workbench.gains import OFF, ON
 from workbench.joint_reading import JointReading
 from workbench.lab import Lab
+from workbench.mediation import swap
 from workbench.patch_sets import MainSet, candidates, main_set
 from workbench.patch_trial import (
     CONTENT,
@@ -32,7 +33,6 @@ from workbench.patch_trial import (
     norm_differences,
     read_chats,
     recovered,
-    swap,
 )
 from workbench.patching import ALL, EVERY, EXACT, FIRST, ITSELF, NONE, REST, Patching, beside_controls
 from workbench.patching_build import _Study
@@ -44,14 +44,6 @@ NAME = "base-sft-grpo"
 MARKER, END = 5, 4  # ids of the planted chats
 N_LATENTS, PLANTED = 6, 0
 WAYS = (ON, OFF)
-
-
-@pytest.fixture
-def lab(monkeypatch: pytest.MonkeyPatch) -> Lab:
-    lab = shared_lab()
-    monkeypatch.setenv("MARBLE_HOME", str(lab.path.parent))
-    monkeypatch.setenv("MARBLE_LAB", lab.name)
-    return lab
 
 
 @pytest.fixture(scope="module")

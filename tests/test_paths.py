@@ -10,7 +10,7 @@ import polars as pl
 import pytest
 
 from pages.components import stage_paths as page
-from saes.stage_paths import LEGS, QUANTILE
+from saes.stage_paths import LEGS, MODEL_STEPS, QUANTILE, TURNED_BY
 from tests.test_pages import errors, opened, sentences
 from tests.tiny_lab import build, make_lab, shared_lab, tiny_recipe
 from workbench import paths_build
@@ -20,7 +20,7 @@ from workbench.errors import Misuse
 from workbench.lab import Lab
 from workbench.matching_requests import request_paths
 from workbench.part_steps import sham_of, text_of
-from workbench.paths import LEAST, MODEL_STEPS, TURNED_BY, Paths, walked
+from workbench.paths import LEAST, Paths, walked
 from workbench.plan import Plan
 from workbench.recipe import AddedCheckpoint, PathsConfig
 from workbench.tokens import token_set

@@ -13,7 +13,6 @@ from pages.components import probes as drawn
 from saes.factors import FactorTable
 from saes.resampling import Resamples
 from tests.test_pages import errors, opened, sentences
-from tests.tiny_lab import shared_lab
 from workbench.comparison_account import account
 from workbench.lab import Lab
 from workbench.linear_probes import (
@@ -164,14 +163,6 @@ def test_four_tokens_by_hand() -> None:
     assert found["ap"].value == pytest.approx((1 + 2 / 3) / 2)
     told = accuracy(Resamples.of(table), Probe(np.ones(1), 0.0, 0.5, 1.0), x, on)
     assert told.value == pytest.approx(1 / 2)
-
-
-@pytest.fixture
-def lab(monkeypatch: pytest.MonkeyPatch) -> Lab:
-    lab = shared_lab()
-    monkeypatch.setenv("MARBLE_HOME", str(lab.path.parent))
-    monkeypatch.setenv("MARBLE_LAB", lab.name)
-    return lab
 
 
 def test_a_lab_s_matrix_is_whole(lab: Lab) -> None:

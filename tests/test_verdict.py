@@ -10,7 +10,6 @@ import pytest
 from typer.testing import CliRunner
 
 from tests.test_pages import errors, opened, sentences
-from tests.tiny_lab import shared_lab
 from workbench.cli import app as commands
 from workbench.errors import Misuse
 from workbench.lab import Lab
@@ -35,14 +34,6 @@ from workbench.verdict_sheet import (
 )  # fmt: skip
 
 NAME = "base-sft-grpo"
-
-
-@pytest.fixture
-def lab(monkeypatch: pytest.MonkeyPatch) -> Lab:
-    lab = shared_lab()
-    monkeypatch.setenv("MARBLE_HOME", str(lab.path.parent))
-    monkeypatch.setenv("MARBLE_LAB", lab.name)
-    return lab
 
 
 def row(value: float, low: float, high: float) -> dict[str, float]:

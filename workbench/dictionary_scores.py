@@ -30,6 +30,14 @@ SPLICED_TOKENS = 30_000  # of the held-out set, for CE scores
 SPLICED, PCA_SPLICED, ZERO, MEAN = "spliced", "pca", "zero", "mean"
 
 
+def ablations(mean: Float[Tensor, "d"]) -> dict[str, Replacement]:
+    """A stream taken away: nothing in its place, or its mean."""
+    return {
+        ZERO: lambda stream, rows: torch.zeros_like(stream),
+        MEAN: lambda stream, rows: mean.to(stream).expand_as(stream),
+    }
+
+
 def replacements(dictionary: Dictionary, pca: PCA, activations: Activations, m: int) -> dict[str, Replacement]:
     """What takes the place of model m's stream: nothing, its mean, the dictionary's and PCA's reconstruction.
 
@@ -41,8 +49,7 @@ def replacements(dictionary: Dictionary, pca: PCA, activations: Activations, m: 
         return own.reconstruct(stream.cpu()[:, None])[:, 0].to(stream)
 
     return {
-        ZERO: lambda stream, rows: torch.zeros_like(stream),
-        MEAN: lambda stream, rows: pca.mean[m].to(stream).expand_as(stream),
+        **ablations(pca.mean[m]),
         SPLICED: reconstruction(dictionary, activations, m),
         PCA_SPLICED: pca_spliced,
     }

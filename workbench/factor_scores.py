@@ -6,6 +6,8 @@ elsewhere a missing label is no absence.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from jaxtyping import Int
 from scipy.sparse import csc_matrix, csr_matrix
@@ -38,3 +40,16 @@ def summed_by_token_id(index: FeatureIndex, ids: Int[np.ndarray, "token"], size:
     )
     which = csr_matrix((np.ones(len(ids)), (np.arange(len(ids)), np.asarray(ids))), shape=(len(ids), size))
     return (fires.T @ which).tocsr()
+
+
+def top_tokens(
+    index: FeatureIndex, ids: Int[np.ndarray, "token"], vocabulary: Sequence[str], n: int
+) -> list[list[str]]:
+    """Of every latent the tokens that carry most of its activation, the foremost first."""
+    sums = summed_by_token_id(index, ids, len(vocabulary))
+    found = []
+    for latent in range(index.n_latents):
+        part = slice(sums.indptr[latent], sums.indptr[latent + 1])
+        best = np.argsort(-sums.data[part], kind="stable")[:n]
+        found.append([vocabulary[i] for i in sums.indices[part][best]])
+    return found

@@ -19,7 +19,7 @@ from saes.metrics import Firing
 from workbench.checkpoint import Checkpoint
 from workbench.dictionary_folder import dictionary_sentences, open_dictionary
 from workbench.examples import excerpt_table, interval_table
-from workbench.factor_scores import summed_by_token_id
+from workbench.factor_scores import top_tokens
 from workbench.feature_parts import neighbour_table, neuron_table, writer_columns, writer_table
 from workbench.features import DENSITY, N_LOGITS, PARTS, SCHEMA, SHARE, read_table
 from workbench.followed_factors import followed
@@ -125,13 +125,7 @@ def activation_columns(index: FeatureIndex, token_set: TokenSet) -> dict[str, An
     if fires.any():
         means[fires] = np.add.reduceat(values, at, dtype=np.float64) / counts[fires]
         largest[fires] = np.maximum.reduceat(values, at)
-    vocabulary = token_set.vocabulary
-    sums = summed_by_token_id(index, np.asarray(token_set.tokens), len(vocabulary))
-    tops = []
-    for latent in range(index.n_latents):
-        part = slice(sums.indptr[latent], sums.indptr[latent + 1])
-        best = np.argsort(-sums.data[part], kind="stable")[:N_TOP_TOKENS]
-        tops.append([vocabulary[i] for i in sums.indices[part][best]])
+    tops = top_tokens(index, np.asarray(token_set.tokens), token_set.vocabulary, N_TOP_TOKENS)
     return {
         "latent": np.arange(index.n_latents),
         "density": index.densities(),

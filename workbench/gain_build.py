@@ -14,7 +14,6 @@ from typing import Any
 
 import numpy as np
 import polars as pl
-import torch
 from transformers import PreTrainedTokenizerFast
 
 import saes
@@ -31,7 +30,7 @@ from workbench.gains import OFF, ON, PARENT, STAGE, WHOLE, Gap, improved
 from workbench.generation import answered, chat_prompt, right_padded
 from workbench.grow import Build
 from workbench.joint_reading import JointReading, Move
-from workbench.mediation import AMPLIFY, DIFFERENCE, SWAP, Mover, coding
+from workbench.mediation import AMPLIFY, DIFFERENCE, Mover, coding, joint_coding, swap
 from workbench.part_tables import write_part
 from workbench.points import parse_site
 from workbench.site import decoder_layers
@@ -134,11 +133,10 @@ class _Study:
         return found[: max(1, SPILLED_TOKENS // tokens.settings["n_ctx"])]
 
     def movers(self, gap: Gap) -> Iterator[Mover]:
-        coder, names = self.crosscoder, self.names
-        before, after = (coder.W_dec[:, names.index(n)].contiguous() for n in (gap.parent, gap.stage))
-
-        joint, some = coding(coder, lambda streams: torch.stack([streams[n] for n in names], dim=1))
-        yield Mover(SWAP, joint, after - before, after - before, gap.parent, gap.stage, some)
+        coder = self.crosscoder
+        yield swap(coder, gap.parent, gap.stage)
+        joint, some = joint_coding(coder)
+        before, after = (coder.W_dec[:, coder.model_index(n)].contiguous() for n in (gap.parent, gap.stage))
         yield Mover(AMPLIFY, joint, before, after, gap.parent, gap.stage, some)
         apart = self.differences(gap)
         along = apart.W_dec[:, 0].contiguous()

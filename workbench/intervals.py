@@ -23,6 +23,18 @@ class Interval(NamedTuple):
     high: float
 
 
+def bracketed(value: float | None, low: float | None, high: float | None, digits: int = 3) -> str:
+    """A figure with its interval, for people; what rounds to zero has no sign, what is not known is a dash.
+
+    >>> bracketed(0.5, 0.4, 0.61, 2), bracketed(-0.0001, None, None)
+    ('0.50 [0.40, 0.61]', '0.000')
+    """
+    if value is None:
+        return "–"
+    told = [f"{round(each, digits) + 0.0:.{digits}f}" for each in (value, low, high) if each is not None]
+    return told[0] if low is None or high is None else f"{told[0]} [{told[1]}, {told[2]}]"
+
+
 def document_blocks(n_documents: int, n_blocks: int, seed: int = 0) -> Int[np.ndarray, "document"]:
     """The block of each document, dealt at random: sums by block are resampled where sums by document take too
     much room."""

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from workbench.intervals import Interval, wilson
+from workbench.intervals import Interval, bracketed, wilson
 from workbench.part_tables import Part, read_part
 from workbench.recipe import STAGES
 
@@ -246,4 +246,4 @@ def _all_below() -> Any:
 
 
 def _bounds(row: Mapping[str, Any], digits: int = 2) -> str:
-    return f"{row['value']:.{digits}f} [{row['low']:.{digits}f}, {row['high']:.{digits}f}]"
+    return bracketed(row["value"], row["low"], row["high"], digits)

@@ -33,6 +33,8 @@ SWAP, AMPLIFY, DIFFERENCE = "swap", "amplify", "difference"
 PATH = 4  # points on the way at which the gradient is taken
 
 Streams = Mapping[str, Tensor]
+Encode = Callable[[Streams], Code]
+Narrowed = Callable[[Int[Tensor, "chosen"]], Encode]  # from some latents to their code
 
 
 class Mover(NamedTuple):
@@ -40,12 +42,12 @@ class Mover(NamedTuple):
     switched on and off along, `[latent d]`. `narrowed`: the code of some latents alone, where that is less work."""
 
     name: str
-    encode: Callable[[Streams], Code]
+    encode: Encode
     on: Float[Tensor, "latent d"]
     off: Float[Tensor, "latent d"]
     parent: str
     stage: str
-    narrowed: Callable[[Int[Tensor, "chosen"]], Callable[[Streams], Code]] | None = None
+    narrowed: Narrowed | None = None
 
     @property
     def n_latents(self) -> int:
@@ -79,13 +81,13 @@ class Mover(NamedTuple):
 
 def coding(
     dictionary: Dictionary, read: Callable[[Streams], Float[Tensor, "token model d"]]
-) -> tuple[Callable[[Streams], Code], Callable[[Int[Tensor, "chosen"]], Callable[[Streams], Code]] | None]:
+) -> tuple[Encode, Narrowed | None]:
     """A mover's `encode` and `narrowed` by a dictionary of what it reads of the streams."""
 
     def encode(streams: Streams) -> Code:
         return dictionary.encode_sparse(read(streams))
 
-    def narrowed(latents: Int[Tensor, "chosen"]) -> Callable[[Streams], Code]:
+    def narrowed(latents: Int[Tensor, "chosen"]) -> Encode:
         part = dictionary.narrowed(latents)
 
         def some(streams: Streams) -> Code:
@@ -95,6 +97,19 @@ def coding(
         return some
 
     return encode, narrowed if dictionary.activation == "jumprelu" else None
+
+
+def joint_coding(coder: Dictionary) -> tuple[Encode, Narrowed | None]:
+    """`coding` by a crosscoder, which reads every model's stream."""
+    return coding(coder, lambda streams: torch.stack([streams[name] for name in coder.names], dim=1))
+
+
+def swap(coder: Dictionary, parent: str, stage: str) -> Mover:
+    """What a crosscoder's latents write differently in `stage`: d_j^stage − d_j^parent, both ways."""
+    decoders = (coder.W_dec[:, coder.model_index(name)] for name in (stage, parent))
+    along = torch.sub(*decoders).contiguous()
+    encode, narrowed = joint_coding(coder)
+    return Mover(SWAP, encode, along, along, parent, stage, narrowed)
 
 
 class Asked(NamedTuple):

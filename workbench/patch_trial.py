@@ -73,17 +73,6 @@ def read_chats(reading: JointReading, coder: Dictionary, batches: Sequence[Chats
     return found
 
 
-def swap(coder: Dictionary, before: str, after: str) -> Mover:
-    """What latents write differently in `after`: d_j^after − d_j^before."""
-    decoders = (coder.W_dec[:, coder.model_index(name)] for name in (after, before))
-    along = torch.sub(*decoders).contiguous()
-
-    def joint(streams: Mapping[str, Tensor]) -> Code:
-        return coder.encode_sparse(torch.stack([streams[name] for name in coder.names], dim=1))
-
-    return Mover("swap", joint, along, along, before, after)
-
-
 class Pair:
     """Two checkpoints, one way: whose stream is given and whose upper half is patched."""
 

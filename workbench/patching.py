@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from workbench.controls import comparison_of, pairs_of
 from workbench.errors import MarbleError
+from workbench.intervals import bracketed
 from workbench.lab import Lab
 from workbench.part_tables import Part, read_part
 from workbench.plan import Plan
@@ -205,9 +206,4 @@ def beside_controls(lab: Lab, before: str, after: str) -> list[str]:
 
 
 def _share(row: dict[str, Any] | None) -> str:
-    if row is None or row["recovered"] is None:
-        return "–"
-    value, low, high = (
-        None if row[key] is None else f"{round(row[key], 3) + 0:.3f}" for key in ("recovered", "low", "high")
-    )  # + 0: no -0.000
-    return str(value) if low is None else f"{value} [{low}, {high}]"
+    return "–" if row is None else bracketed(row["recovered"], row["low"], row["high"])

@@ -26,6 +26,7 @@ from workbench.errors import Failure
 from workbench.gains import OFF, ON
 from workbench.grow import Build
 from workbench.joint_reading import JointReading
+from workbench.mediation import swap
 from workbench.part_tables import write_part
 from workbench.patch_sets import (
     Arm,
@@ -37,7 +38,7 @@ from workbench.patch_sets import (
     main_set,
     order_arms,
 )
-from workbench.patch_trial import Pair, Patch, Read, read_chats, recovered, swap
+from workbench.patch_trial import Pair, Patch, Read, read_chats, recovered
 from workbench.patching import (
     ATTRIBUTION,
     EVERY,

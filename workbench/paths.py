@@ -8,6 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from saes.stage_paths import BOTH, DATA, DATA_STEPS, MODEL, MODEL_STEPS, TURNED_BY
 from workbench.lab import Lab
 from workbench.part_tables import read_part
 from workbench.plan import Plan
@@ -16,9 +17,6 @@ from workbench.specificity import Share
 if TYPE_CHECKING:
     import polars as pl
 
-MODEL, DATA, BOTH, NEITHER = TURNED_BY = ("model", "data", "both", "neither")
-MODEL_STEPS = ("data first, model step", "model first, model step")
-DATA_STEPS = ("data first, data step", "model first, data step")
 COLUMNS = (
     "latent", "fires_before", "fires_after", "turned_by", "turned_in_null", "turned_in_sham", "model_beyond",
     "data_beyond", "fires_on", *MODEL_STEPS, *DATA_STEPS,
@@ -106,15 +104,20 @@ class Paths:
         }
 
 
-def walked(lab: Lab, checkpoints: tuple[str, ...]) -> list[Paths]:
-    """The finished paths between some checkpoints."""
+def names_between(lab: Lab, checkpoints: tuple[str, ...]) -> list[str]:
+    """Those between some checkpoints that are finished."""
     plan = Plan.of(lab)
     return [
-        Paths.of(lab, walk.name)
+        walk.name
         for walk in plan.recipe.paths
         if {walk.parent, walk.child} <= set(checkpoints)
         and lab.artefact("evaluation", walk.name, plan.step("evaluation", walk.name).id) is not None
     ]
+
+
+def walked(lab: Lab, checkpoints: tuple[str, ...]) -> list[Paths]:
+    """The finished paths between some checkpoints."""
+    return [Paths.of(lab, name) for name in names_between(lab, checkpoints)]
 
 
 def _share(share: Share) -> str:

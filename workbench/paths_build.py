@@ -42,6 +42,7 @@ from saes.stage_paths import (
 )
 from workbench.dictionaries import save_whole, split_rows, token_sets, train_settings, train_together
 from workbench.dictionary_folder import dictionary_sentences
+from workbench.factor_scores import top_tokens
 from workbench.grow import Build
 from workbench.part_steps import activations_name
 from workbench.part_tables import write_part
@@ -135,6 +136,7 @@ def told(
     fires, later = np.diff(begin.starts), np.diff(end.starts)
     turns = Turns.of(found, fires >= FEWEST)
     kept = np.flatnonzero((fires >= FEWEST) | (later >= FEWEST))
+    tops = top_tokens(end, np.asarray(heldout.tokens)[everything], heldout.vocabulary, TOLD)
     columns: dict[str, Any] = {
         "latent": kept,
         "fires_before": fires[kept],
@@ -145,7 +147,7 @@ def told(
         "model_beyond": turns.beyond(MODEL_STEPS)[kept],
         "data_beyond": turns.beyond(DATA_STEPS)[kept],
         **{step: cosine[kept] for step, cosine in turns.cosine.items()},
-        "fires_on": fires_on(end, np.asarray(heldout.tokens)[everything], heldout.vocabulary, kept),
+        "fires_on": [" ".join(tops[latent]) for latent in kept],
     }
     ends = dict.fromkeys(("S",), (PARENT, own)) | dict.fromkeys(("F_D", "F_M"), (CHILD, everything))
     fvu = {
@@ -153,14 +155,3 @@ def told(
         for name, (model, rows) in ends.items()
     }
     return pl.DataFrame(columns), {"bounds": turns.bounds._asdict(), "tokens": len(everything), "fvu": fvu}
-
-
-def fires_on(index: FeatureIndex, ids: np.ndarray, vocabulary: Sequence[str], latents: np.ndarray) -> list[str]:
-    """The tokens that carry most of each latent's activation."""
-    said = []
-    for latent in latents.tolist():
-        at, values = index.entries(latent)
-        token, place = np.unique(ids[at], return_inverse=True)
-        weight = np.bincount(place, values, minlength=len(token))
-        said.append(" ".join(vocabulary[t] for t in token[np.argsort(-weight, kind="stable")[:TOLD]]))
-    return said

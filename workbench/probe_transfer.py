@@ -13,6 +13,7 @@ import dataclasses
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+from workbench.intervals import bracketed
 from workbench.part_tables import Part, read_part
 
 if TYPE_CHECKING:
@@ -111,6 +112,5 @@ class ProbeTransfer(Part):
 
 
 def _interval(row: dict[str, Any], name: str) -> str:
-    """A figure with its interval; what rounds to zero has no sign."""
-    value, low, high = (f"{round(row[f'{name}{end}'], 3) + 0.0:.3f}" for end in ("", "_low", "_high"))
-    return f"{value} [{low}, {high}]"
+    """A figure with its interval."""
+    return bracketed(*(row[f"{name}{end}"] for end in ("", "_low", "_high")))

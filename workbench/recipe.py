@@ -33,7 +33,7 @@ from workbench.stage_config import (
 
 PRESETS = Path(__file__).parent / "presets"
 STAGES = ("base", "sft", "grpo")
-KINDS = SAE, CROSSCODER, DIFFERENCE, TRANSCODER = "sae", "crosscoder", "difference", "transcoder"
+SAE, CROSSCODER, DIFFERENCE, TRANSCODER = "sae", "crosscoder", "difference", "transcoder"
 SHAM, SIBLING, BRANCH = "sham", "sibling", "branch"  # kinds of a checkpoint beside the lineage
 N = typing.TypeVar("N", "DictionaryConfig", "ComparisonConfig", "SweepConfig", "UnlikeConfig")
 LATER = types.MappingProxyType({"later": True})  # marks settings that older recipes and ids do not have

@@ -18,19 +18,16 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import polars as pl
-import torch
-from jaxtyping import Float
-from torch import Tensor
 from transformers import PreTrainedModel
 
 from saes.arrays import Activations, Part
 from saes.calibrate import Units
 from saes.dictionary import Dictionary
 from saes.heldout import heldout_sums
-from workbench.dictionary_scores import MEAN, ZERO, reconstruction
+from workbench.dictionary_scores import MEAN, ZERO, ablations, reconstruction
 from workbench.intervals import ratio_interval, wilson
 from workbench.points import Site
-from workbench.splice import Replacement, spliced_nats
+from workbench.splice import spliced_nats
 from workbench.tokens import TokenSet
 
 TOKENS = 12_000  # for FVU, L0 and dead share
@@ -108,12 +105,7 @@ def _spliced(
     report: Callable[[int], None],
     n_spliced: int,
 ) -> Iterator[Row]:
-    mean = stream.units.mean[0]
-
-    def at_mean(x: Float[Tensor, "token d"], rows: np.ndarray) -> Float[Tensor, "token d"]:
-        return mean.to(x).expand_as(x)
-
-    variants: dict[str, Replacement] = {ZERO: lambda x, rows: torch.zeros_like(x), MEAN: at_mean}
+    variants = ablations(stream.units.mean[0])
     variants |= {f"sae {name}": reconstruction(sae, stream.heldout, 0) for name, sae in saes.items()}
     windows = tokens.sample_windows(n_spliced, seed=0)
     counted = ~np.asarray(tokens.special)

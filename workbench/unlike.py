@@ -13,6 +13,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from workbench.intervals import bracketed
 from workbench.lab import Lab
 from workbench.part_tables import read_part
 from workbench.plan import Plan
@@ -155,6 +156,4 @@ class Unlike:
 
 
 def _interval(row: Mapping[str, Any], value: str) -> str:
-    low, high = (row["low"], row["high"])
-    told = f"{row[value]:.3f}"
-    return told if low is None else f"{told} [{low:.3f}, {high:.3f}]"
+    return bracketed(row[value], row["low"], row["high"])

@@ -13,7 +13,6 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
-import polars as pl
 from jaxtyping import Int
 from transformers import PreTrainedTokenizerFast
 
@@ -150,9 +149,3 @@ def common(one: Sequence[Ends], other: Sequence[Ends]) -> tuple[np.ndarray, np.n
         before_one, before_other = before_one + len(a.characters), before_other + len(b.characters)
     table = np.array(rows, dtype=np.int64).reshape(-1, 3)
     return table[:, 0], table[:, 1], table[:, 2]
-
-
-def described(texts: Sequence[Text]) -> pl.DataFrame:
-    """domain, documents, bytes."""
-    table = pl.DataFrame({"domain": [t.domain for t in texts], "bytes": [t.n_bytes for t in texts]})
-    return table.group_by("domain", maintain_order=True).agg(documents=pl.len(), bytes=pl.col("bytes").sum())

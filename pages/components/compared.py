@@ -108,18 +108,12 @@ def matched(lab: Lab, comparison: str) -> Matched:
     return _part(lab, "matching", "workbench.matching:Matched", comparison)
 
 
-@st.cache_resource(max_entries=16, show_spinner=False)
-def _paths(lab_path: str, name: str, id_: str) -> Paths:
-    from workbench.paths import Paths
-
-    return Paths.of(Lab(Path(lab_path)), name)
-
-
 def walked(lab: Lab, checkpoints: tuple[str, ...]) -> list[Paths]:
     """The finished paths between some checkpoints."""
-    done = set(store.finished(lab, "evaluation"))
-    names = [p.name for p in Plan.of(lab).recipe.paths if {p.parent, p.child} <= set(checkpoints)]
-    return [_paths(str(lab.path), n, lab.find("evaluation", n).id) for n in names if n in done]
+    from workbench.paths import names_between
+
+    found = names_between(lab, checkpoints)
+    return [_read(str(lab.path), "workbench.paths:Paths", n, lab.find("evaluation", n).id) for n in found]
 
 
 def unlike(lab: Lab, name: str) -> Unlike:

@@ -9,7 +9,7 @@ import polars as pl
 import streamlit as st
 from plotly.subplots import make_subplots
 
-from pages.components import charts, frame, latent, show, store, theme, transferred
+from pages.components import charts, frame, kept, latent, show, store, theme, transferred
 from pages.components.kl_carriers import address
 from workbench.matching import BOUNDS, FLOOR, KINDS, MATCHED_BY, OTHER, SAME
 
@@ -45,7 +45,7 @@ def view(lab: Lab, found: Matched) -> Couple:
     frame.note(f"{found.pair_sentence(*chosen)}.")
     table = found.distributions(chosen.a, chosen.b, chosen.by)
     show.chart(
-        distributions(table), "matched-shares",
+        kept.picture(distributions, table), "matched-shares",
         f"matched cosines and correlations of {chosen.a} and {chosen.b}, beside chance and two seeds", table,
     )  # fmt: skip
     st.subheader("Without counterpart", anchor=False)

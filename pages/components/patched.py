@@ -8,7 +8,7 @@ from urllib.parse import urlencode
 
 import streamlit as st
 
-from pages.components import frame, patched_figures, show
+from pages.components import frame, kept, patched_figures, show
 from workbench.patching import ATTRIBUTION, EVERY, MATCHED, NONE, TOKENS, beside_controls
 
 if TYPE_CHECKING:
@@ -73,7 +73,7 @@ def _sets(patching: Patching, way: tuple[str, str, str], tokens: str, said: str)
     with left:
         st.subheader("How few latents it takes", anchor=False)
         rows = patching.curves(*way, tokens)
-        made = patched_figures.curve(rows, baselines)
+        made = kept.picture(patched_figures.curve, rows, baselines)
         show.chart(made, "patched-curve", f"KL recovered by the first latents, {said}", rows)
         controls = "Norm difference: by the length of what a latent writes differently."
         if MATCHED in rows["order"]:
@@ -86,7 +86,7 @@ def _sets(patching: Patching, way: tuple[str, str, str], tokens: str, said: str)
     with right:
         st.subheader("What else brings it", anchor=False)
         rows = patched_figures.told(baselines)
-        made = patched_figures.bars(rows)
+        made = kept.picture(patched_figures.bars, rows)
         show.chart(
             made, "patched-sets", f"KL recovered by latents, error, bias and whole streams, {said}", baselines
         )
@@ -99,7 +99,10 @@ def _doses(patching: Patching, before: str, after: str, tokens: str) -> None:
         return
     rows = patching.rows(patching.doses, before, after, after, tokens)
     show.chart(
-        patched_figures.doses(rows), "patched-doses", f"KL recovered by dose of the main set, {after}", rows
+        kept.picture(patched_figures.doses, rows),
+        "patched-doses",
+        f"KL recovered by dose of the main set, {after}",
+        rows,
     )
     frame.caption(
         f"{before}'s stream in {after}, with more or less of the main set: the first {main.size} by {main.order}, "

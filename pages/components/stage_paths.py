@@ -9,7 +9,7 @@ import polars as pl
 import streamlit as st
 
 from pages.components import charts, compared, frame, show, theme
-from workbench.paths import BOTH, DATA, MODEL, MODEL_STEPS, NEITHER, TURNED_BY
+from saes.stage_paths import BOTH, DATA, MODEL, MODEL_STEPS, NEITHER, TURNED_BY
 
 if TYPE_CHECKING:
     from workbench.comparison import Comparison

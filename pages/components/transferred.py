@@ -8,7 +8,7 @@ import plotly.graph_objects as go
 import polars as pl
 import streamlit as st
 
-from pages.components import charts, frame, show, theme, words
+from pages.components import charts, frame, kept, show, theme, words
 from pages.components.drift_weights import scale
 
 if TYPE_CHECKING:
@@ -46,7 +46,9 @@ def view(found: Matched) -> None:
     rows = found.transfer.filter(pl.col("figure") == figure)
     left, right = st.columns([3, 2], gap="large")
     with left:
-        show.chart(drawn(rows), "transfer-map", f"{FIGURES[figure]} of each SAE on each checkpoint", rows)
+        show.chart(
+            kept.picture(drawn, rows), "transfer-map", f"{FIGURES[figure]} of each SAE on each checkpoint", rows
+        )
     with right:
         frame.caption(
             f"{SAYS[figure]} A row is an SAE, a column the checkpoint whose held-out activations it is given, "

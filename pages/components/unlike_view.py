@@ -12,7 +12,7 @@ import polars as pl
 import streamlit as st
 from plotly.subplots import make_subplots
 
-from pages.components import charts, compared, frame, show, theme, words
+from pages.components import charts, compared, frame, kept, show, theme, words
 from pages.components.drift_weights import scale
 from workbench.lab import Lab
 from workbench.unlike import names_of
@@ -111,7 +111,7 @@ def cka(found: Unlike) -> None:
     pairs = list(itertools.combinations(found.checkpoints, 2))
     there = [p for p in pairs if found.cka.filter(before=p[0], after=p[1]).height]
     show.chart(
-        maps(found.cka, there),
+        kept.picture(maps, found.cka, there),
         "unlike-cka",
         "CKA between every layer of one and every layer of another",
         found.cka,
