@@ -109,8 +109,8 @@ def _ids(
     of = f"pair {number} of task {task!r}"
     if len(clean) != len(corrupt):
         raise Misuse(
-            f"{of}: the clean prompt has {len(clean)} tokens and the corrupt one {len(corrupt)}, but a place must mean "
-            f"the same in both: change {pair.corrupt!r} until the two are equally long"
+            f"{of}: the clean prompt has {len(clean)} tokens and the corrupt one {len(corrupt)}, but a place "
+            f"must mean the same in both: change {pair.corrupt!r} until the two are equally long"
         )
     if len(clean) > n_ctx:
         raise Misuse(f"{of} has {len(clean)} tokens, and the model reads {n_ctx}: shorten it")
@@ -129,6 +129,7 @@ def _one_token(of: str, what: str, text: str, tokenizer: PreTrainedTokenizerFast
     if len(ids) != 1:
         pieces = ", ".join(repr(tokenizer.decode([i])) for i in ids) or "nothing"
         raise Misuse(
-            f"{of}: the {what} {text!r} is not one token but {pieces}: name one token (a blank in front belongs to it)"
+            f"{of}: the {what} {text!r} is not one token but {pieces}: name one token "
+            "(a blank in front belongs to it)"
         )
     return int(ids[0])
