@@ -55,7 +55,10 @@ class Pairs:
     def __getitem__(self, rows: slice | Sequence[int] | Tensor) -> Pairs:
         """Some of the pairs, cut to the longest of them."""
         at = torch.arange(len(self))[rows]
-        width = int(self.last[at].max()) + 1 if len(at) else 0
+        return self.rows(at, int(self.last[at].max()) + 1 if len(at) else 0)
+
+    def rows(self, at: Int[Tensor, "row"], width: int | None = None) -> Pairs:
+        """The pairs with these numbers, each as often as it is named; as wide as all are, unless told."""
         return Pairs(
             self.task, self.clean[at, :width], self.corrupt[at, :width],
             self.target[at], self.foil[at], self.last[at],
