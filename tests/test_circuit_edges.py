@@ -272,10 +272,11 @@ def test_overlap_of_a_circuit_with_itself_is_one_and_falls_below_its_floor_for_a
     scores, n = EdgeScores(graph, "EAP", noisy), graph.n_edges // 5
     assert overlap(graph, true, true, n) == Overlap(1, 1, 1)
     found = floor(redrawn(scores, n, draws=50))
-    assert 0.1 < found.edges < 1
-    assert overlap(graph, scores.mean, other, n).edges < found.edges
-    twin = true + 3 * rng.normal(size=(40, *graph.edges.shape)).mean(axis=0) * graph.edges
-    assert overlap(graph, scores.mean, twin, n).edges >= found.edges - 0.05
+    assert 0.05 < found.edges < 1
+    assert overlap(graph, scores.mean, other, n).weights < found.weights
+    twins = true + 3 * rng.normal(size=(20, 40, *graph.edges.shape)).mean(axis=1) * graph.edges
+    above = [overlap(graph, scores.mean, twin, n).weights >= found.weights for twin in twins]
+    assert sum(above) >= 16  # 19 of 20 expected, of another draw of noise on the same circuit
 
 
 def test_jaccard_by_hand():

@@ -4,8 +4,9 @@
     weighted Jaccard  Σ min / Σ max of scores over all edges, helping and hindering apart, each checkpoint's scaled
                       to a sum of 1: what share of the weight lies on the same edges with the same sign
 
-The floor is what two drawings of pairs from one checkpoint have in common: its circuit found again on pairs drawn
-with return, beside the one found on all. Two checkpoints differ where they have less in common than that.
+The floor is what two drawings of pairs from one checkpoint have in common, both with return. (A drawing beside the
+circuit of all pairs has more: it is as if one of the two had no noise.) Two checkpoints differ where they have less
+in common than that.
 """
 
 from __future__ import annotations
@@ -53,13 +54,13 @@ def overlap(graph: Graph, a: Scores, b: Scores, n: int, how: str = GREEDY) -> Ov
 
 
 def redrawn(scores: EdgeScores, n: int, seed: int = 0, draws: int = DRAWS) -> Float[np.ndarray, "draw 3"]:
-    """The overlap of a checkpoint's circuit with its own, found on pairs drawn with return."""
+    """The overlap of a checkpoint's circuit with its own, each found on pairs drawn with return."""
     rng = np.random.default_rng(seed)
     pairs = len(scores.by_pair)
     flat = scores.by_pair.reshape(pairs, -1)
-    weights = rng.multinomial(pairs, np.full(pairs, 1 / pairs), size=draws) / pairs
-    means = (weights @ flat).reshape(draws, *scores.mean.shape)
-    return np.array([overlap(scores.graph, scores.mean, mean, n) for mean in means])
+    weights = rng.multinomial(pairs, np.full(pairs, 1 / pairs), size=2 * draws) / pairs
+    means = (weights @ flat).reshape(draws, 2, *scores.mean.shape)
+    return np.array([overlap(scores.graph, one, other, n) for one, other in means])
 
 
 def floor(drawn: Float[np.ndarray, "draw 3"]) -> Overlap:
