@@ -23,7 +23,6 @@ from workbench.circuits.pairs import Pairs
 
 SIGN = "score = m with this edge corrupt − m: an edge that helps has a negative score"
 N_STEPS = 5
-TOKENS_AT_ONCE = 1_024
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,14 +42,13 @@ def edge_scores(
     model: CircuitModel,
     pairs: Pairs,
     n_steps: int = N_STEPS,
-    tokens_at_once: int = TOKENS_AT_ONCE,
     done: Callable[[int], None] = lambda n: None,
 ) -> EdgeScores:
     """EAP (`n_steps` 1) or EAP-IG of every edge; `done` is told how many pairs have been read."""
     if n_steps < 1:
         raise ValueError(f"n_steps is {n_steps}: at least one gradient is needed")
     found = []
-    for some in portions(pairs, tokens_at_once):
+    for some in portions(pairs, model.tokens_at_once):
         found.append(_scores(model, some.to(model.device), n_steps))
         done(len(some))
     exists = model.graph.edges

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from transformer_lens.model_bridge import TransformerBridge
 
 TOLERANCE = 1e-3  # of the difference of clean and corrupt logits, or of the logits, whichever is larger
+_ROOM, _MOST_TOKENS = 2**28, 1_024
 
 Written = Float[Tensor, "pair position sender d_model"]
 Kept = Bool[Tensor, "pair sender receiver"]
@@ -61,6 +62,12 @@ class CircuitModel:
                 f"{type(bridge.original_model).__name__} has no {missing[0]}: its circuits cannot be read edge by "
                 "edge"
             )
+
+    @property
+    def tokens_at_once(self) -> int:
+        """So many tokens that what is read and written at them stays within `_ROOM` bytes."""
+        of_a_token = 4 * self.d_model * max(len(self.graph.senders), len(self.graph.receivers))
+        return max(1, min(_MOST_TOKENS, _ROOM // of_a_token))
 
     def _names(self) -> list[str]:
         return ["unembed.hook_in", *(self._read(*at) for at in self._reads()), *dict(self._all_writes())]

@@ -19,14 +19,12 @@ from workbench.circuits.pairs import Pairs
 from workbench.errors import Misuse
 
 MOST_EDGES = 5_000  # that are patched one by one
-TOKENS_AT_ONCE = 2_048
 
 
 def exact_scores(
     model: CircuitModel,
     pairs: Pairs,
     most_edges: int = MOST_EDGES,
-    tokens_at_once: int = TOKENS_AT_ONCE,
     done: Callable[[int], None] = lambda n: None,
 ) -> EdgeScores:
     """The effect of every edge on every pair; `done` is told how many runs of one prompt have been made."""
@@ -42,7 +40,7 @@ def exact_scores(
     receiver, sender = np.nonzero(model.graph.edges.T)
     edge, pair = np.divmod(np.arange(len(receiver) * len(pairs)), len(pairs))
     found = np.zeros((len(pairs), *model.graph.edges.shape), dtype=np.float32)
-    size = max(1, tokens_at_once // pairs.clean.shape[1])
+    size = max(1, model.tokens_at_once // pairs.clean.shape[1])
     for at in range(0, len(edge), size):
         e, p = edge[at : at + size], pair[at : at + size]
         some = pairs.rows(torch.from_numpy(p))

@@ -17,8 +17,7 @@ import numpy as np
 import torch
 from jaxtyping import Bool, Float
 
-from workbench.circuits.attribution import TOKENS_AT_ONCE
-from workbench.circuits.circuit import HELPING, TOP, Scores, chosen
+from workbench.circuits.circuit import TOP, Scores, chosen
 from workbench.circuits.circuit_model import CircuitModel
 from workbench.circuits.graph import Graph
 from workbench.circuits.pairs import Pairs
@@ -46,11 +45,7 @@ class Measured(NamedTuple):
 
 
 def circuit_scores(
-    model: CircuitModel,
-    pairs: Pairs,
-    circuits: Circuits,
-    tokens_at_once: int = TOKENS_AT_ONCE,
-    done: Callable[[int], None] = lambda n: None,
+    model: CircuitModel, pairs: Pairs, circuits: Circuits, done: Callable[[int], None] = lambda n: None
 ) -> ByPair:
     """m of every pair within each circuit; equal circuits are run once. `done` is told how many runs were made."""
     pairs = pairs.to(model.device)
@@ -59,7 +54,7 @@ def circuit_scores(
     kept = torch.from_numpy(distinct.reshape(-1, *circuits.shape[1:])).to(model.device)
     circuit, pair = np.divmod(np.arange(len(distinct) * len(pairs)), len(pairs))
     found = np.zeros(len(circuit), dtype=np.float64)
-    size = max(1, tokens_at_once // pairs.clean.shape[1])
+    size = max(1, model.tokens_at_once // pairs.clean.shape[1])
     for at in range(0, len(circuit), size):
         c, p = torch.from_numpy(circuit[at : at + size]), torch.from_numpy(pair[at : at + size])
         found[at : at + size] = model.patched(pairs.rows(p), corrupt[p], kept[c]).cpu().numpy()
@@ -95,6 +90,3 @@ def cpr(f: Sequence[float], shares: Sequence[float] = SHARES) -> float:
 def cmd(f: Sequence[float], shares: Sequence[float] = SHARES) -> float:
     """∫ |1 − f| dk, of circuits chosen by |score|."""
     return float(np.trapezoid(np.abs(1 - np.asarray(f)), shares))
-
-
-ORDERS = {"cpr": HELPING, "cmd": TOP}

@@ -1,0 +1,127 @@
+"""One task in several checkpoints: the circuit of each, what it is worth at home and in the others, its controls.
+
+A circuit is found on `search` pairs and judged on `judge` pairs that ask about other things. How large it is is
+decided on the search pairs too: the smallest step of the ladder from which f stays within 0.2 of 1. Where no step is,
+the step of a fifth of the edges stands in its place, and the judged f says that it is not faithful.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+
+import numpy as np
+from jaxtyping import Float
+
+from workbench.circuits.attribution import N_STEPS, EdgeScores, edge_scores
+from workbench.circuits.circuit import GREEDY, HELPING, TOP, Circuit, chosen, smallest_faithful
+from workbench.circuits.circuit_model import CircuitModel
+from workbench.circuits.faithfulness import (
+    SHARES,
+    ByPair,
+    Circuits,
+    Ends,
+    Measured,
+    circuit_scores,
+    ends,
+    faithfulness,
+    ladder,
+)
+from workbench.circuits.graph import Edges
+from workbench.circuits.pairs import Pairs
+from workbench.circuits.random_circuits import RandomCircuit, random_circuit
+
+LADDER = (0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.5, 1.0)  # MIB's shares and some between
+UNFAITHFUL_SHARE = 0.2
+N_RANDOM = 20
+ORDERS = (TOP, HELPING, GREEDY)
+
+
+@dataclasses.dataclass(frozen=True)
+class Found:
+    """What was found in one checkpoint: scores on the task and on another one, and the circuits of both."""
+
+    scores: EdgeScores
+    circuit: Circuit
+    faithful: bool  # on the search pairs
+    other: Edges | None  # the other task's circuit, of as many edges
+
+
+@dataclasses.dataclass(frozen=True)
+class Judged:
+    """What circuits do in one checkpoint, on the judge pairs: m by pair."""
+
+    between: Ends
+    steps: Mapping[str, ByPair]  # by order, a row a share of the `LADDER`
+    sizes: Mapping[str, list[int]]
+    own: Float[np.ndarray, "pair"]
+    moved: Mapping[str, Float[np.ndarray, "pair"]]  # circuits of the other checkpoints
+    random: list[RandomCircuit]
+    random_m: ByPair
+    other_m: Float[np.ndarray, "pair"] | None
+
+    def measured(self, m: Float[np.ndarray, "pair"]) -> Measured:
+        return faithfulness(m, self.between)
+
+    def curve(self, how: str) -> list[Measured]:
+        """f at every step of the ladder."""
+        return [self.measured(m) for m in self.steps[how]]
+
+    def at_shares(self, how: str) -> list[float]:
+        """f at MIB's shares alone."""
+        return [found.f for share, found in zip(LADDER, self.curve(how), strict=True) if share in SHARES]
+
+
+def find(
+    model: CircuitModel,
+    checkpoint: str,
+    search: Pairs,
+    other: Pairs | None = None,
+    n_steps: int = N_STEPS,
+    done: Callable[[int], None] = lambda n: None,
+) -> Found:
+    """The circuit of one checkpoint."""
+    scores = edge_scores(model, search, n_steps, done=done)
+    steps, between = ladder(model.graph, scores.mean, GREEDY, LADDER), ends(model, search)
+    f = [faithfulness(m, between).f for m in circuit_scores(model, search, steps, done=done)]
+    share = smallest_faithful(list(LADDER), f)
+    # the whole graph is faithful by definition
+    size = round((UNFAITHFUL_SHARE if share in (None, 1.0) else share or 0.0) * model.graph.n_edges)
+    edges = chosen(model.graph, scores.mean, max(1, size), GREEDY)
+    circuit = Circuit(model.graph, search.task, checkpoint, edges, scores.mean)
+    beside = None
+    if other is not None:
+        beside = chosen(
+            model.graph, edge_scores(model, other, n_steps, done=done).mean, circuit.n_edges, GREEDY
+        )
+    return Found(scores, circuit, share not in (None, 1.0), beside)
+
+
+def judge(
+    model: CircuitModel,
+    checkpoint: str,
+    found: Mapping[str, Found],
+    pairs: Pairs,
+    n_random: int = N_RANDOM,
+    seed: int = 0,
+    done: Callable[[int], None] = lambda n: None,
+) -> Judged:
+    """What the circuits of all checkpoints do in this one, and its controls; one batch of runs."""
+    home, rng = found[checkpoint], np.random.default_rng(seed)
+    steps = {how: ladder(model.graph, home.scores.mean, how, LADDER) for how in ORDERS}
+    random = [random_circuit(model.graph, home.circuit.edges, rng) for _ in range(n_random)]
+    rows: list[Circuits] = [*steps.values(), home.circuit.edges[None]]
+    rows += [each.circuit.edges[None] for name, each in found.items() if name != checkpoint]
+    rows += [each.edges[None] for each in random]
+    rows += [home.other[None]] if home.other is not None else []
+    m = iter(circuit_scores(model, pairs, np.concatenate(rows), done=done))
+    return Judged(
+        ends(model, pairs),
+        {how: np.stack([next(m) for _ in LADDER]) for how in steps},
+        {how: [int(edges.sum()) for edges in each] for how, each in steps.items()},
+        own=next(m),
+        moved={name: next(m) for name in found if name != checkpoint},
+        random=random,
+        random_m=np.stack([next(m) for _ in random]),
+        other_m=next(m, None),
+    )
