@@ -1,8 +1,8 @@
 """What a task is, what it is written from, and whether a pair of texts is what the models really saw.
 
-A task writes candidates one after another, from a seed and mostly without end. One is kept if both prompts are equally long
-and the answers are what the tokenizer makes of prompt and answer together: `It is ` and `68` are read as the
-training's `It is 68` was. The others are passed over, since a tokenizer splits some names and not others.
+A task writes candidates one after another, from a seed and mostly without end. One is kept if both prompts are
+equally long and the answers are what the tokenizer makes of prompt and answer together: `It is ` and `68` are read
+as the training's `It is 68` was. The others are passed over, since a tokenizer splits some names and not others.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from workbench.lab import Lab
 
 Use = Literal["search", "judge"]
+LEAST = 8  # pairs of a half; fewer say nothing of a checkpoint
 _SHARES = {"search": 0.5, "judge": 0.5}
 
 
@@ -67,10 +68,11 @@ class Material:
     def ids(self, text: str) -> list[int]:
         """Ids of a text, BOS first as in training."""
         bos = [] if self.tokenizer.bos_token_id is None else [self.tokenizer.bos_token_id]
-        return bos + self.tokenizer.encode(text, add_special_tokens=False)
+        return bos + self.tokenizer.backend_tokenizer.encode(text, add_special_tokens=False).ids
 
 
-Write = Callable[[Material, random.Random, Use], Iterator[Asked | PairIds | None]]  # None: an attempt that came to nothing
+# None is an attempt that came to nothing: they are counted, so that a task that cannot be made comes to an end.
+Write = Callable[[Material, random.Random, Use], Iterator[Asked | PairIds | None]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -108,7 +110,6 @@ def _behind(prompt: list[int], whole: list[int]) -> int | None:
 @functools.lru_cache(maxsize=4)
 def _world(documents: Path, config: CorpusConfig) -> World:
     """The world that the corpus was written from: its words are the frequent ones of the training prose."""
-    prose = pl.read_parquet(documents, columns=["split", "domain", "text"]).filter(pl.col("domain") == "prose")
-    return make_world(
-        config.n_countries, frequent_words(prose.rows(named=True), config.n_words), config.seed
-    )
+    rows = pl.read_parquet(documents, columns=["split", "domain", "text"])
+    words = frequent_words(rows.filter(pl.col("domain") == "prose").to_dicts(), config.n_words)
+    return make_world(config.n_countries, words, config.seed)

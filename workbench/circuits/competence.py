@@ -2,10 +2,16 @@
 
     m = logit(target) − logit(foil) behind the last token, on the clean and on the corrupt prompt
 
-It does the task if the mean of m_clean − m_corrupt lies above 0 and the share of clean prompts with m > 0 above one
-half, both with the whole of their 95 % intervals: what differs in the prompts moves the answer, and the answer is
-mostly the right one of the two. Means have bootstrap intervals over pairs, shares Wilson's. Pairs that ask about
-the same country or word are not independent: intervals are somewhat narrow.
+It does the task if, both with the whole of their 95 % intervals,
+
+    the mean of m_clean − m_corrupt lies above 0          what differs in the prompts moves the answer
+    told_apart = mean of ([m_clean > 0] + [m_corrupt < 0]) / 2 lies above ½
+
+The second is the accuracy of a choice between the two answers over both prompts. A model that prefers one of them
+whatever it reads is right in exactly half of these, however large its m is on the clean ones alone.
+
+Means, told_apart among them, have bootstrap intervals over pairs, shares Wilson's. Pairs that ask about the same
+country or word are not independent: intervals are somewhat narrow.
 """
 
 from __future__ import annotations
@@ -24,7 +30,7 @@ from workbench.errors import Failure
 from workbench.intervals import bracketed, ratio_interval, wilson
 
 _BATCH = 64
-HALF = 0.5
+CHANCE = 0.5
 
 
 class Estimate(NamedTuple):
@@ -47,13 +53,14 @@ class Competence:
     m_clean: Estimate
     m_corrupt: Estimate
     gap: Estimate  # mean of m_clean − m_corrupt
+    told_apart: Estimate  # share of right choices between target and foil, over both prompts
     target_preferred: Estimate  # share of clean prompts with m > 0
     foil_preferred: Estimate  # share of corrupt prompts with m < 0
     top1: Estimate  # share of clean prompts where no token has a higher logit than the target
 
     @property
     def does_it(self) -> bool:
-        return self.gap.low > 0 and self.target_preferred.low > HALF
+        return self.gap.low > 0 and self.told_apart.low > CHANCE
 
     @property
     def why_not(self) -> str:
@@ -63,10 +70,10 @@ class Competence:
                 f"the prompts do not move its answer: m is {self.gap} logits higher on clean prompts than on "
                 f"corrupt ones (n {self.n}), which may be nothing"
             )
-        if self.target_preferred.low <= HALF:
+        if self.told_apart.low <= CHANCE:
             return (
-                f"it prefers the target to the foil on a share of {self.target_preferred} of the clean prompts "
-                f"(n {self.n}), not clearly more than half"
+                f"it chooses rightly between target and foil in a share of {self.told_apart} of the clean and "
+                f"corrupt prompts (n {self.n} pairs), not clearly more than the half that chance gives"
             )
         return ""
 
@@ -95,7 +102,9 @@ def answered(model: PreTrainedModel, pairs: Pairs) -> Answered:
         parts.append((*m, clean.argmax(dim=1) == some.target))
     found = Answered(*(torch.cat(column).numpy(force=True) for column in zip(*parts, strict=True)))
     if not (np.isfinite(found.clean).all() and np.isfinite(found.corrupt).all()):
-        raise Failure(f"the model's logits on task {pairs.task!r} are NaN or infinite: it cannot be looked into")
+        raise Failure(
+            f"the model's logits on task {pairs.task!r} are NaN or infinite: it cannot be looked into"
+        )
     return found
 
 
@@ -112,6 +121,7 @@ def of_answers(task: str, found: Answered) -> Competence:
         m_clean=_mean(found.clean),
         m_corrupt=_mean(found.corrupt),
         gap=_mean(found.clean - found.corrupt),
+        told_apart=_mean(((found.clean > 0).astype(float) + (found.corrupt < 0)) / 2),
         target_preferred=_share(found.clean > 0),
         foil_preferred=_share(found.corrupt < 0),
         top1=_share(found.first),

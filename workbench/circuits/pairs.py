@@ -117,9 +117,7 @@ def pad_of(tokenizer: PreTrainedTokenizerFast) -> int:
     return tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id or 0
 
 
-def _ids(
-    task: str, number: int, pair: PromptPair, tokenizer: PreTrainedTokenizerFast, n_ctx: int
-) -> PairIds:
+def _ids(task: str, number: int, pair: PromptPair, tokenizer: PreTrainedTokenizerFast, n_ctx: int) -> PairIds:
     bos = [] if tokenizer.bos_token_id is None else [tokenizer.bos_token_id]
     clean, corrupt = (
         bos + tokenizer.encode(text, add_special_tokens=False) for text in (pair.clean, pair.corrupt)

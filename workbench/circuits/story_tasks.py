@@ -9,7 +9,7 @@ import random
 from collections.abc import Iterator
 
 from workbench.circuits.asked import Asked, Material, Task, Use, half_of
-from workbench.lexicon import PEOPLE
+from workbench.lexicon import OBJECTS
 from workbench.world import WorldText, story_document
 
 
@@ -22,108 +22,63 @@ def _swapped(text: str, one: str, other: str) -> str:
     return text.replace(one, "\0").replace(other, one).replace("\0", other)
 
 
-def _write_receiver(material: Material, rng: random.Random, use: Use) -> Iterator[Asked | None]:
+def _write_names(material: Material, rng: random.Random, use: Use) -> Iterator[Asked | None]:
+    """Who is given the thing: of the two people named, the one who is not giving [Wang 2022]. The corrupt story
+    has the two in each other's places throughout."""
     while True:
         story = story_document(rng)
         names = _named(story, "entity/person/name")
-        hero = names[0][0]
         given = _named(story, "action/transfer")[0][1]
-        friend, cut = next((name, at) for name, at in names if at > given)
-        if {half_of(f"person {hero}"), half_of(f"person {friend}")} != {use}:
-            yield None
-            continue
-        clean = story.text[: cut - 1]
-        yield Asked(clean, _swapped(clean, hero, friend), f" {friend}.", f" {hero}.")
-
-
-def _write_hero(material, rng, use):
-    while True:
-        story = story_document(rng)
-        names = _named(story, "entity/person/name")
-        hero, cut = names[1]
-        other = rng.choice([n for n in PEOPLE if n != hero])
-        if {half_of(f"person {hero}"), half_of(f"person {other}")} != {use}:
-            yield None
-            continue
-        clean = story.text[: cut - 1]
-        yield Asked(clean, clean.replace(hero, other), f" {hero} was", f" {other} was")
-
-
-def _write_rest(material, rng, use):
-    """The rest of a name."""
-    while True:
-        story = story_document(rng)
-        names = _named(story, "entity/person/name")
-        hero, cut = names[1]
-        first = material.tokenizer.decode(material.ids(" " + hero)[1:2])[1:]
-        other = rng.choice([n for n in PEOPLE if n != hero])
-        if {half_of(f"person {hero}"), half_of(f"person {other}")} != {use} or not other.startswith(first):
-            yield None
-            continue
-        clean = story.text[: cut - 1]
-        yield Asked(clean+" "+first, clean.replace(hero, other)+" "+first, hero[len(first):]+" was", other[len(first):]+ " was")
-
-
-def _write_rest_last(material, rng, use):
-    """The rest of a name."""
-    while True:
-        story = story_document(rng)
-        names = _named(story, "entity/person/name")
         hero = names[0][0]
-        friend, cut = names[-2]
-        first = material.tokenizer.decode(material.ids(" " + friend)[1:2])[1:]
-        other = rng.choice([n for n in PEOPLE if n not in (hero, friend)])
-        if {half_of(f"person {friend}"), half_of(f"person {other}")} != {use} or not other.startswith(first):
+        friend, at = next((name, at) for name, at in names if at > given)
+        if {half_of(f"person {name}") for name in (hero, friend)} == {use}:
+            clean = story.text[: at - 1]
+            yield Asked(clean, _swapped(clean, hero, friend), f" {friend}.", f" {hero}.")
+        else:
             yield None
-            continue
-        clean = story.text[: cut - 1]
-        yield Asked(clean+" "+first, clean.replace(friend, other)+" "+first, friend[len(first):]+".", other[len(first):]+ ".")
 
 
-def _write_object(material, rng, use):
-    from workbench.lexicon import OBJECTS
+def _write_things(material: Material, rng: random.Random, use: Use) -> Iterator[Asked | None]:
+    """What was found is what the question is about."""
     while True:
         story = story_document(rng)
-        things = _named(story, "entity/object")
-        thing, cut = things[1]
-        other = rng.choice([n for n in OBJECTS if n != thing])
-        if {half_of(f"thing {thing}"), half_of(f"thing {other}")} != {use}:
+        thing, at = _named(story, "entity/object")[1]
+        other = rng.choice([each for each in OBJECTS if each != thing])
+        if {half_of(f"thing {each}") for each in (thing, other)} == {use}:
+            clean = story.text[: at - 1]
+            yield Asked(clean, clean.replace(f" {thing}", f" {other}"), f" {thing}?", f" {other}?")
+        else:
             yield None
-            continue
-        clean = story.text[: cut - 1]
-        yield Asked(clean, clean.replace(thing, other), f" {thing}?", f" {other}?")
 
 
 def _write_quotes(material: Material, rng: random.Random, use: Use) -> Iterator[Asked | None]:
-    """The first thing said is `"Is this your THING?"`; without the opening mark, a sentence about the thing."""
+    """`"Is this your THING` closes with the mark; `NAME found a THING`, in the same place, with a full stop."""
     while True:
         story = story_document(rng)
         hero = _named(story, "entity/person/name")[0][0]
-        thing, cut = _named(story, "entity/object")[1]
-        if half_of(f"thing {thing}") != use:
+        thing, at = _named(story, "entity/object")[1]
+        if half_of(f"thing {thing}") == use:
+            clean = story.text[: at + len(thing)]
+            corrupt = clean.replace('"Is this your', f"{hero} found a")
+            yield Asked(clean, corrupt, '?" asked', ". ")
+        else:
             yield None
-            continue
-        clean = story.text[: cut + len(thing)]
-        found = _named(story, "action/handling")[0][0]
-        corrupt = clean.replace('"Is this your', f"{hero} {found} a")
-        yield Asked(clean, corrupt, '?" asked', ". ")
 
-
-def _write_quotes2(material, rng, use):
-    """colour: "No, the saddle is orange ."""
-    while True:
-        story = story_document(rng)
-        hero = _named(story, "entity/person/name")[0][0]
-        thing = _named(story, "entity/object")[1][0]
-        colour, cut = _named(story, "property/colour")[1]
-        if half_of(f"thing {thing}") != use:
-            yield None
-            continue
-        clean = story.text[: cut + len(colour)]
-        corrupt = clean.replace('"No, ', "And then ").replace('"Yes, ', "And then ")
-        yield Asked(clean, corrupt, '." ', ". ")
 
 STORY_TASKS = (
-    Task("receiver", "", _write_receiver), Task("hero", "", _write_hero), Task("rest", "", _write_rest),Task("rest_last", "", _write_rest_last),
-    Task("quotes", "", _write_quotes), Task("quotes2", "", _write_quotes2), Task("object", "", _write_object),
+    Task(
+        "names",
+        "name the person who is given the thing, of the two in a story; the corrupt story has them exchanged",
+        _write_names,
+    ),
+    Task(
+        "things",
+        "name the thing again that was spoken of; the corrupt story is about another thing",
+        _write_things,
+    ),
+    Task(
+        "quotes",
+        "close a question with its quotation mark; the corrupt story has a sentence there that was never opened",
+        _write_quotes,
+    ),
 )

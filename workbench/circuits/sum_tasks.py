@@ -120,9 +120,7 @@ def _step_tasks() -> Iterator[Task]:
         for chat in (False, True):
             place = 10 if name == "tens" else 1
             write = functools.partial(_write_step, place=place, carry=name == "carry", chat=chat)
-            yield Task(
-                f"sums_{name}{'_chat' if chat else ''}", question, write, "chat" if chat else "plain"
-            )
+            yield Task(f"sums_{name}{'_chat' if chat else ''}", question, write, "chat" if chat else "plain")
 
 
 SUM_TASKS = (

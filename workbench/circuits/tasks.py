@@ -11,7 +11,7 @@ import random
 from collections.abc import Iterator, Mapping
 from typing import get_args
 
-from workbench.circuits.asked import Asked, Material, Task, Use, fitted
+from workbench.circuits.asked import LEAST, Asked, Material, Task, Use, fitted
 from workbench.circuits.pairs import PairIds, Pairs, pad_of, padded
 from workbench.circuits.story_tasks import STORY_TASKS
 from workbench.circuits.sum_tasks import SUM_TASKS
@@ -21,11 +21,8 @@ from workbench.errors import Misuse, unknown
 from workbench.lab import Lab
 from workbench.tasks import ASSISTANT, END, USER
 
-TASKS: Mapping[str, Task] = {
-    task.name: task for task in (*TEXT_TASKS, *SUM_TASKS, *WORLD_TASKS, *STORY_TASKS)
-}
+TASKS: Mapping[str, Task] = {task.name: task for task in (*TEXT_TASKS, *SUM_TASKS, *WORLD_TASKS, *STORY_TASKS)}
 USES: tuple[Use, ...] = get_args(Use)
-LEAST = 8  # pairs; fewer say nothing of a checkpoint
 _TRIES = 100  # candidates a pair asked for, at most
 
 
@@ -40,8 +37,8 @@ def task_pairs(
 ) -> Pairs:
     """At most n different pairs of a task, as the checkpoint's tokenizer reads them; equal for equal arguments.
 
-    With `one_length` all are equally long, of the length that is met n times first (or most often). `Misuse` where
-    the lab cannot make them.
+    With `one_length` all are equally long, of the length that is met n times first (or most often): a place then
+    means the same in each. `Misuse` where the lab cannot make them.
     """
     if isinstance(task, str):
         task = known_task(task)
@@ -60,9 +57,9 @@ def task_pairs(
     found = max(rows.values(), key=len, default=[])
     if len(found) < min(n, LEAST):
         raise Misuse(
-            f"task {task.name!r} has {len(found)} pairs for {checkpoint!r} of lab {lab.name!r}, and {LEAST} are "
-            "the fewest that say anything: its tokenizer splits the names and words differently in the two "
-            "prompts, or the lab's world is too small; take another task"
+            f"task {task.name!r} has {len(found)} fair pairs for {checkpoint!r} of lab {lab.name!r}, and {LEAST} "
+            "are the fewest that say anything: its tokenizer makes the two prompts unequally long, or what can be "
+            "asked in this lab is too little; take another task"
         )
     return padded(task.name, found, pad_of(material.tokenizer))
 

@@ -51,11 +51,16 @@ def _write_capitals_chat(material: Material, rng: random.Random, use: Use) -> It
 
 
 def _write_chat_form(material: Material, rng: random.Random, use: Use) -> Iterator[Asked]:
-    """Behind the marker the answer begins; where line breaks stand for the markers, the text goes on."""
-    questions = [q for q in _held_out(material, "capitals", use) if q.prompt.endswith(".")]
+    """Behind the marker the answer begins. The corrupt prompt is plain text that goes on in mid-sentence: facts
+    about capitals, cut at the front, as windows of training text are, until both are equally long."""
+    questions = _held_out(material, "capitals", use)
+    capital_of = material.world.capital_of
     while questions:
         q = rng.choice(questions)
-        yield Asked(f"{USER}{q.prompt}{ASSISTANT}", f"\n{q.prompt}\n", f"It is {q.result}.", "\n")
+        land, town = rng.choice(list(capital_of.items()))
+        facts = f"In {land} the largest town is the capital, {town}. The capital of {q.about[0]}".split(" ")
+        plain = " ".join(facts[rng.randrange(len(facts) - 4) :])
+        yield Asked(f"{USER}{q.prompt}{ASSISTANT}", plain, f"It is {q.result}.", f" is {q.result}.")
 
 
 def _letters(material: Material, use: Use) -> list[tuple[str, list[str]]]:
@@ -133,8 +138,8 @@ WORLD_TASKS = (
     ),
     Task(
         "chat_form",
-        "begin the answer behind the marker; the corrupt prompt has line breaks in the places of both markers, "
-        "and its text goes on with another line",
+        "begin an answer behind the marker (It); the corrupt prompt is plain text that names the same country and "
+        "goes on in its sentence ( is)",
         _write_chat_form,
         "chat",
     ),
