@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from jaxtyping import Float, Int
@@ -30,6 +30,15 @@ class PromptPair:
     corrupt: str
     target: str
     foil: str
+
+
+class PairIds(NamedTuple):
+    """One pair as token ids, BOS first."""
+
+    clean: list[int]
+    corrupt: list[int]
+    target: int
+    foil: int
 
 
 @dataclasses.dataclass(frozen=True)
@@ -90,21 +99,28 @@ def encoded(task: str, pairs: Iterable[PromptPair], tokenizer: PreTrainedTokeniz
     rows = [_ids(task, number, pair, tokenizer, n_ctx) for number, pair in enumerate(pairs, 1)]
     if not rows:
         raise Misuse(f"task {task!r} has no pairs: give it at least one line")
-    width = max(len(clean) for clean, *_ in rows)
-    pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id or 0
+    return padded(task, rows, pad_of(tokenizer))
+
+
+def padded(task: str, rows: Sequence[PairIds], pad: int) -> Pairs:
+    """Pairs that are ids already, as one table."""
+    width = max(len(row.clean) for row in rows)
     return Pairs(
         task,
-        torch.tensor([clean + [pad] * (width - len(clean)) for clean, *_ in rows]),
-        torch.tensor([corrupt + [pad] * (width - len(corrupt)) for _, corrupt, *_ in rows]),
-        torch.tensor([target for *_, target, _ in rows]),
-        torch.tensor([foil for *_, foil in rows]),
-        torch.tensor([len(clean) - 1 for clean, *_ in rows]),
+        torch.tensor([row.clean + [pad] * (width - len(row.clean)) for row in rows]),
+        torch.tensor([row.corrupt + [pad] * (width - len(row.corrupt)) for row in rows]),
+        torch.tensor([row.target for row in rows]),
+        torch.tensor([row.foil for row in rows]),
+        torch.tensor([len(row.clean) - 1 for row in rows]),
     )
 
 
-def _ids(
-    task: str, number: int, pair: PromptPair, tokenizer: PreTrainedTokenizerFast, n_ctx: int
-) -> tuple[list[int], list[int], int, int]:
+def pad_of(tokenizer: PreTrainedTokenizerFast) -> int:
+    """What fills a row behind its prompt; never looked at."""
+    return tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id or 0
+
+
+def _ids(task: str, number: int, pair: PromptPair, tokenizer: PreTrainedTokenizerFast, n_ctx: int) -> PairIds:
     bos = [] if tokenizer.bos_token_id is None else [tokenizer.bos_token_id]
     clean, corrupt = (
         bos + tokenizer.encode(text, add_special_tokens=False) for text in (pair.clean, pair.corrupt)
@@ -124,7 +140,7 @@ def _ids(
         raise Misuse(
             f"{of}: target and foil are both {pair.target!r}, so their logits cannot differ: give another foil"
         )
-    return clean, corrupt, target, foil
+    return PairIds(clean, corrupt, target, foil)
 
 
 def _one_token(of: str, what: str, text: str, tokenizer: PreTrainedTokenizerFast) -> int:

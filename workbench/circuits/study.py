@@ -1,8 +1,8 @@
 """One task in several checkpoints: the circuit of each, what it is worth at home and in the others, its controls.
 
 A circuit is found on `search` pairs and judged on `judge` pairs that ask about other things. How large it is is
-decided on the search pairs too: the smallest step of the ladder from which f stays within 0.2 of 1. Where no step is,
-the step of a fifth of the edges stands in its place, and the judged f says that it is not faithful.
+decided on the search pairs too: the smallest step of the ladder from which f stays within 0.2 of 1. Where no step
+is, that of a fifth of the edges stands in its place, and the judged f says that it is not faithful.
 """
 
 from __future__ import annotations
