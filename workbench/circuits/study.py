@@ -1,8 +1,9 @@
 """One task in several checkpoints: the circuit of each, what it is worth at home and in the others, its controls.
 
 A circuit is found on `search` pairs and judged on `judge` pairs that ask about other things. How large it is is
-decided on the search pairs too: the smallest step of the ladder from which f stays within 0.2 of 1. Where no step
-is, that of a fifth of the edges stands in its place, and the judged f says that it is not faithful.
+decided on the search pairs too: the smallest step of the ladder from which f stays within 0.1 of 1, half of what is
+allowed on the judge pairs, where it is lower. Where no step is, that of a fifth of the edges stands in its place, and
+the judged f says that it is not faithful.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ from workbench.circuits.pairs import Pairs
 from workbench.circuits.random_circuits import RandomCircuit, random_circuit
 
 LADDER = (0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.5, 1.0)  # MIB's shares and some between
+WITHIN_SEARCHED = 0.1
 UNFAITHFUL_SHARE = 0.2
 N_RANDOM = 20
 ORDERS = (TOP, HELPING, GREEDY)
@@ -84,7 +86,7 @@ def find(
     scores = edge_scores(model, search, n_steps, done=done)
     steps, between = ladder(model.graph, scores.mean, GREEDY, LADDER), ends(model, search)
     f = [faithfulness(m, between).f for m in circuit_scores(model, search, steps, done=done)]
-    share = smallest_faithful(list(LADDER), f)
+    share = smallest_faithful(list(LADDER), f, WITHIN_SEARCHED)
     # the whole graph is faithful by definition
     size = round((UNFAITHFUL_SHARE if share in (None, 1.0) else share or 0.0) * model.graph.n_edges)
     edges = chosen(model.graph, scores.mean, max(1, size), GREEDY)
