@@ -40,7 +40,7 @@ def _recipe(**corpus):
     return dataclasses.replace(
         recipe,
         corpus=dataclasses.replace(recipe.corpus, n_countries=48, **corpus),
-        tokenizer=TokenizerConfig(vocab_size=700),
+        tokenizer=TokenizerConfig(vocab_size=900),
         model=ModelConfig(n_layers=2, d_model=32, n_heads=2, d_mlp=64, n_ctx=160),
     )
 
@@ -261,7 +261,8 @@ def _written(path, lines):
 def test_a_task_of_ones_own_halves_its_lines(lab, tokenizer, tmp_path):
     task = own_task(_written(tmp_path / "mine.jsonl", _lines()))
     halves = [
-        {clean for clean, *_ in _texts(task_pairs(lab, task, 64, use), tokenizer)} for use in ("search", "judge")
+        {clean for clean, *_ in _texts(task_pairs(lab, task, 64, use), tokenizer)}
+        for use in ("search", "judge")
     ]
     assert task.name == "mine" and [len(half) for half in halves] == [10, 10]
     assert halves[0] | halves[1] == {line["clean"] for line in _lines()}
@@ -290,15 +291,12 @@ def test_a_bad_line_is_named(lab, tmp_path, third, sentence):
         task_pairs(lab, own_task(_written(tmp_path / "mine.jsonl", lines)))
 
 
-def test_prompt_and_answer_that_run_together_are_refused(lab, tokenizer, tmp_path):
-    whole = tokenizer.encode("letter", add_special_tokens=False)
-    assert len(whole) == 1  # else `lette` and `r` would not be read otherwise together
-    lines = [*_lines()[:2], _line(clean="lette", corrupt="lettu", target="r", foil="s"), *_lines()[3:]]
-    if len(tokenizer.encode("lette", add_special_tokens=False)) == len(
-        tokenizer.encode("lettu", add_special_tokens=False)
-    ):
-        with pytest.raises(Misuse, match="pair 3 of task 'mine': .* other tokens together"):
-            task_pairs(lab, own_task(_written(tmp_path / "mine.jsonl", lines)))
+def test_prompt_and_answer_that_run_together_are_refused(lab, tmp_path):
+    """` t` and `he` are read as ` the`."""
+    together = _line(clean="What is t", corrupt="What is s", target="he", foil="e")
+    lines = [*_lines()[:2], together, *_lines()[3:]]
+    with pytest.raises(Misuse, match=r"pair 3 of task 'mine': 'What is t' and 'he' are read as other tokens"):
+        task_pairs(lab, own_task(_written(tmp_path / "mine.jsonl", lines)))
 
 
 def test_a_file_too_short_or_no_text_or_not_there(tmp_path):
@@ -346,9 +344,18 @@ def test_who_always_prefers_one_answer_does_not_do_the_task():
     """However much the clean prompts add to it."""
     told = _found(np.linspace(5, 7, 40), np.linspace(1, 2, 40))
     assert told.gap.low > 0 and told.target_preferred.value == 1.0 and told.told_apart.value == 0.5
-    assert not told.does_it and "not clearly more than the half" in told.why_not
+    assert not told.does_it and "chance" in told.why_not
     turned = _found(np.linspace(5, 7, 40), -np.linspace(1, 2, 40))
     assert turned.does_it and turned.why_not == ""
+
+
+def test_a_choice_little_better_than_chance_is_not_doing_the_task():
+    """Six pairs in ten are right on both prompts, four on the clean one alone: 0.8; one in five: 0.6."""
+    for share, does in ((0.6, True), (0.2, False)):
+        corrupt = np.where(np.arange(400) < 400 * share, -1.0, 1.0)
+        told = _found(np.full(400, 2.0), corrupt)
+        assert told.told_apart.value == pytest.approx(0.5 + share / 2) and told.told_apart.low > 0.5
+        assert told.does_it is does
 
 
 def test_prompts_that_move_nothing_do_not_count():
