@@ -76,15 +76,18 @@ def _texts(pairs, tokenizer):
 def test_pairs_are_fair_and_drawn_alike_again(lab, drawn, tokenizer, name, use):
     pairs = drawn(name, use)
     assert 8 <= len(pairs) <= N
-    assert pairs.clean.shape == pairs.corrupt.shape and pairs.clean.shape[1] <= 160
-    assert (pairs.target != pairs.foil).all() and (pairs.clean != pairs.corrupt).any(dim=1).all()
+    assert pairs.clean.shape == pairs.corrupt.shape
+    assert pairs.clean.shape[1] <= 160
+    assert (pairs.target != pairs.foil).all()
+    assert (pairs.clean != pairs.corrupt).any(dim=1).all()
     assert (pairs.clean[:, 0] == tokenizer.bos_token_id).all()
     behind = torch.arange(pairs.clean.shape[1]) > pairs.last[:, None]
     assert (pairs.clean[behind] == tokenizer.pad_token_id).all()
     both = torch.cat([pairs.clean, pairs.corrupt], dim=1)
     assert len(both.unique(dim=0)) == len(pairs)
     again = task_pairs(lab, name, N, use)
-    assert torch.equal(pairs.clean, again.clean) and torch.equal(pairs.foil, again.foil)
+    assert torch.equal(pairs.clean, again.clean)
+    assert torch.equal(pairs.foil, again.foil)
 
 
 @pytest.mark.parametrize("name", FROM_TEXT)
@@ -96,6 +99,7 @@ def test_prompt_and_answer_are_the_tokens_of_both_together(drawn, tokenizer, nam
             assert tokenizer.encode(prompt + answer, add_special_tokens=False) == apart[0] + apart[1]
 
 
+@functools.cache
 def _world(lab):
     config = lab.find("corpus", "text").config
     return make_world(config["n_countries"], (), config["seed"])
@@ -126,7 +130,9 @@ def test_what_finds_a_circuit_is_not_what_judges_it(lab, drawn, tokenizer, name)
         }
         for use in ("search", "judge")
     }
-    assert asked["search"] and asked["judge"] and not asked["search"] & asked["judge"]
+    assert asked["search"]
+    assert asked["judge"]
+    assert not asked["search"] & asked["judge"]
     if name.startswith("sums"):
         assert all(sum_use(a, b) == "heldout" for each in asked.values() for a, b in each)
 
@@ -186,7 +192,8 @@ def test_carry_pairs_differ_in_whether_a_carry_comes(drawn, tokenizer):
             for text in (clean, corrupt)
         ]
         assert (units[0] > 9) != (units[1] > 9)
-        assert (target == "1") == (units[0] > 9) and (foil == "1") == (units[1] > 9)
+        assert (target == "1") == (units[0] > 9)
+        assert (foil == "1") == (units[1] > 9)
 
 
 def test_induction_goes_on_as_the_first_time(drawn):
@@ -195,7 +202,8 @@ def test_induction_goes_on_as_the_first_time(drawn):
         last = int(pairs.last[row])
         for ids, answer in ((pairs.clean[row], pairs.target[row]), (pairs.corrupt[row], pairs.foil[row])):
             before = [i for i in range(last) if ids[i] == ids[last]]
-            assert len(before) == 1 and ids[before[0] + 1] == answer
+            assert len(before) == 1
+            assert ids[before[0] + 1] == answer
         assert (pairs.clean[row] != pairs.corrupt[row]).sum() == 1
 
 
@@ -212,12 +220,13 @@ def test_another_seed_draws_others(lab, drawn):
 def test_pairs_of_one_length(lab, drawn):
     assert not drawn("capitals").one_length
     pairs = task_pairs(lab, "capitals", N, one_length=True)
-    assert pairs.one_length and len(pairs) >= 8
+    assert pairs.one_length
+    assert len(pairs) >= 8
 
 
 def test_a_lab_without_a_world_has_the_tasks_of_any_text(tmp_path):
     lab = make_lab(tmp_path, recipe=_recipe(world_characters=0))
-    with pytest.raises(Misuse, match="has no generated world .* jsonl file"):
+    with pytest.raises(Misuse, match=r"has no generated world .* jsonl file"):
         task_pairs(lab, "capitals")
     assert len(task_pairs(lab, "induction", N)) == N
 
@@ -233,7 +242,7 @@ def test_a_tokenizer_without_the_markers_has_no_chat_tasks(lab, tmp_path):
     PreTrainedTokenizerFast(tokenizer_object=bpe).save_pretrained(folder)
     add(lab, "plain", str(folder), "base")
     build(lab, "plain")
-    with pytest.raises(Misuse, match="the tokenizer of 'plain' has no token <|user|>"):
+    with pytest.raises(Misuse, match=r"the tokenizer of 'plain' has no token <\|user\|>"):
         task_pairs(lab, "capitals_chat", checkpoint="plain")
     assert len(task_pairs(lab, "sums_units", N, checkpoint="plain")) == N
 
@@ -264,7 +273,8 @@ def test_a_task_of_ones_own_halves_its_lines(lab, tokenizer, tmp_path):
         {clean for clean, *_ in _texts(task_pairs(lab, task, 64, use), tokenizer)}
         for use in ("search", "judge")
     ]
-    assert task.name == "mine" and [len(half) for half in halves] == [10, 10]
+    assert task.name == "mine"
+    assert [len(half) for half in halves] == [10, 10]
     assert halves[0] | halves[1] == {line["clean"] for line in _lines()}
 
 
@@ -324,7 +334,8 @@ def test_logits_are_read_behind_each_prompt_and_padding_does_not_matter(lab, dra
 
 def test_a_random_model_does_nothing_and_the_sentence_says_so(lab):
     told = competence(lab.checkpoint("base").model(), task_pairs(lab, "sums_units", 64))
-    assert not told.does_it and "n 64" in told.why_not
+    assert not told.does_it
+    assert "n 64" in told.why_not
     assert told.gap.low < told.gap.value < told.gap.high
 
 
@@ -335,18 +346,27 @@ def _found(clean, corrupt):
 
 def test_figures_worked_by_hand():
     told = _found([3.0, 1.0, -1.0, 1.0], [-1.0, -1.0, -2.0, 4.0])
-    assert told.n == 4 and told.m_clean.value == 1.0 and told.m_corrupt.value == 0.0 and told.gap.value == 1.0
-    assert told.target_preferred.value == 0.75 and told.foil_preferred.value == 0.75
-    assert told.told_apart.value == 0.75 and told.top1.value == 0.25
+    assert told.n == 4
+    assert told.m_clean.value == 1.0
+    assert told.m_corrupt.value == 0.0
+    assert told.gap.value == 1.0
+    assert told.target_preferred.value == 0.75
+    assert told.foil_preferred.value == 0.75
+    assert told.told_apart.value == 0.75
+    assert told.top1.value == 0.25
 
 
 def test_who_always_prefers_one_answer_does_not_do_the_task():
     """However much the clean prompts add to it."""
     told = _found(np.linspace(5, 7, 40), np.linspace(1, 2, 40))
-    assert told.gap.low > 0 and told.target_preferred.value == 1.0 and told.told_apart.value == 0.5
-    assert not told.does_it and "chance" in told.why_not
+    assert told.gap.low > 0
+    assert told.target_preferred.value == 1.0
+    assert told.told_apart.value == 0.5
+    assert not told.does_it
+    assert "chance" in told.why_not
     turned = _found(np.linspace(5, 7, 40), -np.linspace(1, 2, 40))
-    assert turned.does_it and turned.why_not == ""
+    assert turned.does_it
+    assert turned.why_not == ""
 
 
 def test_a_choice_little_better_than_chance_is_not_doing_the_task():
@@ -354,10 +374,12 @@ def test_a_choice_little_better_than_chance_is_not_doing_the_task():
     for share, does in ((0.6, True), (0.2, False)):
         corrupt = np.where(np.arange(400) < 400 * share, -1.0, 1.0)
         told = _found(np.full(400, 2.0), corrupt)
-        assert told.told_apart.value == pytest.approx(0.5 + share / 2) and told.told_apart.low > 0.5
+        assert told.told_apart.value == pytest.approx(0.5 + share / 2)
+        assert told.told_apart.low > 0.5
         assert told.does_it is does
 
 
 def test_prompts_that_move_nothing_do_not_count():
     told = _found([2.0, -2.0] * 20, [2.0, -2.0] * 20)
-    assert not told.does_it and "do not move its answer" in told.why_not
+    assert not told.does_it
+    assert "do not move its answer" in told.why_not
