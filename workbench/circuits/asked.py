@@ -21,7 +21,7 @@ from workbench.corpus import frequent_words
 from workbench.errors import Misuse
 from workbench.lexicon import World, make_world
 from workbench.stage_config import CorpusConfig
-from workbench.tasks import use_of
+from workbench.tasks import Question, all_questions, choose, use_of
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
@@ -57,6 +57,15 @@ class Material:
     @property
     def world(self) -> World:
         """The lab's world. `Misuse` where the lab's text has none."""
+        return self._asked[0]
+
+    @property
+    def questions(self) -> list[Question]:
+        """The world's questions that no training saw."""
+        return self._asked[1]
+
+    @property
+    def _asked(self) -> tuple[World, list[Question]]:
         config = CorpusConfig(**self.lab.find("corpus", "text").config)
         if config.world_characters <= 0:
             raise Misuse(
@@ -108,8 +117,9 @@ def _behind(prompt: list[int], whole: list[int]) -> int | None:
 
 
 @functools.lru_cache(maxsize=4)
-def _world(documents: Path, config: CorpusConfig) -> World:
+def _world(documents: Path, config: CorpusConfig) -> tuple[World, list[Question]]:
     """The world that the corpus was written from: its words are the frequent ones of the training prose."""
     rows = pl.read_parquet(documents, columns=["split", "domain", "text"])
     words = frequent_words(rows.filter(pl.col("domain") == "prose").to_dicts(), config.n_words)
-    return make_world(config.n_countries, words, config.seed)
+    world = make_world(config.n_countries, words, config.seed)
+    return world, choose(all_questions(world), "heldout")

@@ -2,13 +2,13 @@
 
     m = logit(target) − logit(foil) behind the last token, on the clean and on the corrupt prompt
 
-It does the task if, both with the whole of their 95 % intervals,
+    told_apart = mean of ([m_clean > 0] + [m_corrupt < 0]) / 2
 
-    the mean of m_clean − m_corrupt lies above 0          what differs in the prompts moves the answer
-    told_apart = mean of ([m_clean > 0] + [m_corrupt < 0]) / 2 lies above ½
+is the accuracy of a choice between the two answers over both prompts. A model that prefers one of them whatever it
+reads is right in exactly half of these, however large its m is on the clean ones alone. It does the task if
 
-The second is the accuracy of a choice between the two answers over both prompts. A model that prefers one of them
-whatever it reads is right in exactly half of these, however large its m is on the clean ones alone.
+    the mean of m_clean − m_corrupt lies above 0, its whole interval does: what differs in the prompts moves it
+    told_apart lies above ½ with its whole interval, and is ¾ at least: half is known if the rest is guessed
 
 Means, told_apart among them, have bootstrap intervals over pairs, shares Wilson's. Pairs that ask about the same
 country or word are not independent: intervals are somewhat narrow.
@@ -30,7 +30,7 @@ from workbench.errors import Failure
 from workbench.intervals import bracketed, ratio_interval, wilson
 
 _BATCH = 64
-CHANCE = 0.5
+CHANCE, KNOWN = 0.5, 0.75  # told_apart of who guesses, and of who knows half of the answers
 
 
 class Estimate(NamedTuple):
@@ -60,7 +60,7 @@ class Competence:
 
     @property
     def does_it(self) -> bool:
-        return self.gap.low > 0 and self.told_apart.low > CHANCE
+        return self.gap.low > 0 and self.told_apart.low > CHANCE and self.told_apart.value >= KNOWN
 
     @property
     def why_not(self) -> str:
@@ -70,10 +70,10 @@ class Competence:
                 f"the prompts do not move its answer: m is {self.gap} logits higher on clean prompts than on "
                 f"corrupt ones (n {self.n}), which may be nothing"
             )
-        if self.told_apart.low <= CHANCE:
+        if not self.does_it:
             return (
                 f"it chooses rightly between target and foil in a share of {self.told_apart} of the clean and "
-                f"corrupt prompts (n {self.n} pairs), not clearly more than the half that chance gives"
+                f"corrupt prompts (n {self.n} pairs): chance gives {CHANCE}, and {KNOWN} is asked for"
             )
         return ""
 

@@ -11,13 +11,14 @@ import random
 from collections.abc import Iterator
 
 from workbench.circuits.asked import Asked, Material, Task, Use, half_of
-from workbench.tasks import ASSISTANT, OPENINGS, USER, Question, all_questions, choose, sum_use
+from workbench.tasks import ASSISTANT, OPENINGS, USER, Question, choose, sum_use
 from workbench.world import Scribe, write_steps
 
 _NUMBERS = range(10, 100)
 _OPENING = OPENINGS["sums"]
 
 
+@functools.cache
 def _sums(use: Use) -> list[tuple[int, int]]:
     """Held-out sums of one half; `a+b` and `b+a` belong together."""
     return [
@@ -93,7 +94,7 @@ def _write_direct(material: Material, rng: random.Random, use: Use) -> Iterator[
 def _write_form(material: Material, rng: random.Random, use: Use) -> Iterator[Asked]:
     """How the answer to a sum begins, beside a question about a capital, which is never worked."""
     sums = _sums(use)
-    capitals = [q for q in choose(all_questions(material.world), "heldout", "capitals") if _is_for(q, use)]
+    capitals = [q for q in choose(material.questions, "heldout", "capitals") if _is_for(q, use)]
     lengths = [len(material.ids(q.prompt)) for q in capitals]
     a, b = sums[0]
     wanted = len(material.ids(f"What is {a}+{b}?"))

@@ -30,7 +30,7 @@ def task_pairs(
     lab: Lab,
     task: str | Task,
     n: int = 64,
-    use: Use = "search",
+    use: str = "search",
     seed: int = 0,
     checkpoint: str = "base",
     one_length: bool = False,
@@ -42,14 +42,15 @@ def task_pairs(
     """
     if isinstance(task, str):
         task = known_task(task)
-    if use not in USES:
+    known_use = next((each for each in USES if each == use), None)
+    if known_use is None:
         raise unknown("use of pairs", use, USES)
     of = lab.checkpoint(checkpoint)
     material = Material(lab, of.tokenizer(), of.n_ctx)
     if task.wording == "chat":
         _check_markers(task, material, checkpoint)
     rows: dict[int, list[PairIds]] = {}
-    for row in _different(task, material, use, seed, _TRIES * n):
+    for row in _different(task, material, known_use, seed, _TRIES * n):
         alike = rows.setdefault(len(row.clean) if one_length else 0, [])
         alike.append(row)
         if len(alike) == n:

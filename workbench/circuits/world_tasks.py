@@ -9,7 +9,7 @@ import random
 from collections.abc import Iterator
 
 from workbench.circuits.asked import Asked, Material, Task, Use, half_of
-from workbench.tasks import ASSISTANT, OPENINGS, USER, Question, all_questions, choose
+from workbench.tasks import ASSISTANT, OPENINGS, USER, Question, choose
 from workbench.world import Scribe, write_counting
 
 _CAPITALS = (
@@ -33,8 +33,7 @@ def _write_capitals(material: Material, rng: random.Random, use: Use) -> Iterato
 def _held_out(material: Material, task: str, use: Use) -> list[Question]:
     """A task's held-out questions of one half: of countries and of words, whatever is asked of them."""
     kind = "country" if task == "capitals" else "word"
-    questions = choose(all_questions(material.world), "heldout", task)
-    return [q for q in questions if half_of(f"{kind} {q.about[0]}") == use]
+    return [q for q in choose(material.questions, "heldout", task) if half_of(f"{kind} {q.about[0]}") == use]
 
 
 def _write_capitals_chat(material: Material, rng: random.Random, use: Use) -> Iterator[Asked]:
