@@ -13,6 +13,9 @@ from workbench.errors import Misuse
 
 app = typer.Typer()
 
+CONTROLS_TAKE = "about 20 minutes on two cores"
+PATHS_TAKE = "several minutes"  # nine SAEs a stage
+
 
 @app.command()
 def compare(
@@ -20,7 +23,10 @@ def compare(
     names: Annotated[list[str] | None, typer.Argument(help="Two or more checkpoints.")] = None,
     controls: Annotated[
         bool,
-        typer.Option("--controls", help="Beside each stage's sham and sibling, grown if they are not there."),
+        typer.Option(
+            "--controls",
+            help=f"Beside each stage's sham and sibling, grown if they are not there; takes {CONTROLS_TAKE}.",
+        ),
     ] = False,
     l1: Annotated[
         bool, typer.Option("--l1", help="Also through an L1 crosscoder, for contrast; takes some minutes.")
@@ -30,7 +36,10 @@ def compare(
     ] = None,
     paths: Annotated[
         bool,
-        typer.Option("--paths", help="Also fine-tune an SAE from parent to child, data first and model first."),
+        typer.Option(
+            "--paths",
+            help=f"Also fine-tune an SAE from parent to child, data first and model first; takes {PATHS_TAKE}.",
+        ),
     ] = False,
     as_json: Json = False,
 ) -> None:
@@ -39,7 +48,7 @@ def compare(
     Of checkpoints with different tokenizers, shapes or roots it says what cannot be compared, and does the rest.
     """
     from workbench.comparison_account import account
-    from workbench.comparison_requests import grown_first, request_comparisons
+    from workbench.comparison_requests import grown_first, request_comparisons, time_needed
     from workbench.grow import grow as grow_lab
     from workbench.lab import Lab
     from workbench.matching_requests import request_paths
@@ -66,6 +75,8 @@ def compare(
     plan = Plan.of(opened)
     steps = [key for each in wanted.all for key in (f"comparison/{each}", *plan.parts_of(each))] + walks
     sys.stderr.write(grown_first(opened, steps))
+    takes = {"--controls": CONTROLS_TAKE if controls else "", "--paths": PATHS_TAKE if paths else ""}
+    sys.stderr.write(time_needed(opened, steps, {option: time for option, time in takes.items() if time}))
     grow_lab(opened, steps)
     told = account(opened, wanted.asked, controls, wanted.contrast)
     answer({"lab": lab, "comparison": wanted.asked, **told.figures}, as_json, told.describe)
