@@ -120,12 +120,12 @@ def test_the_sheet_of_a_lab_has_every_stage_and_evidence(lab: Lab) -> None:
             assert each.n > 0
             assert each.page.split("?")[0] in ("compare", "drift")
             assert each.low is None or each.low <= each.value + 1e-9
-        losses = [each for each in stage.lines if each.said.startswith("loss on")]
-        assert losses
-        for each in losses:
-            assert each.low is not None
-            assert (each.sort == FORGOT) == (each.low > 0)
-            assert each.sort != SILENCED
+    losses = [each for stage in found.stages for each in stage.lines if each.said.startswith("loss on")]
+    assert losses
+    for each in losses:
+        assert each.low is not None
+        assert (each.sort == FORGOT) == (each.low > 0)
+        assert each.sort != SILENCED
     assert any("without controls" in said for said in found.missing)
     json.dumps(found.as_json(), allow_nan=False)
     assert "sft, from base: changed" in found.describe()

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from workbench.answers import Json, LabName, answer, listed_names
 from workbench.errors import Misuse
+
+if TYPE_CHECKING:
+    from workbench.lab import Lab
 
 app = typer.Typer()
 
@@ -53,8 +57,7 @@ def compare(
     from workbench.lab import Lab
     from workbench.matching_requests import request_paths
     from workbench.plan import Plan
-    from workbench.unlike import Unlike
-    from workbench.unlike_requests import request_unlike, what_keeps_apart
+    from workbench.unlike_requests import what_keeps_apart
 
     opened = Lab.open(lab)
     asked = listed_names(names or ())
@@ -64,12 +67,7 @@ def compare(
             raise Misuse(
                 f"--{given[0]} needs checkpoints of one lineage, and {apart}: compare these without it"
             )
-        name = request_unlike(opened, asked)
-        steps = [f"evaluation/{name}"]
-        sys.stderr.write(grown_first(opened, steps))
-        grow_lab(opened, steps)
-        found = Unlike.of(opened, name)
-        return answer({"lab": lab, "comparison": name, **found.told()}, as_json, found.describe)
+        return _compare_unlike(opened, asked, as_json)
     walks = [f"evaluation/{name}" for name in (request_paths(opened, asked) if paths else [])]
     wanted = request_comparisons(opened, asked, controls, l1, dictionary)
     plan = Plan.of(opened)
@@ -80,6 +78,21 @@ def compare(
     grow_lab(opened, steps)
     told = account(opened, wanted.asked, controls, wanted.contrast)
     answer({"lab": lab, "comparison": wanted.asked, **told.figures}, as_json, told.describe)
+
+
+def _compare_unlike(lab: Lab, names: Sequence[str], as_json: bool) -> None:
+    """What can be told of checkpoints that cannot be laid side by side token by token."""
+    from workbench.comparison_requests import grown_first
+    from workbench.grow import grow as grow_lab
+    from workbench.unlike import Unlike
+    from workbench.unlike_requests import request_unlike
+
+    name = request_unlike(lab, names)
+    steps = [f"evaluation/{name}"]
+    sys.stderr.write(grown_first(lab, steps))
+    grow_lab(lab, steps)
+    found = Unlike.of(lab, name)
+    answer({"lab": lab.name, "comparison": name, **found.told()}, as_json, found.describe)
 
 
 @app.command()
