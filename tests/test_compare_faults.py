@@ -19,10 +19,12 @@ from tests.test_cli import assert_one_sentence, run
 from tests.test_unlike import NAME, unlike_lab
 from tests.tiny_lab import draft, make_lab, shared_lab, tiny_recipe
 from tests.tiny_models import save_tiny
-from workbench.comparison_requests import compare
+from workbench.comparison_requests import compare, request_comparisons
+from workbench.disk import write_json
 from workbench.errors import Failure, Misuse
 from workbench.external import add
 from workbench.grow import grow
+from workbench.jobs import jobs, settle
 from workbench.lab import Lab
 from workbench.lives import Lives
 from workbench.plan import Plan
@@ -228,6 +230,52 @@ def test_a_full_disk_leaves_nothing_half_written_and_a_rerun_ends_it(tmp_path: P
     one, other = Unlike.of(lab, NAME), Unlike.of(unlike_lab(), NAME)
     assert one.cka.equals(other.cka)
     assert one.bits.equals(other.bits)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_comparison_stopped_by_any_gentle_signal_says_so(tmp_path: Path, number: signal.Signals) -> None:
+    lab = copied(unlike_lab(), tmp_path)
+    shutil.rmtree(unlike_folder(lab)[0])
+    running = subprocess.Popen(
+        [sys.executable, "-m", "workbench", "compare", "tiny", "sft", "foreign", "wide"],
+        env={**os.environ, "MARBLE_HOME": str(tmp_path)}, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    assert running.stderr is not None
+    read = ""
+    while not re.search(r"bits of foreign", read):
+        read += running.stderr.read(1)
+    running.send_signal(number)
+    running.communicate(timeout=120)
+    newest = jobs(lab)[0]
+    assert running.returncode == 130
+    assert (newest.state, newest.status["state"]) == ("stopped", "stopped")
+    assert "kept" in newest.status["message"]
+
+
+def test_a_killed_job_is_written_down_as_lost_when_the_lab_grows_again(tmp_path: Path) -> None:
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    lab = Lab(tmp_path / "tiny")
+    gone, done = ({"state": state, "pid": ended.pid, "started": 0.0} for state in ("running", "done"))
+    for name, status in (("1-grow", gone), ("2-grow", done)):
+        (lab.path / "jobs" / name).mkdir(parents=True)
+        write_json(lab.path / "jobs" / name / "status.json", status)
+    settle(lab)
+    assert [job.status["state"] for job in jobs(lab)] == ["done", "lost"]
+
+
+def test_a_dictionary_that_is_not_there_is_answered_with_what_can_serve(tmp_path: Path) -> None:
+    lab = copied(shared_lab(), tmp_path)
+    recipe = read_recipe(lab.path / "recipe.toml")
+    names = recipe.comparisons[0].checkpoints
+    with pytest.raises(Misuse) as said:
+        request_comparisons(lab, names, dictionary="nope")
+    for config in recipe.dictionaries:
+        told = re.search(rf"(?<![\w-]){re.escape(config.name)}(?![\w-])", str(said.value)) is not None
+        assert told == (config.checkpoints == names)
+    with pytest.raises(Misuse, match=r"there is none yet.*crosscoder tiny base grpo"):
+        request_comparisons(lab, ("base", "grpo"), dictionary="nope")
+    assert read_recipe(lab.path / "recipe.toml") == recipe
 
 
 def test_an_interrupted_comparison_goes_on_where_it_was(tmp_path: Path) -> None:

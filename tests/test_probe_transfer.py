@@ -27,7 +27,8 @@ from workbench.linear_probes import (
     frequent,
     ranked,
 )
-from workbench.probe_transfer import CONTROL, FACTOR, MEAN, ProbeTransfer
+from workbench.part_tables import write_part
+from workbench.probe_transfer import CONTROL, FACTOR, MEAN, TRANSFER, ProbeTransfer
 from workbench.probe_transfer_build import Read, _tasks, measure
 from workbench.tokens import token_set
 
@@ -174,11 +175,32 @@ def test_a_lab_s_matrix_is_whole(lab: Lab) -> None:
     assert found.transfer.filter(task=FACTOR).height == len(names) ** 2 * (len(factors) + 1)
     for row in found.transfer.iter_rows(named=True):
         assert row["auroc_low"] - 1e-9 <= row["auroc"] <= row["auroc_high"] + 1e-9 or row["factor"] != MEAN
-        assert row["fitted"] != row["scored"] or row["loss"] == 0
+        assert row["fitted"] != row["scored"] or row["gap"] == 0
     rows = found.transfer.filter(pl.col("factor") != MEAN, task=FACTOR, fitted="base", scored="grpo")
     (mean,) = found.means.filter(fitted="base", scored="grpo").to_dicts()
     assert mean["auroc"] == pytest.approx(rows["auroc"].mean())
-    assert mean["loss"] == pytest.approx(rows["loss"].mean())
+    assert mean["gap"] == pytest.approx(rows["gap"].mean())
+
+
+def test_the_gap_is_below_zero_by_what_is_lost(lab: Lab) -> None:
+    found = ProbeTransfer.of(lab, NAME)
+    for row in found.means.iter_rows(named=True):
+        own = found.means.filter(fitted=row["scored"], scored=row["scored"])["auroc"].item()
+        assert row["gap"] == pytest.approx(row["auroc"] - own)
+
+
+def test_a_factor_is_below_its_control_where_the_intervals_part(lab: Lab, tmp_path) -> None:
+    """Three factors: one told better than words at random, one worse, one too close to call."""
+    whole = ProbeTransfer.of(lab, NAME)
+    own = whole.transfer.filter(pl.col("factor") != MEAN, fitted="sft", scored="sft")
+    row = own.rename({f"gap{end}": f"loss{end}" for end in ("", "_low", "_high")}).row(0, named=True)
+    rows = []
+    for factor, value in (("better", 0.9), ("worse", 0.6), ("close", 0.79)):
+        for task, at in ((FACTOR, value), (CONTROL, 0.8)):
+            ends = {"auroc": at, "auroc_low": at - 0.02, "auroc_high": at + 0.02}
+            rows.append(row | ends | {"factor": factor, "task": task})
+    write_part(tmp_path, "transfer", pl.DataFrame(rows, schema=TRANSFER))
+    assert ProbeTransfer(NAME, whole.figures, tmp_path).below_control("sft") == ["worse"]
 
 
 def test_the_account_says_it(lab: Lab) -> None:
@@ -187,7 +209,7 @@ def test_the_account_says_it(lab: Lab) -> None:
     assert len(figures["transfer"]) == 9
     assert len(figures["selectivity"]) == 3
     assert f"probes of {len(figures['factors'])} factors fitted on base: AUROC on sft" in told.describe()
-    assert "transfer loss" in told.describe()
+    assert "transfer gap" in told.describe()
 
 
 def test_the_view_shows_the_pair_of_the_address(lab: Lab) -> None:

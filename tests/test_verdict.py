@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from html import unescape
 from urllib.parse import parse_qsl
 
 import pytest
@@ -20,6 +21,9 @@ from workbench.verdict_sheet import (
     ADDED,
     ALONE,
     CHANGED,
+    FORGOT,
+    RULE,
+    RULES,
     SILENCED,
     SILENT,
     SORTS,
@@ -68,6 +72,24 @@ def test_a_line_is_said_with_its_figures() -> None:
     )
 
 
+def test_a_line_about_latents_is_beyond_matched_latents_and_no_stage_s_control() -> None:
+    few = line(sham=None, sibling=None, matched=0.02)
+    assert sentence(few).endswith("matched latents 0.02: beyond matched latents")
+    assert sentence(few._replace(credible=False)).endswith("matched latents 0.02: not beyond matched latents")
+    assert 'class="square"' in picture(few)
+    assert 'class="square"' not in picture(line())
+
+
+def test_every_heading_has_its_rule_and_the_sheet_tells_them() -> None:
+    assert set(RULES) == set(SORTS)
+    made = Sheet("demo", "a-b", [StageSheet("sft", "base", CHANGED, [], [line(sort=s) for s in SORTS])], [])
+    for text in (made.describe(), unescape(document(made).split("<script")[0])):
+        assert RULE in text
+        assert all(said in text for said in RULES.values())
+    assert made.as_json()["rule"] == RULE
+    assert made.as_json()["rules"] == RULES
+
+
 def test_marks_stand_where_their_figures_are() -> None:
     drawn = picture(line())
     places = dict(re.findall(r'class="(\w+)" style="left:([\d.]+)%', drawn))
@@ -98,6 +120,12 @@ def test_the_sheet_of_a_lab_has_every_stage_and_evidence(lab: Lab) -> None:
             assert each.n > 0
             assert each.page.split("?")[0] in ("compare", "drift")
             assert each.low is None or each.low <= each.value + 1e-9
+    losses = [each for stage in found.stages for each in stage.lines if each.said.startswith("loss on")]
+    assert losses
+    for each in losses:
+        assert each.low is not None
+        assert (each.sort == FORGOT) == (each.low > 0)
+        assert each.sort != SILENCED
     assert any("without controls" in said for said in found.missing)
     json.dumps(found.as_json(), allow_nan=False)
     assert "sft, from base: changed" in found.describe()

@@ -7,6 +7,7 @@ Exit 0 done, 1 failed, 2 misuse; both failures are one sentence.
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from typing import Annotated, Any
 
@@ -195,8 +196,18 @@ app.add_typer(evaluation_commands.app)
 app.add_typer(latent_commands.app)
 
 
+def _stop_as_by_hand() -> None:
+    """A closed terminal and `kill` stop a command as Ctrl-C does, so that its job says that it was stopped. What a
+    shell told to be ignored (`nohup`) stays ignored."""
+    for name in ("SIGTERM", "SIGHUP"):
+        number = getattr(signal, name, None)  # Windows has no SIGHUP
+        if number is not None and signal.getsignal(number) == signal.SIG_DFL:
+            signal.signal(number, signal.default_int_handler)
+
+
 def main() -> None:
     """Entry of `python -m workbench`: every error a person can meet is one sentence."""
+    _stop_as_by_hand()
     try:
         app(standalone_mode=True)
     except SystemExit as ended:  # typer makes one of a Ctrl-C

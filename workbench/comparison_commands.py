@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from workbench.answers import Json, LabName, answer, listed_names
 from workbench.errors import Misuse
 
+if TYPE_CHECKING:
+    from workbench.lab import Lab
+
 app = typer.Typer()
+
+CONTROLS_TAKE = "about 20 minutes on two cores"
+PATHS_TAKE = "several minutes"  # nine SAEs a stage
 
 
 @app.command()
@@ -20,7 +27,10 @@ def compare(
     names: Annotated[list[str] | None, typer.Argument(help="Two or more checkpoints.")] = None,
     controls: Annotated[
         bool,
-        typer.Option("--controls", help="Beside each stage's sham and sibling, grown if they are not there."),
+        typer.Option(
+            "--controls",
+            help=f"Beside each stage's sham and sibling, grown if they are not there; takes {CONTROLS_TAKE}.",
+        ),
     ] = False,
     l1: Annotated[
         bool, typer.Option("--l1", help="Also through an L1 crosscoder, for contrast; takes some minutes.")
@@ -30,7 +40,10 @@ def compare(
     ] = None,
     paths: Annotated[
         bool,
-        typer.Option("--paths", help="Also fine-tune an SAE from parent to child, data first and model first."),
+        typer.Option(
+            "--paths",
+            help=f"Also fine-tune an SAE from parent to child, data first and model first; takes {PATHS_TAKE}.",
+        ),
     ] = False,
     as_json: Json = False,
 ) -> None:
@@ -39,13 +52,12 @@ def compare(
     Of checkpoints with different tokenizers, shapes or roots it says what cannot be compared, and does the rest.
     """
     from workbench.comparison_account import account
-    from workbench.comparison_requests import grown_first, request_comparisons
+    from workbench.comparison_requests import grown_first, request_comparisons, time_needed
     from workbench.grow import grow as grow_lab
     from workbench.lab import Lab
     from workbench.matching_requests import request_paths
     from workbench.plan import Plan
-    from workbench.unlike import Unlike
-    from workbench.unlike_requests import request_unlike, what_keeps_apart
+    from workbench.unlike_requests import what_keeps_apart
 
     opened = Lab.open(lab)
     asked = listed_names(names or ())
@@ -55,20 +67,32 @@ def compare(
             raise Misuse(
                 f"--{given[0]} needs checkpoints of one lineage, and {apart}: compare these without it"
             )
-        name = request_unlike(opened, asked)
-        steps = [f"evaluation/{name}"]
-        sys.stderr.write(grown_first(opened, steps))
-        grow_lab(opened, steps)
-        found = Unlike.of(opened, name)
-        return answer({"lab": lab, "comparison": name, **found.told()}, as_json, found.describe)
+        return _compare_unlike(opened, asked, as_json)
     walks = [f"evaluation/{name}" for name in (request_paths(opened, asked) if paths else [])]
     wanted = request_comparisons(opened, asked, controls, l1, dictionary)
     plan = Plan.of(opened)
     steps = [key for each in wanted.all for key in (f"comparison/{each}", *plan.parts_of(each))] + walks
     sys.stderr.write(grown_first(opened, steps))
+    takes = {"--controls": CONTROLS_TAKE if controls else "", "--paths": PATHS_TAKE if paths else ""}
+    sys.stderr.write(time_needed(opened, steps, {option: time for option, time in takes.items() if time}))
     grow_lab(opened, steps)
     told = account(opened, wanted.asked, controls, wanted.contrast)
     answer({"lab": lab, "comparison": wanted.asked, **told.figures}, as_json, told.describe)
+
+
+def _compare_unlike(lab: Lab, names: Sequence[str], as_json: bool) -> None:
+    """What can be told of checkpoints that cannot be laid side by side token by token."""
+    from workbench.comparison_requests import grown_first
+    from workbench.grow import grow as grow_lab
+    from workbench.unlike import Unlike
+    from workbench.unlike_requests import request_unlike
+
+    name = request_unlike(lab, names)
+    steps = [f"evaluation/{name}"]
+    sys.stderr.write(grown_first(lab, steps))
+    grow_lab(lab, steps)
+    found = Unlike.of(lab, name)
+    answer({"lab": lab.name, "comparison": name, **found.told()}, as_json, found.describe)
 
 
 @app.command()

@@ -10,7 +10,7 @@ from saes.config import L1
 from workbench.branches import request_controls
 from workbench.controls import pairs_of
 from workbench.dictionary_requests import request_crosscoder
-from workbench.errors import Misuse
+from workbench.errors import Misuse, unknown
 from workbench.lab import Lab
 from workbench.likeness import checked_names
 from workbench.matching_requests import request_seeds
@@ -70,7 +70,10 @@ def request_comparisons(
     if dictionary is not None:
         if controls:
             raise Misuse("controls are read through crosscoders like the lab's first: leave --dictionary out")
-        chosen = read_recipe(lab.path / "recipe.toml").dictionary(dictionary)
+        recipe = read_recipe(lab.path / "recipe.toml")
+        if dictionary not in {config.name for config in recipe.dictionaries}:
+            raise _no_crosscoder(lab, recipe, names, dictionary)
+        chosen = recipe.dictionary(dictionary)
         if chosen.checkpoints != tuple(names):
             raise Misuse(
                 f"{dictionary!r} reads {', '.join(chosen.checkpoints)}, and {', '.join(names)} are to be compared: "
@@ -80,6 +83,18 @@ def request_comparisons(
             raise Misuse(f"{dictionary!r} is an L1 crosscoder, which is for contrast: give --l1 instead")
     asked, *beside = compare_beside_controls(lab, names) if controls else [compare(lab, names, dictionary)]
     return Requested(asked, compare_for_contrast(lab, names) if l1 else None, beside)
+
+
+def _no_crosscoder(lab: Lab, recipe: Recipe, names: Sequence[str], asked: str) -> Misuse:
+    """`Misuse` that names only what could serve: crosscoders of just these checkpoints, not for contrast."""
+    fitting = [
+        config.name
+        for config in recipe.dictionaries
+        if config.kind == CROSSCODER and config.checkpoints == tuple(names) and not config.for_contrast
+    ]
+    what = f"crosscoder of {', '.join(names)} called"
+    more = f"; `python -m workbench crosscoder {lab.name} {' '.join(names)}` makes one" if not fitting else ""
+    return Misuse(f"{unknown(what, asked, fitting)}{more}")
 
 
 def compare_beside_controls(lab: Lab, names: Sequence[str]) -> list[str]:
@@ -108,6 +123,20 @@ def grown_first(lab: Lab, steps: Sequence[str]) -> str:
 
     names = [step.name for step in missing(lab, steps)[1] if step.kind == "checkpoint"]
     return f"not on the disk, and so grown first: checkpoint {', '.join(names)}\n" if names else ""
+
+
+def time_needed(lab: Lab, steps: Sequence[str], takes: Mapping[str, str]) -> str:
+    """A line that says how long the options in `takes` take, and that they may be stopped; empty if nothing is to
+    be made."""
+    from workbench.grow import missing
+
+    todo = missing(lab, steps)[1]
+    if not (todo and takes):
+        return ""
+    told = ", ".join(f"{option} takes {time}" for option, time in takes.items())
+    return (
+        f"{len(todo)} steps to go; from the start {told}: Ctrl-C stops, the same command goes on from there\n"
+    )
 
 
 def finished_comparison(lab: Lab, names: Sequence[str]) -> str:

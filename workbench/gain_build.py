@@ -2,7 +2,7 @@
 (`workbench.mediation`), tried in both directions on held-out questions.
 
 `carriers.parquet`: the latents in order, with what each adds. `curve.parquet`: share of the gap in log p of
-the stage's answers that the first n close, beside as many of like reach. `answers.parquet`: accuracy of the
+the stage's answers that the first n close, beside as many matched latents. `answers.parquet`: accuracy of the
 moved model by dose. `spill.parquet`: what the same does to other tasks and to prose.
 """
 

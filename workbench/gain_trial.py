@@ -1,5 +1,5 @@
 """One way of switching latents, tried on one gain: their order, how few it takes, accuracy by dose in both
-directions beside as many of like reach, and what the same does to other tasks and to prose.
+directions beside as many matched latents, and what the same does to other tasks and to prose.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 and what switching it on and off does.
 
 A set carries a gain where, switched on in the parent, accuracy rises above the parent's and above that with as many
-latents of like reach, intervals and all; switched off in the stage, it falls below the stage's and theirs.
+matched latents, intervals and all; switched off in the stage, it falls below the stage's and theirs.
 """
 
 from __future__ import annotations
@@ -23,6 +23,10 @@ if TYPE_CHECKING:
 
 PARENT, STAGE, WHOLE, ALL, SET, MATCHED = "parent", "stage", "whole stream", "all latents", "set", "matched"
 ON, OFF = "on", "off"
+MATCHED_MEANS = (
+    "Matched latents are as many others, each drawn from the ten that write nearest as much as one of the set: "
+    "activation times decoder length, summed over the answers, so that both how often and how much it fires count."
+)
 SAID = {
     "swap": "the stage's decoder in place of the parent's",
     "amplify": "more (or none) of it by each checkpoint's own decoder",
@@ -79,7 +83,7 @@ SAID_DOSES = (1.0, 3.0)  # in a sentence; the tables have more
 
 
 class Effect(NamedTuple):
-    """A set switched one way at one dose: accuracy before, with it, and with as many of like reach."""
+    """A set switched one way at one dose: accuracy before, with it, and with as many matched latents."""
 
     way: str
     dose: float
@@ -200,5 +204,5 @@ def _said(gap: Gap, effect: Effect) -> str:
     verdict = "carries" if effect.carries else "does not carry"
     return (
         f"{where} ×{effect.dose:g} {effect.before:.3f} → {effect.accuracy:.3f} "
-        f"[{effect.low:.3f}, {effect.high:.3f}] (as many of like reach {effect.matched:.3f}): {verdict}"
+        f"[{effect.low:.3f}, {effect.high:.3f}] (matched latents {effect.matched:.3f}): {verdict}"
     )

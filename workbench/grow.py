@@ -13,7 +13,7 @@ from typing import Any, Protocol
 from workbench.device import keep_freed_memory
 from workbench.disk import plain_disk_errors
 from workbench.errors import Failure, MarbleError, Misuse
-from workbench.jobs import new_job
+from workbench.jobs import new_job, settle
 from workbench.lab import Artefact, Draft, Lab, checked_name, labs_home
 from workbench.plan import Plan
 from workbench.progress import Progress
@@ -97,6 +97,7 @@ def grow(lab: Lab, only: Sequence[str] = (), quiet: bool = False) -> list[Artefa
         if not todo:
             return []
         keep_freed_memory()
+        settle(lab)
         progress = Progress(new_job(lab, "grow"), "grow", quiet)
         built = []
         try:
@@ -104,11 +105,17 @@ def grow(lab: Lab, only: Sequence[str] = (), quiet: bool = False) -> list[Artefa
                 with progress.step(step.key, position, len(todo)):
                     built.append(run_step(lab, plan, step, progress, todo[position:]))
         except BaseException as error:
-            message = str(error) if isinstance(error, MarbleError) else f"{type(error).__name__}: {error}"
-            progress.finish("stopped" if isinstance(error, KeyboardInterrupt) else "failed", message)
+            progress.finish(*_ended(error))
             raise
         progress.finish("done")
         return built
+
+
+def _ended(error: BaseException) -> tuple[str, str]:
+    """State and message of a job that did not come to its end."""
+    if isinstance(error, KeyboardInterrupt):
+        return "stopped", "stopped by hand; what was finished is kept, growing again goes on from there"
+    return "failed", str(error) if isinstance(error, MarbleError) else f"{type(error).__name__}: {error}"
 
 
 def run_step(lab: Lab, plan: Plan, step: Step, progress: Progress, todo: Sequence[Step] = ()) -> Artefact:

@@ -12,7 +12,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from workbench.disk import write_json
 from workbench.lab import Lab
+
+LOST = "lost"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,9 +38,16 @@ def jobs(lab: Lab) -> list[Job]:
             continue  # replaced or removed at this moment: the next poll sees it
         state = status["state"]
         if state == "running" and not _alive(status["pid"], status["started"]):
-            state = "lost"
+            state = LOST
         found.append(Job(path.parent.name, state, status, path.parent / "log.txt"))
     return found
+
+
+def settle(lab: Lab) -> None:
+    """Write down which jobs are lost: a killed process could not say so itself, and its file says running."""
+    for job in jobs(lab):
+        if job.state == LOST != job.status["state"]:
+            write_json(job.log.parent / "status.json", {**job.status, "state": LOST})
 
 
 def how_to_grow(lab: Lab) -> str:

@@ -133,7 +133,7 @@ def order_arms(found: Candidates, orders: Sequence[str]) -> Iterator[Arm]:
 
 
 def control_arms(found: Candidates, rng: np.random.Generator) -> Iterator[Arm]:
-    """As many at random, of like reach, and of the shared ones."""
+    """As many at random, matched, and of the shared ones."""
     firing, order = found.firing, found.orders[ATTRIBUTION]
     for size in SIZES:
         sets = [(SHARED, 0, _drawn(found.shared, size, rng))]
@@ -145,7 +145,7 @@ def control_arms(found: Candidates, rng: np.random.Generator) -> Iterator[Arm]:
 
 
 def dose_arms(found: Candidates, main: MainSet, rng: np.random.Generator) -> Iterator[Arm]:
-    """The main set by dose beside as many of like reach."""
+    """The main set by dose beside as many matched latents."""
     order = found.orders[main.order]
     matched = size_matched(order, found.sizes, main.size, rng)
     for name, latents in ((MAIN, order[: main.size]), (MATCHED, matched)):

@@ -164,7 +164,7 @@ class Patching(Part):
             return "; no set of latents was worth a closer look"
         rows = self.rows(self.doses, before, after, after, tokens).filter(dose=1.0)
         by = {row["latents"]: row for row in rows.iter_rows(named=True)}
-        control = f" (as many of like reach {_share(by[MATCHED])})" if MATCHED in by else ""
+        control = f" (matched latents {_share(by[MATCHED])})" if MATCHED in by else ""
         few = f"the first {main.size} by {main.order}" if main.size > 1 else f"the first by {main.order}"
         return f"; {few} {_share(by[MAIN])}{control}"
 

@@ -1,7 +1,9 @@
 """The probe transfer of a comparison, read: how well probes fitted on one checkpoint tell the world's factors in
 another.
 
-    loss(i → j) = AUROC(i → j) − AUROC(j → j)      below zero: i's probe tells less than the one fitted on j itself
+    gap(i → j) = AUROC(i → j) − AUROC(j → j)      below zero: i's probe tells less than the one fitted on j itself
+
+(The stored table calls its column `loss`, which reads as the opposite sign: it is `gap` from here on.)
 
 A probe that tells a factor in i and not in j, where j's own probe does, says that the factor is there and written
 in other directions.
@@ -21,11 +23,12 @@ if TYPE_CHECKING:
 
 FACTOR, CONTROL = "factor", "control"  # tasks
 MEAN = "mean over factors"
+ENDS = ("", "_low", "_high")
 
 
 def _ended(*names: str) -> dict[str, type]:
     """Figures with the ends of their intervals."""
-    return {f"{name}{end}": float for name in names for end in ("", "_low", "_high")}
+    return {f"{name}{end}": float for name in names for end in ENDS}
 
 
 TRANSFER: dict[str, Any] = {
@@ -46,8 +49,10 @@ class ProbeTransfer(Part):
 
     @cached_property
     def transfer(self) -> pl.DataFrame:
-        """A row for each checkpoint fitted on, scored on, factor (or `MEAN`) and task (columns: `TRANSFER`)."""
-        return read_part(self.path, "transfer", TRANSFER)
+        """A row for each checkpoint fitted on, scored on, factor (or `MEAN`) and task (columns: `TRANSFER`,
+        `loss` as `gap`)."""
+        table = read_part(self.path, "transfer", TRANSFER)
+        return table.rename({f"loss{end}": f"gap{end}" for end in ENDS})
 
     @cached_property
     def probes(self) -> pl.DataFrame:
@@ -79,6 +84,15 @@ class ProbeTransfer(Part):
         ]
         return pl.concat(named).select("factor", "by", "auroc", low="auroc_low", high="auroc_high", n="n")
 
+    def below_control(self, checkpoint: str) -> list[str]:
+        """Factors that the checkpoint's own probes tell less well than words at random, intervals and all."""
+        import polars as pl
+
+        own = self.transfer.filter(pl.col("factor") != MEAN, fitted=checkpoint, scored=checkpoint)
+        told, by_heart = (own.filter(task=task) for task in (FACTOR, CONTROL))
+        both = told.join(by_heart, on="factor", suffix="_control", maintain_order="left")
+        return both.filter(pl.col("auroc_high") < pl.col("auroc_low_control"))["factor"].to_list()
+
     def summary(self) -> dict[str, Any]:
         """For machines: the matrix, the means of accuracy and selectivity, and what they are of."""
         control = self.transfer.filter(factor=MEAN, task=CONTROL)
@@ -106,11 +120,11 @@ class ProbeTransfer(Part):
         (own,) = self.means.filter(fitted=scored, scored=scored).to_dicts()
         return (
             f"probes of {len(self.figures['factors'])} factors fitted on {fitted}: AUROC on {scored} "
-            f"{_interval(row, 'auroc')}, {scored}'s own {_interval(own, 'auroc')}; transfer loss "
-            f"{_interval(row, 'loss')}, n = {row['n']:,} tokens of {row['documents']} documents"
+            f"{_interval(row, 'auroc')}, {scored}'s own {_interval(own, 'auroc')}; transfer gap "
+            f"{_interval(row, 'gap')} (below zero: lost), n = {row['n']:,} tokens of {row['documents']} documents"
         )
 
 
 def _interval(row: dict[str, Any], name: str) -> str:
     """A figure with its interval."""
-    return bracketed(*(row[f"{name}{end}"] for end in ("", "_low", "_high")))
+    return bracketed(*(row[f"{name}{end}"] for end in ENDS))

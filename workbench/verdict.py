@@ -16,7 +16,7 @@ from workbench.comparison import Comparison
 from workbench.controls import DOMAINS, SHAM, SIBLING, Controls
 from workbench.drift import Drift
 from workbench.errors import MarbleError
-from workbench.gains import OFF, ON, Gains, accuracies, gaps_between
+from workbench.gains import ON, SAID_DOSES, Gains, accuracies, gaps_between
 from workbench.lab import Lab
 from workbench.lives import Lives
 from workbench.plan import Plan
@@ -25,7 +25,10 @@ from workbench.specificity import Share, Specificity
 from workbench.verdict_sheet import (
     ADDED,
     ALONE,
+    CARRIED,
     CHANGED,
+    FORGOT,
+    LEAST,
     MOVED,
     OTHERWISE,
     SILENCED,
@@ -37,7 +40,6 @@ from workbench.verdict_sheet import (
     verdict_of,
 )
 
-LEAST = 0.001  # share of latents under which births and deaths are noise
 SAID = {
     "ended": "ends its answers by itself",
     "length": "length of an answer, tokens",
@@ -135,22 +137,22 @@ def _answers(found: _Gatherer, samples: Samples | None, parent: str, stage: str)
 
 
 def _carried(found: _Gatherer, gains: Gains | None, stage: str) -> Iterator[Line]:
-    """What carries its gains, both ways, at the dose at which the set does most."""
+    """What the set of latents does to each gain, both ways, at each dose that is told, also if that is nothing."""
     if gains is None:
         return
     for gap in (g for g in gains.gaps if g.stage == stage):
         mover = gains.movers(gap)[0]
-        latents = gains.set_of(gap, mover)
-        for way in (ON, OFF):
-            tried = [effect for effect in gains.effects(gap, mover) if effect.way == way]
-            best = max(tried, key=lambda e: abs(e.accuracy - e.before))
-            where = f"on in {gap.parent}" if way == ON else f"off in {gap.stage}"
-            named = f"{len(latents)} latent{'s'[: len(latents) != 1]} switched {where} (×{best.dose:g})"
-            page = found.page("compare", view="Gains", gain=f"{stage}: {gap.task.replace('_', ' ')}")
+        latents, task = gains.set_of(gap, mover), gap.task.replace("_", " ")
+        page = found.page("compare", view="Gains", gain=f"{stage}: {task}")
+        for effect in gains.effects(gap, mover):
+            if effect.dose not in SAID_DOSES:
+                continue
+            where = f"on in {gap.parent}" if effect.way == ON else f"off in {gap.stage}"
+            named = f"{len(latents)} latent{'s'[: len(latents) != 1]} switched {where}"
+            said = f"right on {task} with {named} (dose ×{effect.dose:g})"
             yield Line(
-                stage, STRENGTHENED,
-                f"{gap.task.replace('_', ' ')} with {named}; as many of like reach {best.matched:.3g}",
-                best.accuracy, best.low, best.high, best.n, best.before, None, None, best.carries, page,
+                stage, CARRIED, said, effect.accuracy, effect.low, effect.high, effect.n, effect.before, None, None,
+                effect.carries, page, effect.matched,
             )  # fmt: skip
 
 
@@ -166,7 +168,7 @@ def _forgotten(found: _Gatherer, parent: str, stage: str) -> Iterator[Line]:
     for row in rows.iter_rows(named=True):
         if row["domain"] not in DOMAINS:
             continue
-        sort = SILENCED if row["low"] > 0 else STRENGTHENED if row["high"] < 0 else ALONE
+        sort = FORGOT if row["low"] > 0 else STRENGTHENED if row["high"] < 0 else ALONE
         yield found.line(
             stage, sort, f"loss on {row['domain']} less {parent}'s, nats a token", {**row, "value": row["excess"]},
             page, figure=f"excess loss on {row['domain']}",

@@ -1,7 +1,7 @@
 """The verdict sheet as HTML: one block that a page can show, or one file that needs nothing else.
 
 All text is escaped. The pictures are placed marks: a dot with its interval, the parent's figure as a ring, sham and
-sibling as a cross and a diamond, on an axis of the line's own.
+sibling as a cross and a diamond, matched latents as a square, on an axis of the line's own.
 """
 
 from __future__ import annotations
@@ -9,7 +9,8 @@ from __future__ import annotations
 import html
 import json
 
-from workbench.verdict_sheet import SORTS, Line, Sheet, StageSheet, controls_of, figures
+from workbench.gains import MATCHED_MEANS
+from workbench.verdict_sheet import RULE, RULES, SORTS, Line, Sheet, StageSheet, controls_of, figures, judged
 
 DARK = "--ink:#e8e5de;--muted:#a4a6a8;--rule:#363a40;--dot:#9fc0d3;--alarm:#f0909a"
 STYLE = """
@@ -17,6 +18,7 @@ STYLE = """
 font:15px/1.45 system-ui,sans-serif}
 .verdict h2{font-size:1.35em;margin:1.6em 0 .2em}
 .verdict h3{font-size:1em;margin:1.1em 0 .3em;color:var(--muted);font-weight:600}
+.verdict h3 small{font-size:.9em;font-weight:400}
 .verdict .row{display:grid;grid-template-columns:minmax(15em,1fr) 230px minmax(13em,.8fr);gap:.2em 1.2em;
 align-items:center;padding:.35em 0;border-top:1px solid var(--rule)}
 .verdict .row a{color:inherit}.verdict .figures{color:var(--muted);font-size:.9em;font-variant-numeric:tabular-nums}
@@ -30,6 +32,7 @@ background:linear-gradient(var(--rule),var(--rule)) center/100% 1px no-repeat}
 .verdict .ring{width:9px;height:9px;border-radius:50%;border:2px solid var(--muted);box-sizing:border-box}
 .verdict .axis .diamond{width:8px;height:8px;border:1.5px solid var(--muted);box-sizing:border-box;
 transform:translate(-50%,-50%) rotate(45deg)}
+.verdict .square{width:8px;height:8px;border:1.5px solid var(--muted);box-sizing:border-box}
 .verdict .cross{color:var(--muted);font-size:17px}
 .verdict p{margin:.3em 0;color:var(--muted)}
 .verdict ul{margin:.3em 0 .6em;padding-left:1.2em;color:var(--muted)}
@@ -41,8 +44,9 @@ DARK_FILE = (
 )
 KEY = (
     "A dot is the stage's figure with its 95 % interval, a ring its parent's, a cross the sham's and a diamond "
-    "the sibling's. The sham is the parent trained on, on its own data, for as many steps; the sibling is the same "
-    "stage with another seed. Each line leads to its evidence."
+    "the sibling's, a square that of matched latents, a stroke zero; each line has an axis of its own. The "
+    "sham is the parent trained on, on its own data, for as many steps; the sibling is the same stage with another "
+    f"seed. {MATCHED_MEANS} Each line leads to its evidence."
 )
 
 
@@ -52,7 +56,7 @@ def block(sheet: Sheet, dark: bool = False, base: str = "") -> str:
     missing = "".join(f"<p>{html.escape(each)}</p>" for each in sheet.missing)
     shade = " dark" if dark else ""
     style = f"{STYLE}.verdict.dark{{{DARK}}}"
-    return f'<style>{style}</style><div class="verdict{shade}"><p>{KEY}</p>{stages}{missing}</div>'
+    return f'<style>{style}</style><div class="verdict{shade}"><p>{RULE}</p><p>{KEY}</p>{stages}{missing}</div>'
 
 
 def document(sheet: Sheet, base: str = "http://127.0.0.1:8501/") -> str:
@@ -76,7 +80,8 @@ def _stage(stage: StageSheet, base: str) -> str:
     for sort in SORTS:
         lines = [line for line in stage.lines if line.sort == sort]
         if lines:
-            parts.append(f"<h3>{sort.capitalize()}</h3>{''.join(_row(line, base) for line in lines)}")
+            rows = "".join(_row(line, base) for line in lines)
+            parts.append(f"<h3>{sort.capitalize()} <small>· {html.escape(RULES[sort])}</small></h3>{rows}")
     return "".join(parts)
 
 
@@ -86,17 +91,15 @@ def _row(line: Line, base: str) -> str:
 
 
 def _figures(line: Line) -> str:
-    verdict = {
-        True: '<span class="yes">beyond controls</span>',
-        False: '<span class="no">not beyond controls</span>',
-        None: "no control",
-    }[line.credible]
-    return f"{figures(line)}<br>{' · '.join([*controls_of(line), verdict])}"
+    said = judged(line)
+    if line.credible is not None:
+        said = f'<span class="{"yes" if line.credible else "no"}">{said}</span>'
+    return f"{figures(line)}<br>{' · '.join([*controls_of(line), said])}"
 
 
 def picture(line: Line) -> str:
     """The line's figures on one axis; zero is on it."""
-    given = (0.0, line.value, line.low, line.high, line.before, line.sham, line.sibling)
+    given = (0.0, line.value, line.low, line.high, line.before, line.sham, line.sibling, line.matched)
     shown = [value for value in given if value is not None]
     low, span = min(shown), (max(shown) - min(shown)) or 1.0
 
@@ -107,7 +110,8 @@ def picture(line: Line) -> str:
     if line.low is not None and line.high is not None:
         width = 100 * (line.high - line.low) / span
         marks.append(f'<i class="whisker" style="{at(line.low)};width:{width:.1f}%"></i>')
-    for value, kind in ((line.before, "ring"), (line.sham, "cross"), (line.sibling, "diamond")):
+    beside = ((line.before, "ring"), (line.sham, "cross"), (line.sibling, "diamond"), (line.matched, "square"))
+    for value, kind in beside:
         if value is not None:
             marks.append(f'<i class="{kind}" style="{at(value)}">{"×" if kind == "cross" else ""}</i>')
     marks.append(f'<i class="dot" style="{at(line.value)}"></i>')

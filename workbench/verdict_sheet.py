@@ -1,14 +1,7 @@
 """A verdict sheet: its lines, and how they are said.
 
-A line is a figure of a stage beside its parent's, sorted by whether their 95 % intervals part:
-
-    added         the parent had next to none of it (under `NONE`)
-    strengthened  the stage's interval lies above the parent's
-    silenced      it lies below
-    otherwise     its answers are of another length, entropy or variety
-    left alone    the intervals meet, or no more moved than in the stage's sham and sibling
-
-How far weights, activations and predictions moved, where it is beyond both controls, comes first.
+A line is a figure of a stage beside its parent's, sorted by whether their 95 % intervals part (`RULE`); what puts a
+line under each heading is in `RULES`. Both stand on every sheet, so that nobody has to look here.
 """
 
 from __future__ import annotations
@@ -19,20 +12,40 @@ from typing import Any, NamedTuple
 
 from workbench.recipe import SHAM, SIBLING
 
-MOVED, ADDED, STRENGTHENED, SILENCED, OTHERWISE, ALONE = SORTS = (
+MOVED, ADDED, STRENGTHENED, CARRIED, SILENCED, FORGOT, OTHERWISE, ALONE = SORTS = (
     "moved",
     "added",
     "strengthened",
+    "carried by few latents",
     "silenced",
+    "forgot",
     "answers otherwise",
     "left alone",
 )
 UNCHANGED, SILENT, CHANGED = "unchanged", "silent", "changed"
 NONE = 0.05  # a share under which the parent cannot do a thing at all
+LEAST = 0.001  # share of latents under which births and deaths are noise
+RULE = (
+    "A line is sorted by the 95 % intervals of the stage and its parent alone: where they meet, the stage left it "
+    "alone. Whether sham and sibling show as much is said beside it and moves no line, but those under Moved."
+)
+RULES = {
+    MOVED: "further than in sham and in sibling, intervals included",
+    ADDED: f"better than the parent, which had less than {NONE:g} of it; latents of its own, or born in it (more "
+    f"than {LEAST:.1%})",
+    STRENGTHENED: "more right or ended answers than the parent, or a loss that fell",
+    CARRIED: "these latents alone switched, on in the parent or off in the stage, at their own size and at three "
+    "times it; what is not beyond matched latents carries nothing that way",
+    SILENCED: f"fewer right or ended answers than the parent; latents that died in it (more than {LEAST:.1%})",
+    FORGOT: "a loss on held-out text that rose: worse predicted than by the parent",
+    OTHERWISE: "of another length, entropy or variety, which is neither better nor worse",
+    ALONE: "intervals meet, or it moved no further than in sham and sibling",
+}
 
 
 class Line(NamedTuple):
-    """One statement. `before` is the parent's figure; `sham` and `sibling` are the same figure in the controls."""
+    """One statement. `before` is the parent's figure; `sham` and `sibling` are the same figure in the controls,
+    `matched` that of as many matched latents; `credible`: beyond both controls, or beyond the matched latents."""
 
     stage: str
     sort: str
@@ -46,6 +59,7 @@ class Line(NamedTuple):
     sibling: float | None
     credible: bool | None
     page: str
+    matched: float | None = None
 
 
 class StageSheet(NamedTuple):
@@ -73,6 +87,8 @@ class Sheet:
             "lab": self.lab,
             "comparison": self.comparison,
             "missing": self.missing,
+            "rule": RULE,
+            "rules": RULES,
             "stages": [
                 {**stage._asdict(), "lines": [line._asdict() for line in stage.lines]} for stage in self.stages
             ],
@@ -85,9 +101,10 @@ class Sheet:
             told.append(f"{stage.stage}, from {stage.parent}: {stage.verdict}")
             for sort in SORTS:
                 lines = [line for line in stage.lines if line.sort == sort]
-                told += [f"  {sort}:", *(f"    {sentence(line)}" for line in lines)] if lines else []
-            told += [f"  {note}" for note in stage.notes]
-        return "\n".join([*told, *self.missing])
+                head = f"  {sort} ({RULES[sort]}):"
+                told += [head, *(f"    {sentence(line)}" for line in lines)] if lines else []
+            told += ["  what changed first:", *(f"    {note}" for note in stage.notes)] if stage.notes else []
+        return "\n".join([RULE, *told, *self.missing])
 
 
 def figures(line: Line) -> str:
@@ -99,15 +116,22 @@ def figures(line: Line) -> str:
 
 def controls_of(line: Line) -> list[str]:
     """The same figure in the controls that were asked."""
-    known = ((SHAM, line.sham), (SIBLING, line.sibling))
+    known = ((SHAM, line.sham), (SIBLING, line.sibling), ("matched latents", line.matched))
     return [f"{name} {value:.3g}" for name, value in known if value is not None]
+
+
+def judged(line: Line) -> str:
+    """Whether the figure is beyond its controls, and which those are."""
+    if line.credible is None:
+        return "no control"
+    beyond = "both" if line.matched is None else "matched latents"
+    return f"{'' if line.credible else 'not '}beyond {beyond}"
 
 
 def sentence(line: Line) -> str:
     """A line with its figures."""
     controls = controls_of(line)
-    said = {True: "beyond both", False: "not beyond both", None: ""}[line.credible]
-    tail = f"; {', '.join(controls)}: {said}" if controls else ""
+    tail = f"; {', '.join(controls)}: {judged(line)}" if controls else ""
     return f"{line.said}: {figures(line)}{tail}"
 
 

@@ -14,6 +14,8 @@ from pages.components import charts, frame, kept, show, theme
 if TYPE_CHECKING:
     from workbench.comparison import Comparison
 
+DOMAINS = "`rollout:NAME` is what NAME wrote itself, `all` is every token of every domain."
+
 
 def kl(comparison: Comparison) -> None:
     """KL of one checkpoint from each of the others."""
@@ -23,7 +25,8 @@ def kl(comparison: Comparison) -> None:
     )
     table = comparison.kl.filter(pl.col("p") == p)
     frame.caption(
-        f"KL({p} ‖ other) of the next-token distributions, nats per held-out token; bars are 95 % intervals."
+        f"KL({p} ‖ other) of the next-token distributions, nats per held-out token; bars are 95 % intervals over "
+        f"documents. {DOMAINS}"
     )
     made = kept.picture(
         charts.dots_with_intervals,
@@ -41,7 +44,9 @@ def kl(comparison: Comparison) -> None:
 def loss(comparison: Comparison) -> None:
     """Loss of every checkpoint by domain."""
     names = comparison.checkpoints
-    frame.caption("Nats per held-out token, lower is better; bars are 95 % intervals over documents.")
+    frame.caption(
+        f"Nats per held-out token, lower is better; bars are 95 % intervals over documents. {DOMAINS}"
+    )
     made = kept.picture(
         charts.dots_with_intervals,
         comparison.loss,
@@ -61,7 +66,7 @@ def forgetting(comparison: Comparison) -> None:
     first, *later = comparison.checkpoints
     frame.caption(
         f"Nats per held-out token more than {first} has: above zero is forgotten, below is gained. Each checkpoint "
-        "is scored on the same tokens; `rollout:NAME` is what NAME wrote itself."
+        f"is scored on the same tokens. {DOMAINS}"
     )
     table = comparison.excess_loss
     made = kept.picture(above, table, later)

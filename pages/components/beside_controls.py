@@ -15,6 +15,15 @@ if TYPE_CHECKING:
 
 CALLED = {"stage": "the stage", "sham": "sham: its parent trained on", "sibling": "sibling: another seed"}
 SYMBOLS = {"stage": "circle", "sham": "x", "sibling": "diamond-open"}
+UNITS = {
+    "own by norm": "share of latents",
+    "specific by scaling": "share of latents",
+    "weights moved": "‖ΔW‖ / ‖W‖",
+    "activations moved": "‖Δa‖ / ‖a‖, last layer",
+    "KL from the parent": "nats a token",
+    "excess loss": "nats a token more than the parent; below zero is gained",
+    "gain": "accuracy less the parent's",
+}  # by how a figure's name begins
 ROW, HEAD = 34, 58  # pixels of a stage, and of a figure's title and axis
 
 
@@ -40,12 +49,17 @@ def _listed(names: list[str]) -> str:
     return ", ".join(names) or "nothing"
 
 
+def _unit(figure: str) -> str:
+    return next((unit for name, unit in UNITS.items() if figure.startswith(name)), "")
+
+
 def drawn(table: pl.DataFrame) -> go.Figure:
     """Each figure on an axis of its own from zero."""
     figures = table["figure"].unique(maintain_order=True).to_list()
     stages = table["stage"].unique(maintain_order=True).to_list()
     height = len(figures) * (HEAD + ROW * len(stages)) + HEAD
-    made = make_subplots(len(figures), 1, subplot_titles=figures, vertical_spacing=HEAD / height)
+    titles = [f"{figure}: {unit}" if (unit := _unit(figure)) else figure for figure in figures]
+    made = make_subplots(len(figures), 1, subplot_titles=titles, vertical_spacing=HEAD / height)
     made.update_layout(charts.figure(height).layout)
     palette = theme.palette()
     colours = {"stage": palette.accent, "sham": palette.alarm, "sibling": palette.muted}

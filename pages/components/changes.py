@@ -27,7 +27,8 @@ def view(changed: Changed) -> None:
     frame.caption(
         "Directions of the difference between the two last streams, ranked by the divergence that each accounts "
         "for at its foremost tokens, so that a rare change is not lost under drift. An entry is told by the tokens "
-        "that stand where it is strongest and by those whose probability moves most there. All account for "
+        "that stand where it is strongest (left) and by those whose probability moves most there (bars: to "
+        "the right likelier in the later checkpoint, to the left less likely). All account for "
         f"{words.share(figures['explained'])} of KL {words.number(figures['kl'])} nats per token, "
         f"n = {figures['n']:,} held-out tokens."
     )

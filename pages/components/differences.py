@@ -21,8 +21,9 @@ ROW = 24  # pixels
 def view(lab: Lab, found: Differences) -> None:
     """The chosen pair's mean difference: its length, its words, what it steers, its components."""
     frame.caption(
-        "The mean of x_b − x_a over the same held-out tokens: what training wrote everywhere at once. Narrow "
-        "finetuning leaves it readable even on text that has nothing to do with it [Minder 2025]."
+        "The mean of x_b − x_a, later less earlier stream, over the same held-out tokens: what training wrote "
+        "everywhere at once. Narrow finetuning leaves it readable even on text that has nothing to do with it "
+        "[Minder 2025]."
     )
     pairs = {f"{a} → {b}": (a, b) for a, b in found.pairs}
     left, right = st.columns(2)

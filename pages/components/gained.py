@@ -11,7 +11,7 @@ import streamlit as st
 
 from pages.components import charts, frame, kept, show, theme, words
 from pages.components.kl_carriers import address
-from workbench.gains import MATCHED, OFF, ON, PARENT, SAID, SET, STAGE, WHOLE
+from workbench.gains import MATCHED, MATCHED_MEANS, OFF, ON, PARENT, SAID, SET, STAGE, WHOLE
 
 if TYPE_CHECKING:
     from workbench.comparison import Comparison
@@ -39,11 +39,11 @@ def view(lab: Lab, gains: Gains, comparison: Comparison) -> None:
             key="switched", bind="query-params", format_func=NAMES.__getitem__,
         )  # fmt: skip
     chosen = gains.set_of(gap, mover)
-    frame.note(gains.sentence(gap, mover))
+    frame.note(f"{gains.sentence(gap, mover)}.")
     frame.caption(
         f"How: {SAID[mover]}. The latents are ordered by what each adds to log p of {gap.stage}'s answers, on "
         "other questions than those shown; the set is the fewest that do four fifths of what the best number does. "
-        "Matched: as many others whose writing is as long. Bars are 95 % Wilson intervals."
+        f"{MATCHED_MEANS} Dose ×1 is the switch itself, ×3 three times as much. Bars are 95 % Wilson intervals."
     )
     if mover != "difference":
         frame.links("The set:", [(str(j), address(lab.name, comparison.dictionary, j)) for j in chosen[:24]])
@@ -89,7 +89,7 @@ def doses(rows: pl.DataFrame, plain: dict[tuple[str, str], dict[str, Any]], gap:
         colour = palette.accent if name == SET else palette.muted
         made.add_trace(
             go.Scatter(
-                x=dose, y=value, mode="lines+markers", name="the set" if name == SET else "matched",
+                x=dose, y=value, mode="lines+markers", name="the set" if name == SET else "matched latents",
                 line={"color": colour, "width": 2, "dash": "solid" if name == SET else "dot"},
                 marker={"size": 8, "symbol": "circle" if name == SET else "x-thin-open"},
                 error_y={

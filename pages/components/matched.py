@@ -19,6 +19,14 @@ if TYPE_CHECKING:
 
 SERIES = ("matched", "chance", OTHER, FLOOR)
 SHOWN = 24  # links
+COLUMNS = {
+    "latent": "latent",
+    "label": "label",
+    "fires": "tokens it fires on",
+    "cosine": "nearest cosine",
+    "correlation": "nearest correlation",
+    "seed_correlation": "nearest correlation in another seed",
+}
 
 
 class Couple(NamedTuple):
@@ -35,7 +43,9 @@ def view(lab: Lab, found: Matched) -> Couple:
     frame.caption(
         "Each checkpoint has an SAE of its own. Latents are matched one to one, by the cosine of their decoders, "
         "by the correlation of their activations on the same held-out tokens, or by the mean of both; chance is "
-        "the same with one side's decoders rotated and its tokens shuffled within their domain, for the first two."
+        "the same with one side's decoders rotated and its tokens shuffled within their domain, for the first two. "
+        f"A pair counts as alike from cosine {BOUNDS['cosine']:g} or correlation {BOUNDS['correlation']:g} on "
+        "(dotted lines)."
     )
     frame.note(f"{found.seed_sentence(lab.name)}.")
     st.subheader("What an SAE is worth on another checkpoint", anchor=False)
@@ -43,6 +53,10 @@ def view(lab: Lab, found: Matched) -> Couple:
     st.subheader("Which latent is which", anchor=False)
     chosen = _chosen(found)
     frame.note(f"{found.pair_sentence(*chosen)}.")
+    frame.caption(
+        "Intervals (95 %): of the mean correlation over blocks of documents, of the mean cosine over pairs, of "
+        "shares Wilson's over latents. Curves: the share of pairs at or above each value."
+    )
     table = found.distributions(chosen.a, chosen.b, chosen.by)
     show.chart(
         kept.picture(distributions, table), "matched-shares",
@@ -177,13 +191,22 @@ def _without(lab: Lab, found: Matched) -> None:
     said = st.selectbox("Latents", list(named), key="without", bind="query-params", width=420)
     other, own = named[said]
     frame.note(f"{found.alone_sentence(other, own)}.")
+    again = found.floor_without(own) is not None
+    order = (
+        "Those that another seed of the same checkpoint has too come first, as candidates for something that "
+        "training added; the rest may be accidents of the SAE."
+        if again
+        else "The most frequent come first. Which of them are accidents of the SAE, another seed would tell."
+    )
     frame.caption(
         f"None of the other's latents has a decoder with cosine {BOUNDS['cosine']:g} or activations with "
-        f"correlation {BOUNDS['correlation']:g}. Those that another seed of the same checkpoint has too come "
-        "first, as candidates for something that training added; the rest may be accidents of the SAE."
+        f"correlation {BOUNDS['correlation']:g}: the nearest is asked, whoever else wants it. Above, each latent "
+        "has one partner of its own and correlation alone is counted: the two shares need not add up to one. "
+        + order
     )
     rows = found.unmatched.filter(own=own, other=other)
     if rows.is_empty():
         return
     frame.links("Open:", [(str(j), address(lab.name, own, j)) for j in rows["latent"].head(SHOWN)])
-    st.dataframe(rows.drop("own", "other"), key="without-table", hide_index=True, height=320)
+    named = {at: name for at, name in COLUMNS.items() if again or at != "seed_correlation"}
+    st.dataframe(rows.select(list(named)).rename(named), key="without-table", hide_index=True, height=320)

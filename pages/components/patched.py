@@ -9,6 +9,7 @@ from urllib.parse import urlencode
 import streamlit as st
 
 from pages.components import frame, kept, patched_figures, show
+from workbench.gains import MATCHED_MEANS
 from workbench.patching import ATTRIBUTION, EVERY, MATCHED, NONE, TOKENS, beside_controls
 
 if TYPE_CHECKING:
@@ -37,7 +38,7 @@ def view(lab: Lab, patching: Patching, comparison: Comparison) -> None:
             "Tokens of answers", TOKENS, default=EVERY, required=True, key="answer-tokens", bind="query-params"
         )
     before, after, into = ways[said]
-    frame.note(patching.sentence(before, after, into, tokens))
+    frame.note(f"{patching.sentence(before, after, into, tokens)}.")
     _explained(patching, before, after, into)
     if into == after:
         for said_of_control in beside_controls(lab, before, after):
@@ -63,7 +64,8 @@ def _explained(patching: Patching, before: str, after: str, into: str) -> None:
         f"writes differently in {into}. 0: {into} speaks as it does on {given}'s stream alone; 1: as on its own; "
         f"below 0 the set makes it worse (1 − KL ÷ KL of {given}'s stream) [Minder 2025]. Judged on answers of "
         f"held-out chats ({patching.judged()}); the orders were found on others. First: "
-        f"the first {patching.figures['first']} tokens of an answer. Bars are 95 % intervals over documents."
+        f"the first {patching.figures['first']} tokens of an answer. {MATCHED_MEANS} Bars are 95 % intervals over "
+        "documents."
     )
 
 
@@ -79,8 +81,7 @@ def _sets(patching: Patching, way: tuple[str, str, str], tokens: str, said: str)
         if MATCHED in rows["order"]:
             controls = (
                 "The band: several random sets of latents that fire on chats, with all their intervals. Matched: "
-                "others whose writing is as long as that of the first by attribution. Shared: latents whose two "
-                "decoders are equally long."
+                "to the first by attribution. Shared: latents whose two decoders are equally long."
             )
         frame.caption(controls)
     with right:
@@ -90,6 +91,8 @@ def _sets(patching: Patching, way: tuple[str, str, str], tokens: str, said: str)
         show.chart(
             made, "patched-sets", f"KL recovered by latents, error, bias and whole streams, {said}", baselines
         )
+        if none := patched_figures.empty(baselines):
+            frame.caption(f"No latent is {' or '.join(none)}: there is nothing of these to patch in.")
 
 
 def _doses(patching: Patching, before: str, after: str, tokens: str) -> None:
@@ -106,8 +109,7 @@ def _doses(patching: Patching, before: str, after: str, tokens: str) -> None:
     )
     frame.caption(
         f"{before}'s stream in {after}, with more or less of the main set: the first {main.size} by {main.order}, "
-        "the fewest that recovered half of what all latents do on other chats. Matched: as many others whose "
-        "writing is as long."
+        f"the fewest that recovered half of what all latents do on other chats."
     )
 
 

@@ -78,9 +78,15 @@ def curve(rows: pl.DataFrame, baselines: pl.DataFrame) -> go.Figure:
 
 
 def told(baselines: pl.DataFrame) -> pl.DataFrame:
-    """The rows that are drawn, in order: all but what is 0 or 1 by definition."""
+    """The rows that are drawn, in order: all but what is 0 or 1 by definition, or of no latents."""
     wanted = pl.DataFrame({"set": TOLD})
-    return wanted.join(baselines, on="set", how="inner", maintain_order="left")
+    rows = wanted.join(baselines, on="set", how="inner", maintain_order="left")
+    return rows.filter(~pl.col("set").is_in(empty(baselines)))
+
+
+def empty(baselines: pl.DataFrame) -> list[str]:
+    """Sets of latents that no latent is of."""
+    return baselines.filter(pl.col("set").is_in(OF_LATENTS), pl.col("size") == 0)["set"].to_list()
 
 
 def bars(rows: pl.DataFrame) -> go.Figure:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from workbench.probe_transfer import ProbeTransfer
 
 CELL, HEAD = 64, 120  # pixels of a checkpoint's row, and of titles and axis
-PANELS = ("AUROC", "transfer loss: AUROC less that of the probe fitted there")
+PANELS = ("AUROC", "transfer gap: AUROC less that of the probe fitted there")
 READ = {"accuracy": "its own factors", "control": "control task", "selectivity": "selectivity"}
 
 
@@ -38,14 +38,15 @@ def view(found: ProbeTransfer) -> None:
         f"fitted on one checkpoint's activations at {found.figures['site']} ({fit}; penalty chosen on {choose}), "
         f"scored on another's at the same tokens of other documents ({score}). A factor counts that is on in "
         f"{words.share(LEAST_SHARE)} to {words.share(MOST_SHARE)} of the tokens; the {MOST_FACTORS} most frequent "
-        "are taken. Where the diagonal is high and the rest is low, the factor is there and is written otherwise."
+        "are taken. Where the diagonal is high and the rest is low, the factor is there and is written otherwise. "
+        "The transfer gap is below zero by what a probe loses on the way."
     )
     names = found.figures["checkpoints"]
     means = found.means.drop("factor", "task", "positives")
     show.chart(
         kept.picture(matrix, means, names),
         "probe-matrix",
-        "AUROC and transfer loss of probes fitted on one checkpoint and scored on another, mean over factors",
+        "AUROC and transfer gap of probes fitted on one checkpoint and scored on another, mean over factors",
         means,
     )
     _factors(found, names)
@@ -63,7 +64,17 @@ def _factors(found: ProbeTransfer, names: list[str]) -> None:
         "2019] labels word types at random, as many tokens as the factor has: it is what a probe knows of a token "
         "from the word alone."
     )
-    table = found.of_pair(fitted, scored)
+    below = found.below_control(scored)
+    if below:
+        frame.note(
+            f"Below the control task even on {scored} itself (marked ▼): {', '.join(below)}. The control task is "
+            "told by the word alone, which a stream holds well. A factor that hangs on the text before a token, "
+            "the same words standing inside and outside of it (a question, an answer), can be harder to tell for a "
+            "linear probe at this site than a word."
+        )
+    table = found.of_pair(fitted, scored).with_columns(
+        factor=pl.when(pl.col("factor").is_in(below)).then(pl.format("▼ {}", "factor")).otherwise("factor")
+    )
     said = f"AUROC on {scored} of probes fitted on {fitted} and on {scored} itself, factor by factor"
     show.chart(kept.picture(factors, table, scored), "probe-factors", said, table)
 
@@ -95,7 +106,7 @@ def matrix(means: pl.DataFrame, names: list[str]) -> go.Figure:
     made.update_layout(charts.figure(HEAD + CELL * len(names)).layout)
     cells = {(row["fitted"], row["scored"]): row for row in means.iter_rows(named=True)}
     empty, full = (colour for _, colour in scale())
-    ends = {"auroc": (0.5, 1.0, empty, full), "loss": (-0.5, 0.0, full, empty)}  # full: told; full: all is lost
+    ends = {"auroc": (0.5, 1.0, empty, full), "gap": (-0.5, 0.0, full, empty)}  # full: told; full: all is lost
     for column, (figure, (low, high, *colours)) in enumerate(ends.items(), 1):
         grid = [[cells[i, j] for j in names] for i in names]
         made.add_trace(

@@ -19,6 +19,15 @@ if TYPE_CHECKING:
 SAID = {MODEL: "by the child", DATA: "by the new text", BOTH: "by both", NEITHER: "by neither"}
 SYMBOLS = {MODEL: "diamond", DATA: "square", BOTH: "star", NEITHER: "circle"}
 SHOWN = 40  # rows
+COLUMNS = {
+    "latent": "latent",
+    "fires_on": "fires on",
+    "fires_before": "tokens, parent",
+    "fires_after": "tokens, child",
+    "model_beyond": "child's steps: cosine less bound",
+    "data_beyond": "text's steps: cosine less bound",
+    "turned_in_sham": "turned in the sham too",
+}
 
 
 def view(lab: Lab, comparison: Comparison) -> None:
@@ -30,7 +39,8 @@ def view(lab: Lab, comparison: Comparison) -> None:
         frame.note(
             "An SAE fine-tuned from a parent to its child, once text first and once model first, keeps its "
             "latents' numbers and tells what the child turned from what the new text brought: "
-            f"`python -m workbench compare {lab.name} {told} --paths` trains nine SAEs for each stage."
+            f"`python -m workbench compare {lab.name} {told} --paths` trains nine SAEs for each stage, which takes "
+            "several minutes; what a stopped run finished is kept."
         )
         return
     frame.caption(
@@ -96,13 +106,4 @@ def _list(rows: pl.DataFrame) -> None:
     if chosen.is_empty():
         frame.caption("There is none.")
         return
-    kept = [
-        "latent",
-        "fires_on",
-        "fires_before",
-        "fires_after",
-        "model_beyond",
-        "data_beyond",
-        "turned_in_sham",
-    ]
-    st.dataframe(chosen.select(kept), key="turned-table", hide_index=True, height=320)
+    st.dataframe(chosen.select(list(COLUMNS)).rename(COLUMNS), key="turned-table", hide_index=True, height=320)
