@@ -2,8 +2,8 @@
 
 A circuit is found on `search` pairs and judged on `judge` pairs that ask about other things. How large it is is
 decided on the search pairs too: the smallest step of the ladder from which f stays within 0.1 of 1, half of what is
-allowed on the judge pairs, where it is lower. Where no step is, that of a fifth of the edges stands in its place, and
-the judged f says that it is not faithful.
+allowed on the judge pairs, where it is lower. Where no step is, that of a fifth of the edges stands in its place,
+and the judged f says that it is not faithful.
 """
 
 from __future__ import annotations

@@ -1,0 +1,233 @@
+"""Builds `circuit/<task>-<checkpoints>`: one task's circuit in several checkpoints, and what each stage made of it.
+
+`competence.parquet`: how well each does the task. `edges.parquet`: every edge's score, and whether it is in the
+circuit. `curve.parquet`: f by share of edges, in three orders. `controls.parquet`: random circuits and another
+task's. `transfer.parquet`: F[i, j]. `overlap.parquet` and `verdicts.parquet`: pairs of checkpoints.
+`prompts.parquet`: the prompts that were read, as text. Checkpoints of `beside` (siblings) are only for the floor.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from workbench.circuits.across import WITHIN, Evidence, gap, verdict
+from workbench.circuits.asked import Task
+from workbench.circuits.circuit_model import CircuitModel
+from workbench.circuits.competence import Competence, competence
+from workbench.circuits.faithfulness import cmd, cpr
+from workbench.circuits.overlap import Overlap, floor, overlap, redrawn
+from workbench.circuits.own_tasks import own_task
+from workbench.circuits.pairs import Pairs
+from workbench.circuits.study import LADDER, N_RANDOM, ORDERS, Found, Judged, find, judge
+from workbench.circuits.tasks import known_task, task_pairs
+from workbench.device import best_device
+from workbench.disk import sha256_file
+from workbench.errors import Failure, Misuse
+from workbench.grow import Build
+from workbench.intervals import resampled_sums
+from workbench.part_tables import write_part
+from workbench.recipe import stage_of
+
+ESTIMATE = {"value": pl.Float64, "low": pl.Float64, "high": pl.Float64}
+F = {"f": pl.Float64, "low": pl.Float64, "high": pl.Float64}
+PAIR = {"before": pl.String, "after": pl.String}
+SCHEMAS: Mapping[str, Mapping[str, Any]] = {
+    "competence": {"checkpoint": pl.String, "figure": pl.String} | ESTIMATE | {"n": pl.Int64},
+    "edges": {
+        "checkpoint": pl.String, "sender": pl.String, "receiver": pl.String, "score": pl.Float64, "low": pl.Float64,
+        "high": pl.Float64, "in_circuit": pl.Boolean,
+    },
+    "curve": {"checkpoint": pl.String, "order": pl.String, "share": pl.Float64, "n_edges": pl.Int64} | F,
+    "controls": {
+        "checkpoint": pl.String, "kind": pl.String, "draw": pl.Int64, "n_edges": pl.Int64, "overlap": pl.Float64,
+    } | F,
+    "transfer": {"source": pl.String, "target": pl.String, "n_edges": pl.Int64} | F,
+    "overlap": PAIR | {
+        "n_edges": pl.Int64, "measure": pl.String, "value": pl.Float64, "floor": pl.Float64, "sibling": pl.Float64,
+        "sibling_name": pl.String,
+    },
+    "verdicts": PAIR | {
+        "verdict": pl.String, "why": pl.String, "gap": pl.Float64, "low": pl.Float64, "high": pl.Float64,
+    },
+    "prompts": {"use": pl.String, "clean": pl.String, "corrupt": pl.String, "target": pl.String, "foil": pl.String},
+}  # fmt: skip
+FIGURES = ("m_clean", "m_corrupt", "gap", "told_apart", "target_preferred", "foil_preferred", "top1")
+RANDOM, OTHER_TASK = "random", "other task"
+
+
+def build(build: Build) -> Mapping[str, Any]:
+    """Builder of `circuit/<name>`."""
+    study = Study(build)
+    study.read()
+    for name, schema in SCHEMAS.items():
+        rows = list(getattr(study, f"{name}_rows")())
+        write_part(build.draft.path, name, pl.DataFrame(rows, schema=dict(schema), orient="row"))
+    return study.figures()
+
+
+class Study:
+    """The task in every checkpoint; tables follow from what was read."""
+
+    def __init__(self, build: Build) -> None:
+        self.build, self.config = build, build.config
+        self.names: list[str] = list(self.config["checkpoints"])
+        self.task, other = (
+            the_task(self.config["task"], self.config["source"], self.config["source_sha256"]),
+            None,
+        )
+        if self.config["other"]:
+            other = known_task(self.config["other"])
+        self.pairs = {use: self._pairs(self.task, use) for use in ("search", "judge")}
+        self.other = self._pairs(other, "search") if other else None
+        self.competence: dict[str, Competence] = {}
+        self.found: dict[str, Found] = {}
+        self.judged: dict[str, Judged] = {}
+        self.residual: dict[str, float] = {}
+
+    def _pairs(self, task: Task, use: Any) -> Pairs:
+        n, seed = self.config["n_pairs"], self.config["seed"]
+        return task_pairs(self.build.lab, task, n, use, seed, checkpoint=self.names[0])
+
+    def read(self) -> None:
+        """Every checkpoint twice: its circuit found, then all circuits judged in it."""
+        everyone = [*self.names, *self.config["beside"]]
+        n_search, n_judge = len(self.pairs["search"]), len(self.pairs["judge"])
+        a_find = n_search * (len(LADDER) + 1) + (len(self.other) if self.other is not None else 0)
+        a_judge = n_judge * (len(ORDERS) * len(LADDER) + len(self.names) + N_RANDOM + 1)
+        self.build.progress.start(a_find * len(everyone) + a_judge * len(self.names), "prompts")
+        for name in everyone:
+            self._open(name)
+        for name in self.names:
+            model = self._model(name)
+            found = {each: self.found[each] for each in self.names}
+            self.judged[name] = judge(model, name, found, self.pairs["judge"], done=self.build.progress.advance)
+
+    def _open(self, name: str) -> None:
+        checkpoint = self.build.lab.checkpoint(name)
+        self.competence[name] = competence(checkpoint.model(best_device()), self.pairs["judge"])
+        model = self._model(name)
+        self.residual[name] = model.residual(self.pairs["search"][:8].to(model.device))
+        self.found[name] = find(
+            model, name, self.pairs["search"], self.other, self.config["n_steps"], self.build.progress.advance
+        )
+
+    def _model(self, name: str) -> CircuitModel:
+        return CircuitModel(self.build.lab.checkpoint(name).bridge(best_device()))
+
+    def competence_rows(self) -> Iterator[tuple[Any, ...]]:
+        for name, found in self.competence.items():
+            yield from ((name, figure, *getattr(found, figure), found.n) for figure in FIGURES)
+
+    def edges_rows(self) -> Iterator[tuple[Any, ...]]:
+        for name, found in self.found.items():
+            graph, by_pair = found.circuit.graph, found.scores.by_pair
+            drawn = resampled_sums(by_pair.reshape(len(by_pair), -1)) / len(by_pair)
+            low, high = (q.reshape(graph.edges.shape) for q in np.quantile(drawn, (0.025, 0.975), axis=0))
+            for s, r in np.argwhere(graph.edges):
+                figures = (float(each[s, r]) for each in (found.scores.mean, low, high))
+                yield name, graph.senders[s], graph.receivers[r].name, *figures, bool(found.circuit.edges[s, r])
+
+    def curve_rows(self) -> Iterator[tuple[Any, ...]]:
+        for name, judged in self.judged.items():
+            for how in ORDERS:
+                for share, size, f in zip(LADDER, judged.sizes[how], judged.curve(how), strict=True):
+                    yield name, how, share, size, *f
+
+    def controls_rows(self) -> Iterator[tuple[Any, ...]]:
+        for name, judged in self.judged.items():
+            size = self.found[name].circuit.n_edges
+            for draw, (made, m) in enumerate(zip(judged.random, judged.random_m, strict=True)):
+                yield name, RANDOM, draw, size, made.overlap, *judged.measured(m)
+            other = self.found[name].other
+            if other is not None and judged.other_m is not None:
+                both = float((other & self.found[name].circuit.edges).sum()) / max(1, int(other.sum()))
+                yield name, OTHER_TASK, 0, int(other.sum()), both, *judged.measured(judged.other_m)
+
+    def transfer_rows(self) -> Iterator[tuple[Any, ...]]:
+        for target, judged in self.judged.items():
+            for source in self.names:
+                m = judged.own if source == target else judged.moved[source]
+                yield source, target, self.found[source].circuit.n_edges, *judged.measured(m)
+
+    def overlaps(self) -> Iterator[tuple[str, str, int, Overlap, Overlap, str | None, Overlap | None]]:
+        """before, after, size, what they share, the floor, the sibling and what it shares with `after`."""
+        graph = self.found[self.names[0]].circuit.graph
+        for a, b in itertools.combinations(self.names, 2):
+            n = max(self.found[a].circuit.n_edges, self.found[b].circuit.n_edges)
+            shared = overlap(graph, self.found[a].scores.mean, self.found[b].scores.mean, n)
+            lows = [floor(redrawn(self.found[each].scores, n)) for each in (a, b)]
+            low = Overlap(*(min(two) for two in zip(*lows, strict=True)))
+            sibling = next((each for each in self.config["beside"] if each == f"{stage_of(b)}-sibling"), None)
+            seeds = sibling and overlap(graph, self.found[b].scores.mean, self.found[sibling].scores.mean, n)
+            yield a, b, n, shared, low, sibling, seeds or None
+
+    def overlap_rows(self) -> Iterator[tuple[Any, ...]]:
+        for a, b, n, shared, low, sibling, seeds in self.overlaps():
+            for measure in Overlap._fields:
+                third = getattr(seeds, measure) if seeds else None
+                yield a, b, n, measure, getattr(shared, measure), getattr(low, measure), third, sibling
+
+    def verdicts_rows(self) -> Iterator[tuple[Any, ...]]:
+        for a, b, _, shared, low, _, seeds in self.overlaps():
+            home, there = self.judged[a], self.judged[b]
+            least = Overlap(*(min(two) for two in zip(low, seeds or low, strict=True)))
+            between = gap(there.moved[a], there.own, there.between)
+            found = Evidence(
+                self.competence[a].does_it, self.competence[b].does_it, home.measured(home.own),
+                there.measured(there.own), there.measured(there.moved[a]), between,
+                None if there.other_m is None else there.measured(there.other_m), shared, least,
+            )  # fmt: skip
+            yield a, b, *verdict(found, a, b), *between
+
+    def prompts_rows(self) -> Iterator[tuple[Any, ...]]:
+        tokenizer = self.build.lab.checkpoint(self.names[0]).tokenizer()
+        for use, pairs in self.pairs.items():
+            for row in range(len(pairs)):
+                end = int(pairs.last[row]) + 1
+                ids = (pairs.clean[row, :end], pairs.corrupt[row, :end], pairs.target[row], pairs.foil[row])
+                yield use, *(tokenizer.decode(each.tolist() if each.ndim else [int(each)]) for each in ids)
+
+    def figures(self) -> dict[str, Any]:
+        """For the manifest: each checkpoint's circuit in a few numbers."""
+        told = {}
+        for name in self.names:
+            found, judged = self.found[name], self.judged[name]
+            own = judged.measured(judged.own)
+            told[name] = {
+                "does_it": self.competence[name].does_it, "why_not": self.competence[name].why_not,
+                "n_edges": found.circuit.n_edges, "share": found.circuit.share, "f": own.f, "low": own.low,
+                "high": own.high, "faithful": abs(1 - own.f) <= WITHIN and self.competence[name].does_it,
+                "cpr": cpr(judged.at_shares("helping")), "cmd": cmd(judged.at_shares("top")),
+                "residual": self.residual[name],
+            }  # fmt: skip
+        graph = self.found[self.names[0]].circuit.graph
+        shape = {
+            "n_layers": graph.n_layers,
+            "n_heads": graph.n_heads,
+            "n_kv_heads": graph.n_kv_heads,
+            "parallel": graph.parallel,
+            "n_edges": graph.n_edges,
+        }
+        about = {"question": self.task.question, "method": self.found[self.names[0]].scores.method}
+        n = {use: len(pairs) for use, pairs in self.pairs.items()}
+        return {"task": self.task.name, **about, "n_pairs": n, "graph": shape, "checkpoints": told}
+
+
+def the_task(name: str, source: str, sha256: str) -> Task:
+    """A task that comes with the workbench, or one's own as its file was when it was asked for."""
+    if not source:
+        return known_task(name)
+    path = Path(source)
+    if not path.is_file():
+        raise Misuse(f"the task's file {source} is gone: put it back, or ask for another task")
+    if sha256_file(path) != sha256:
+        raise Failure(
+            f"{source} is not the file that was asked for, it has changed since: ask for the circuit again"
+        )
+    return own_task(path)
