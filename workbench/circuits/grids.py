@@ -71,8 +71,7 @@ class Grid:
         """Σ(m − m_from) / Σ(m_to − m_from) over the pairs that have the position; NaN unless `apart`."""
         moved, there = self._flat()
         gap = (self.m_to - self.m_from)[:, None] * there
-        found = _ratios(moved, gap, self.m.shape[1:])
-        return found if self.apart else Effects(*(np.full_like(part, np.nan) for part in found))
+        return _ratios(moved, gap if self.apart else 0 * gap, self.m.shape[1:])
 
     def change(self) -> Effects:
         """The mean of m − m_from, in logits: what is left to say where the two runs do not differ."""
@@ -88,15 +87,17 @@ class Grid:
 def _ratios(
     over: Float[np.ndarray, "pair cell"], under: Float[np.ndarray, "pair cell"], shape: tuple[int, ...]
 ) -> Effects:
-    """Σ over / Σ under of each cell, with intervals."""
+    """Σ over / Σ under of each cell, with intervals; NaN where all of `under` is 0."""
     n_pairs, n_cells = over.shape
-    both = np.concatenate([over, under], axis=1)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        value = np.divide(*np.split(both.sum(axis=0), [n_cells]))
-        low = high = np.full(n_cells, np.nan)
-        if n_pairs > 1:
-            sums = resampled_sums(both)
-            low, high = np.nanquantile(sums[:, :n_cells] / sums[:, n_cells:], (0.025, 0.975), axis=0)
+    value, low, high = np.full((3, n_cells), np.nan)
+    known = under.any(axis=0)
+    if known.any():
+        both = np.concatenate([over[:, known], under[:, known]], axis=1)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            value[known] = np.divide(*np.split(both.sum(axis=0), 2))
+            if n_pairs > 1:
+                drawn = np.divide(*np.split(resampled_sums(both), 2, axis=1))
+                low[known], high[known] = np.nanquantile(drawn, (0.025, 0.975), axis=0)
     return Effects(*(part.reshape(shape) for part in (value, low, high)))
 
 

@@ -2,8 +2,9 @@
 
 Below a patch nothing changes and behind it only the last position is read. So a patch at layer L costs the blocks
 from L on; patches of all layers go through the model together, each joining at its own layer: a whole grid is one
-pass, cut into batches of `MAX_TOKENS`. In the top block W_O and the MLP are given the last position alone: what
-they write is added to every position of the stream and is right at the one that is read.
+pass, cut into batches of `MAX_TOKENS`. A cell at which no pair has another value than before is not run at all
+(every position up to the first at which the prompts part). In the top block W_O and the MLP are given the last
+position alone: what they write is added to every position of the stream and is right at the one that is read.
 
 Blocks are called with the arguments of an ordinary pass of one row (masks, rotations), which hold for any number of
 rows. That a replay without a patch gives the model's own m is checked on the first pair, so that a family whose
@@ -18,6 +19,7 @@ import functools
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
@@ -115,7 +117,12 @@ class Replay:
         checked_cells(self.model, (cell for cells in sets for cell in cells), self.pairs.clean.shape[1])
         if any(cell.point == RESID_MID for cells in sets for cell in cells):
             self._check_resid_mid(base)
-        return self._patched(base, put, sets, len(self.pairs))
+        found = base.m.repeat(len(sets), 1)
+        changed = _Changed(base, put)
+        moving = [i for i, cells in enumerate(sets) if any(changed(cell) for cell in cells)]
+        if moving:
+            found[moving] = self._patched(base, put, [sets[i] for i in moving], len(self.pairs))
+        return found
 
     @torch.inference_mode()
     def _patched(
@@ -197,6 +204,23 @@ class Replay:
                 f"{type(self.model).__name__} has no resid_mid: its MLP does not read what its attention wrote; "
                 "patch attn_out or mlp_out instead"
             )
+
+
+class _Changed:
+    """Whether a cell has another value than in the run into which it is put, on any pair."""
+
+    def __init__(self, base: Run, put: Put) -> None:
+        self.base, self.put = base, put
+        self._found: dict[tuple[str, int], np.ndarray] = {}
+
+    def __call__(self, cell: Cell) -> bool:
+        key = cell.point, cell.layer
+        if key not in self._found:
+            differs = (self.put(*key) != self.base.value(*key)).any(dim=-1).any(dim=0)
+            self._found[key] = differs.cpu().numpy()  # [position] or [position, head]
+        at = self._found[key]
+        at = at if cell.position is None else at[cell.position]
+        return bool((at if cell.head is None else at[..., cell.head]).any())
 
 
 def _nothing(point: str, layer: int) -> Tensor:
