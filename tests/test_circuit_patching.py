@@ -24,8 +24,10 @@ from workbench.circuits.activation_patching import (
     other_prompts,
 )
 from workbench.circuits.cross_patching import cross_grids, cross_joint
+from workbench.circuits.direct_patching import direct_grid
 from workbench.circuits.grids import HEAD, LAYER, POSITION, Grid
 from workbench.circuits.pairs import Pairs, logit_difference
+from workbench.circuits.pattern_patching import PATTERN, pattern_grid
 from workbench.circuits.places import ATTN_OUT, MLP_OUT, POINTS, RESID_MID, RESID_POST, RESID_PRE, Cell, Z
 from workbench.errors import Misuse
 from workbench.site import with_fast_attention
@@ -70,7 +72,7 @@ def test_grids_are_those_of_transformer_lens(family: str, tmp_path: Path) -> Non
     tokenizer = hf.PreTrainedTokenizerFast.from_pretrained(tmp_path)
     model = hf.AutoModelForCausalLM.from_pretrained(tmp_path, attn_implementation="eager")
     bridge = TransformerBridge.boot_transformers(str(tmp_path), hf_model=model, tokenizer=tokenizer)
-    pairs = pairs_of()
+    pairs = pairs_of((3,) * N_PAIRS)[:]  # four positions: the oracle runs once for each cell
     own = Patching(tiny_model(family), pairs)
     by_place, by_head, by_both = (LAYER, POSITION), (LAYER, HEAD), (LAYER, HEAD, POSITION)
     theirs = [
@@ -82,6 +84,8 @@ def test_grids_are_those_of_transformer_lens(family: str, tmp_path: Path) -> Non
         ("q", by_head, oracle.get_act_patch_attn_head_q_all_pos),
         ("k", by_head, oracle.get_act_patch_attn_head_k_all_pos),
         ("v", by_head, oracle.get_act_patch_attn_head_v_all_pos),
+        (PATTERN, by_head, oracle.get_act_patch_attn_head_pattern_all_pos),
+        (PATTERN, by_both, oracle.get_act_patch_attn_head_pattern_by_pos),
     ]
     with torch.inference_mode(), contextlib.redirect_stderr(io.StringIO()), warnings.catch_warnings():
         _, cache = bridge.run_with_cache(pairs.clean)
@@ -92,8 +96,8 @@ def test_grids_are_those_of_transformer_lens(family: str, tmp_path: Path) -> Non
                 cache,
                 lambda logits: logit_difference(logits[:, -1], pairs.target, pairs.foil).mean(),
             )
-            grid = own.grid(point, DENOISE, axes)
-            wanted = (wanted.transpose(1, 2) if axes == by_both else wanted).numpy()
+            grid = pattern_grid(own, DENOISE, axes) if point == PATTERN else own.grid(point, DENOISE, axes)
+            wanted = (wanted.transpose(1, 2) if point == Z and axes == by_both else wanted).numpy()
             np.testing.assert_allclose(grid.m.mean(axis=0), wanted, atol=1e-5, err_msg=point)
             assert np.abs(wanted - grid.m_from.mean()).max() > 0.05  # something was patched
 
@@ -162,6 +166,8 @@ def test_heads_and_positions_are_parts_of_what_the_attention_writes(patching: Pa
     fused = Patching(with_fast_attention(tiny_model(family)), patching.pairs)
     for point in (RESID_PRE, "v"):
         np.testing.assert_allclose(fused.grid(point).m, patching.grid(point).m, atol=1e-5)
+    np.testing.assert_allclose(pattern_grid(fused, NOISE).m, pattern_grid(patching, NOISE).m, atol=1e-5)
+    assert fused.model.config._attn_implementation == "sdpa"
 
 
 def test_ablations_put_in_what_they_say(patching: Patching) -> None:
@@ -240,6 +246,23 @@ def test_a_checkpoint_patched_into_another_makes_it_that_one(patching: Patching)
         assert np.isnan(same.effect().value).all()
 
 
+def test_the_direct_path_is_the_whole_one_where_nothing_lies_above(patching: Patching) -> None:
+    """In the top layer the MLP writes straight to the logits; where parts stand beside each other so does attention."""
+    for direction in (DENOISE, ZERO):
+        mlps = direct_grid(patching, MLP_OUT, direction).m
+        whole = patching.grid(MLP_OUT, direction, (LAYER,)).m
+        np.testing.assert_allclose(mlps[:, -1], whole[:, -1], atol=1e-5)
+        assert np.abs(mlps[:, 0] - whole[:, 0]).max() > 0.01  # layers above answer
+    heads, attention = (direct_grid(patching, point) for point in (Z, ATTN_OUT))
+    assert heads.m.shape == (N_PAIRS, 3, 4)
+    if patching.model.config.model_type == "gpt_neox":
+        for direct, axes in ((heads, (LAYER, HEAD)), (attention, (LAYER,))):
+            whole = patching.grid(direct.point, DENOISE, axes).m
+            np.testing.assert_allclose(direct.m[:, -1], whole[:, -1], atol=1e-5)
+    with pytest.raises(Misuse, match="did you mean 'mlp_out'"):
+        direct_grid(patching, "mlp_ou")
+
+
 def test_what_cannot_be_patched_is_refused_in_a_sentence() -> None:
     patching = Patching(tiny_model("llama"), pairs_of())
     refused = {
@@ -260,5 +283,7 @@ def test_what_cannot_be_patched_is_refused_in_a_sentence() -> None:
     for sentence, ask in refused.items():
         with pytest.raises(Misuse, match=sentence):
             ask()
+    with pytest.raises(Misuse, match="direction of patching a pattern 'mean'"):
+        pattern_grid(patching, MEAN)
     assert set(CONVENTIONS) == {DENOISE, NOISE, ZERO, MEAN, RESAMPLE}
     assert len(POINTS) == 9

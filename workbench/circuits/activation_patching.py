@@ -71,17 +71,22 @@ class Patching:
             self._runs[clean] = run
         return run
 
+    def exchange(self, points: Iterable[str], direction: str) -> tuple[Run, Put, Float[Tensor, "pair"]]:
+        """The run into which a direction puts values, what it puts there, and m where an effect is 1."""
+        if direction not in CONVENTIONS:
+            raise unknown("direction of patching", direction, CONVENTIONS)
+        points = set(points)
+        clean, corrupt = self.run(True, points), self.run(False, points)
+        base, other = (corrupt, clean) if direction == DENOISE else (clean, corrupt)
+        put = other.value if direction in (DENOISE, NOISE) else self._ablated(clean, direction)
+        return base, put, other.m
+
     def _patched(
         self, sets: Sequence[Sequence[Cell]], direction: str
     ) -> tuple[Float[Tensor, "set pair"], Float[Tensor, "pair"], Float[Tensor, "pair"]]:
         """m with each set replaced, m with nothing replaced, and what an effect of 1 would bring it to."""
-        if direction not in CONVENTIONS:
-            raise unknown("direction of patching", direction, CONVENTIONS)
-        points = {cell.point for cells in sets for cell in cells}
-        clean, corrupt = self.run(True, points), self.run(False, points)
-        base, other = (corrupt, clean) if direction == DENOISE else (clean, corrupt)
-        put = other.value if direction in (DENOISE, NOISE) else self._ablated(clean, direction)
-        return self.replay.patched(base, put, sets), base.m, other.m
+        base, put, m_to = self.exchange((cell.point for cells in sets for cell in cells), direction)
+        return self.replay.patched(base, put, sets), base.m, m_to
 
     def _ablated(self, clean: Run, how: str) -> Put:
         """What an ablation puts in the place of what stands in the clean run."""

@@ -83,6 +83,7 @@ class Replay:
         self.n_layers = len(self.parts.blocks)
         on_processor = model.device.type == "cpu"
         self.max_tokens = max_tokens or (MAX_TOKENS if on_processor else MAX_TOKENS_ACCELERATOR)
+        self._checked = False
         self._calls = _calls(model, self.parts, self.pairs.clean[:1])
 
     @torch.inference_mode()
@@ -109,7 +110,9 @@ class Replay:
             hooks.enter_context(unembedded(self.model, lambda x: x[rows, self.pairs.last][:, None]))
             logits = self.model(input_ids=ids, use_cache=False).logits[:, 0]
         run = Run(torch.stack(resid), at, logit_difference(logits, self.pairs.target, self.pairs.foil))
-        self._check(run, float(logits.abs().max()))
+        if not self._checked:
+            self._check(run, float(logits.abs().max()))
+            self._checked = True
         return run
 
     def patched(self, base: Run, put: Put, sets: Sequence[Sequence[Cell]]) -> Float[Tensor, "set pair"]:
