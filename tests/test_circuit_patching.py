@@ -247,7 +247,7 @@ def test_a_checkpoint_patched_into_another_makes_it_that_one(patching: Patching)
 
 
 def test_the_direct_path_is_the_whole_one_where_nothing_lies_above(patching: Patching) -> None:
-    """In the top layer the MLP writes straight to the logits; where parts stand beside each other so does attention."""
+    """In the top layer the MLP writes straight to the logits, so does attention where they stand side by side."""
     for direction in (DENOISE, ZERO):
         mlps = direct_grid(patching, MLP_OUT, direction).m
         whole = patching.grid(MLP_OUT, direction, (LAYER,)).m
