@@ -133,6 +133,11 @@ def plan(recipe: Recipe) -> Plan:
         names = recipe.checkpoint_names
         parents = [checked_member(unlike.name, each, planner.steps, names) for each in unlike.checkpoints]
         planner.add("evaluation", unlike.name, "unlike", dataclasses.asdict(unlike), "corpus/text", *parents)
+    for circuit in recipe.circuits:
+        names = recipe.checkpoint_names
+        everyone = (*circuit.checkpoints, *circuit.beside)
+        parents = [checked_member(circuit.name, each, planner.steps, names) for each in everyone]
+        planner.add("circuit", circuit.name, "circuit", dataclasses.asdict(circuit), "corpus/text", *parents)
     for name in recipe.evaluations:
         _add_quality(planner, result, recipe.dictionary(name))
         _add_truth(planner, result, recipe.dictionary(name))

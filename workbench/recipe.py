@@ -35,7 +35,7 @@ PRESETS = Path(__file__).parent / "presets"
 STAGES = ("base", "sft", "grpo")
 SAE, CROSSCODER, DIFFERENCE, TRANSCODER = "sae", "crosscoder", "difference", "transcoder"
 SHAM, SIBLING, BRANCH = "sham", "sibling", "branch"  # kinds of a checkpoint beside the lineage
-N = typing.TypeVar("N", "DictionaryConfig", "ComparisonConfig", "SweepConfig", "UnlikeConfig")
+N = typing.TypeVar("N", "DictionaryConfig", "ComparisonConfig", "SweepConfig", "UnlikeConfig", "CircuitConfig")
 LATER = types.MappingProxyType({"later": True})  # marks settings that older recipes and ids do not have
 
 
@@ -152,6 +152,23 @@ class PathsConfig:
 
 
 @dataclasses.dataclass(frozen=True)
+class CircuitConfig:
+    """One task's circuit in several checkpoints. `beside`: siblings, for the floor of what two have in common;
+    `other`: another task, whose circuit should not do; `source`: the file of a task of one's own."""
+
+    name: str
+    task: str
+    checkpoints: tuple[str, ...]
+    beside: tuple[str, ...] = ()
+    other: str = ""
+    n_pairs: int = 64  # to find it, and as many to judge it
+    n_steps: int = 5  # of integrated gradients
+    seed: int = 0
+    source: str = ""
+    source_sha256: str = ""
+
+
+@dataclasses.dataclass(frozen=True)
 class AddedCheckpoint:
     """A checkpoint brought from outside: `source` is an HF folder, a hub id or a GGUF file."""
 
@@ -195,6 +212,7 @@ class Recipe:
     sweeps: tuple[SweepConfig, ...] = ()
     paths: tuple[PathsConfig, ...] = ()  # from a checkpoint to its child, to be walked by fine-tuning an SAE
     unlike: tuple[UnlikeConfig, ...] = ()
+    circuits: tuple[CircuitConfig, ...] = ()
     superposition: tuple[str, ...] = ()  # SAEs whose checkpoints are studied for it
 
     def stage(self, name: str) -> StageConfig:
@@ -209,6 +227,9 @@ class Recipe:
 
     def comparison(self, name: str) -> ComparisonConfig:
         return _named("comparison", self.comparisons, name)
+
+    def circuit(self, name: str) -> CircuitConfig:
+        return _named("circuit", self.circuits, name)
 
     def sweep(self, name: str) -> SweepConfig:
         return _named("sweep", self.sweeps, name)
@@ -258,6 +279,7 @@ def _recipe_of(text: str, name: str) -> Recipe:
         recipe.branches,
         recipe.sweeps,
         recipe.unlike,
+        recipe.circuits,
     )
     for each in itertools.chain(*named):
         checked_name(each.name)

@@ -1,0 +1,73 @@
+"""Entering circuits that a person asked for in the lab's recipe."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+
+from workbench.circuits.own_tasks import own_task
+from workbench.circuits.tasks import TASKS, known_task
+from workbench.disk import sha256_file
+from workbench.errors import Misuse
+from workbench.lab import Lab
+from workbench.likeness import checked_names
+from workbench.naming import short_name
+from workbench.plan import Plan, plan
+from workbench.recipe import SIBLING, CircuitConfig, joined, read_recipe, stage_of, write_recipe
+
+LEAST_PAIRS = 8
+OTHERS = ("capitals", "sums_units", "quotes")  # a circuit's other task: the first of these that it is not about
+
+
+def request_circuit(lab: Lab, task: str, names: Sequence[str], n_pairs: int, seed: int = 0) -> str:
+    """Name of the circuit of `task` (one of the workbench's, or a jsonl file) in these checkpoints, entered in the
+    recipe if it is new. Siblings of theirs that have been grown are read beside them. `grow` builds it."""
+    if n_pairs < LEAST_PAIRS:
+        raise Misuse(f"--pairs is {n_pairs}: at least {LEAST_PAIRS} are needed to say anything")
+    name, source, sha256 = _source(task)
+    checked = checked_names(names) if len(names) > 1 else tuple(names)
+    current = Plan.of(lab)
+    families = {current.family(each) for each in checked}
+    if len(families) > 1:
+        raise Misuse(
+            f"{', '.join(checked)} do not descend from one checkpoint ({', '.join(sorted(families))}), so no edge of "
+            "one is an edge of the other: ask for each family by itself"
+        )
+    config = CircuitConfig(
+        name=short_name(f"{name}-{joined(checked)}"),
+        task=name,
+        checkpoints=checked,
+        beside=tuple(_siblings(lab, current, checked)),
+        other=next(each for each in OTHERS if not name.startswith(each)),
+        n_pairs=n_pairs,
+        seed=seed,
+        source=source,
+        source_sha256=sha256,
+    )
+    with lab.writing("circuit"):
+        recipe = read_recipe(lab.path / "recipe.toml")
+        kept = tuple(each for each in recipe.circuits if each.name != config.name)
+        changed = dataclasses.replace(recipe, circuits=(*kept, config))
+        plan(changed)
+        if changed != recipe:
+            write_recipe(lab.path / "recipe.toml", changed)
+    return config.name
+
+
+def _source(task: str) -> tuple[str, str, str]:
+    """Name, file and its hash; a name that is none of the tasks' may be a file."""
+    if task in TASKS or not task.endswith(".jsonl"):
+        return known_task(task).name, "", ""
+    path = Path(task)
+    found = own_task(path)
+    if found.name in TASKS:
+        raise Misuse(f"{path.name} is called like a task of the workbench: rename the file")
+    return found.name, str(path.resolve()), sha256_file(path)
+
+
+def _siblings(lab: Lab, current: Plan, names: Sequence[str]) -> list[str]:
+    """Checkpoints that grew as these did with another seed, as far as they are on the disk."""
+    wanted = [b.name for b in current.recipe.branches if b.kind == SIBLING and b.of in map(stage_of, names)]
+    steps = [current.step("checkpoint", name) for name in wanted]
+    return [s.name for s in steps if s.name not in names and lab.artefact(s.kind, s.name, s.id) is not None]
