@@ -87,7 +87,9 @@ def repeated_ids(
     # one place less than the model reads: detect_head takes no more either
     length = min(length, (n_ctx - 1 - len(bos)) // 2, len(ordinary))
     if length < 2:
-        raise Misuse(f"a model that reads {n_ctx} tokens cannot be shown a repeated sequence: it needs 6 at least")
+        raise Misuse(
+            f"a model that reads {n_ctx} tokens cannot be shown a repeated sequence: it needs 6 at least"
+        )
     rng = np.random.default_rng(seed)
     half = np.stack([rng.choice(ordinary, length, replace=False) for _ in range(n)])
     return torch.from_numpy(np.concatenate([np.tile(bos, (n, 1)), half, half], axis=1).astype(np.int64))

@@ -7,9 +7,10 @@ On random ids said twice (`workbench.circuits.heads`) every model of the axis is
 Nothing but the context tells a random id, so what the second time costs less is copied from it [Olsson 2022]. r_1 is
 left out: that the repeat begins, nothing tells. A model before its first step copies nothing.
 
-A curve has risen at the first moment at which it is half way from its null to its largest value; where the largest
-value's interval does not leave the null behind, it has not. The largest is sought among all moments, so it leans a
-little upwards.
+A curve has risen at the first moment at which it is half way from its null to its largest value; it has not where
+the largest value's interval does not lie `LEAST` above the null. The largest is sought among all moments, so it leans
+a little upwards. Copying can come without an induction head: attention spread over the context raises every token in
+it, and so costs less the second time. Only head and loss together are the phase change.
 """
 
 from __future__ import annotations
@@ -28,11 +29,14 @@ from transformers import PreTrainedModel
 from workbench.checkpoint import Checkpoint
 from workbench.circuits.heads import KINDS, SEQUENCES, HeadScores, repeated_ids, score_heads, sequences_at_once
 from workbench.errors import Misuse
-from workbench.intervals import ratio_intervals
+from workbench.intervals import bracketed, ratio_intervals
 from workbench.lab import Lab
 from workbench.plan import Plan
 from workbench.recipe import stage_of
 from workbench.step_axis import Moment, lineage, moments, stages_of
+
+
+LEAST = 0.1  # of a head's attention, or nats a token: what a curve must rise by
 
 
 class RepeatLoss(NamedTuple):
@@ -47,12 +51,20 @@ class RepeatLoss(NamedTuple):
 
 
 class Rise(NamedTuple):
-    """Where a curve is half way to its largest value (None: it never leaves its null), and that value."""
+    """Where a curve is half way to its largest value (None: it does not rise), that value, and the last one."""
 
     moment: Moment | None
     largest: float
     low: float
     high: float
+    at: Moment
+    last: float
+
+    def sentence(self, what: str) -> str:
+        """For people."""
+        largest = bracketed(self.largest, *((self.low, self.high) if np.isfinite(self.low) else (None, None)))
+        rose = f"rises at {self.moment.address}" if self.moment else "does not rise"
+        return f"{what} {rose}: largest {largest} at {self.at.address}, {bracketed(self.last, None, None)} at the end"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -93,6 +105,24 @@ class History:
         curve = np.stack([scores.score[at, layer, head] for scores in self.heads])
         return risen(self.moments, curve, float(self.heads[0].null[at].mean()))
 
+    def strongest(self, kind: str) -> tuple[int, int]:
+        """Layer and head that score highest of one kind at any moment."""
+        means = np.stack([scores.score[KINDS.index(kind)].mean(axis=-1) for scores in self.heads]).max(axis=0)
+        layer, head = np.unravel_index(int(means.argmax()), means.shape)
+        return int(layer), int(head)
+
+    def sentences(self) -> list[str]:
+        """What a person reads: each kind's strongest head, and copying."""
+        told = []
+        for kind in KINDS:
+            layer, head = self.strongest(kind)
+            null = bracketed(float(self.heads[0].null[KINDS.index(kind)].mean()), None, None)
+            told.append(
+                self.head_rise(kind, layer, head).sentence(f"{kind}: head {layer}.{head}")
+                + f" (uniform {null})"
+            )
+        return [*told, self.copying_rise().sentence("copying in context, nats a token,")]
+
     def copying_rise(self) -> Rise:
         """When copying in context rose; its null is 0."""
         return risen(self.moments, np.stack([loss.copying for loss in self.losses]), 0.0)
@@ -104,7 +134,8 @@ def risen(on: Sequence[Moment], curve: Float[np.ndarray, "moment sequence"], nul
     top = int(means.argmax())
     ((low, high),) = ratio_intervals(curve[top][:, None], np.ones(curve.shape[1]))
     at = int((means >= null + (means[top] - null) / 2).argmax())
-    return Rise(on[at] if low > null else None, float(means[top]), float(low), float(high))
+    moment = on[at] if low >= null + LEAST else None
+    return Rise(moment, float(means[top]), float(low), float(high), on[top], float(means[-1]))
 
 
 @torch.inference_mode()
