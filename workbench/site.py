@@ -236,7 +236,10 @@ def centres(norm: nn.Module) -> bool:
 def direct_logits(
     model: PreTrainedModel, directions: Float[Tensor, "latent d"]
 ) -> Float[Tensor, "latent vocab"]:
-    """What each direction adds to the logits, up to the final norm's scale: (d ⊙ γ) W_U, d centred for LayerNorm."""
+    """What each direction adds to the logits, up to the final norm's scale: (d ⊙ γ) W_U.
+
+    d is centred for LayerNorm.
+    """
     gain = final_gain(model)
     if centres(final_norm(model)):
         directions = directions - directions.mean(dim=-1, keepdim=True)

@@ -52,7 +52,7 @@ class HeadScore(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class HeadScores:
-    """`null` is uniform attention's on the same ids; `attending` the attention that does not go to the first key."""
+    """`null` is uniform attention's on the same ids; `attending` what does not go to the first key."""
 
     score: Float[np.ndarray, "kind layer head sequence"]
     null: Float[np.ndarray, "kind sequence"]
@@ -64,13 +64,13 @@ class HeadScores:
         flat = self.score.reshape(-1, n)
         ends = ratio_intervals(flat.T, np.ones(n)).reshape(*self.score.shape[:3], 2)
         mean, null, attending = (part.mean(axis=-1) for part in (self.score, self.null, self.attending))
-        return [
-            HeadScore(
-                KINDS[kind], layer, head, float(mean[kind, layer, head]), *map(float, ends[kind, layer, head]),
-                float(null[kind]), float(attending[layer, head]), n,
-            )
-            for kind, layer, head in np.ndindex(*mean.shape)
-        ]  # fmt: skip
+        rows = []
+        for kind, layer, head in np.ndindex(*mean.shape):
+            low, high = (float(end) for end in ends[kind, layer, head])
+            score, uniform_, rest = mean[kind, layer, head], null[kind], attending[layer, head]
+            figures = (float(score), low, high, float(uniform_), float(rest))
+            rows.append(HeadScore(KINDS[kind], layer, head, *figures, n))
+        return rows
 
     def strongest(self, kind: str, n: int = 3) -> list[HeadScore]:
         """The heads that score highest of one kind."""
@@ -174,8 +174,8 @@ class LastAttention:
     def _checked(self) -> None:
         if len(lengths := np.unique(self.last + 1)) > 1:
             raise Misuse(
-                f"the prompts of task {self.task!r} have {lengths[0]} to {lengths[-1]} tokens, so that a place does "
-                "not mean the same in each: look at pairs of one length"
+                f"the prompts of task {self.task!r} have {lengths[0]} to {lengths[-1]} tokens, so that a place "
+                "does not mean the same in each: look at pairs of one length"
             )
 
 

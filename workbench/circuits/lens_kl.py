@@ -2,8 +2,8 @@
 
     KL_l = Σ_t KL(p_t ‖ softmax(lens_l(x_t))) / tokens        on held-out text, interval over documents
 
-Lenses are read side by side on the same tokens: through none (logit lens), the checkpoint's own tuned lens, one that
-was fitted on an earlier checkpoint. `above` is the difference of two, document by document.
+Lenses are read side by side on the same tokens: none (logit lens), the checkpoint's own tuned lens, one that was
+fitted on an earlier checkpoint. `above` is the difference of two, document by document.
 """
 
 from __future__ import annotations

@@ -1,16 +1,16 @@
 """Heads along the snapshots of a lineage, and when copying in context sets in (the induction phase change).
 
-On random ids said twice (`workbench.circuits.heads`) every model of the axis is scored head by head, and on its loss:
+On random ids said twice (`workbench.circuits.heads`) every model of the axis is scored by head, and by its loss:
 
     copying = loss on r_2 … r_n the first time − loss on the same ids the second time      nats a token
 
-Nothing but the context tells a random id, so what the second time costs less is copied from it [Olsson 2022]. r_1 is
-left out: that the repeat begins, nothing tells. A model before its first step copies nothing.
+Nothing but the context tells a random id, so what the second time costs less is copied from it [Olsson 2022]. r_1
+is left out: that the repeat begins, nothing tells. A model before its first step copies nothing.
 
 A curve has risen at the first moment at which it is half way from its null to its largest value; it has not where
-the largest value's interval does not lie `LEAST` above the null. The largest is sought among all moments, so it leans
-a little upwards. Copying can come without an induction head: attention spread over the context raises every token in
-it, and so costs less the second time. Only head and loss together are the phase change.
+the largest value's interval does not lie `LEAST` above the null. The largest is sought among all moments, so it
+leans a little upwards. Copying can come without an induction head: attention spread over the context raises every
+token in it, and so costs less the second time. Only head and loss together are the phase change.
 """
 
 from __future__ import annotations
@@ -35,12 +35,11 @@ from workbench.plan import Plan
 from workbench.recipe import stage_of
 from workbench.step_axis import Moment, lineage, moments, stages_of
 
-
 LEAST = 0.1  # of a head's attention, or nats a token: what a curve must rise by
 
 
 class RepeatLoss(NamedTuple):
-    """Nats a token on the same ids, when they come for the first time and when for the second, by sequence."""
+    """Nats a token on the same ids, when they come for the first time and for the second, by sequence."""
 
     first: Float[np.ndarray, "sequence"]
     second: Float[np.ndarray, "sequence"]
@@ -64,7 +63,8 @@ class Rise(NamedTuple):
         """For people."""
         largest = bracketed(self.largest, *((self.low, self.high) if np.isfinite(self.low) else (None, None)))
         rose = f"rises at {self.moment.address}" if self.moment else "does not rise"
-        return f"{what} {rose}: largest {largest} at {self.at.address}, {bracketed(self.last, None, None)} at the end"
+        last = bracketed(self.last, None, None)
+        return f"{what} {rose}: largest {largest} at {self.at.address}, {last} at the end"
 
 
 @dataclasses.dataclass(frozen=True)

@@ -4,13 +4,13 @@
     loss_l    = KL(p_model ‖ softmax(lens_l(x)))          mean over tokens, BOS left out
 
 A_l = 0 and b_l = 0 is the logit lens. Adam with a rate that falls to zero, the layers each for themselves, on the
-`dictionary` set, which no figure is measured on; the head stays as it is. Departing from Belrose, training starts not
-at A_l = 0 but at the ridge regression of what the final norm reads on x, drawn towards A_l = 0: where the stream grows
-a hundredfold from the embedding to the end, a start at 0 is still far off after many times the tokens.
+`dictionary` set, which no figure is measured on; the head stays as it is. Departing from Belrose, training starts
+not at A_l = 0 but at the ridge regression of what the final norm reads on x, drawn towards A_l = 0: where the
+stream grows a hundredfold from the embedding to the end, a start at 0 is still far off after many more tokens.
 
 Read through its own lens, a layer's KL is what it does not yet say about the prediction. Read through a lens that
-was fitted on an earlier checkpoint (the later one's own head after it), what the layer says in the same place as
-before: the KL above that of its own lens is what training has moved (`workbench.circuits.lens_kl`).
+was fitted on an earlier checkpoint (the later one's own head after it), what the layer does not say in the way it
+did before: the KL above that of its own lens is what training has moved (`workbench.circuits.lens_kl`).
 """
 
 from __future__ import annotations
@@ -133,7 +133,7 @@ def fit(
     training: LensTraining | None = None,
     report: Callable[[int, float], None] = lambda tokens, kl: None,
 ) -> TunedLens:
-    """A lens of its own for `model`. `report` is told the tokens read so far and the step's KL, mean over layers."""
+    """A lens for `model`. `report` is told the tokens read so far and the step's KL, mean over layers."""
     training = training or LensTraining()
     raw, scale = _start(model, token_set, training)
     adam = torch.optim.Adam([raw.weight.requires_grad_(), raw.bias.requires_grad_()], lr=training.lr)
@@ -153,8 +153,7 @@ def fit(
 def _start(
     model: PreTrainedModel, token_set: TokenSet, training: LensTraining
 ) -> tuple[TunedLens, Float[Tensor, "row"]]:
-    """A_l, b_l of least squares, argmin Σ_t ‖x + A x + b − x_final‖² + λ‖A‖², and the size of each row's stream;
-    both for streams of size 1."""
+    """argmin Σ_t ‖x + A x + b − x_final‖² + λ‖A‖² for streams of size 1, and the size of each row's stream."""
     n, sums, products, sizes = 0, torch.zeros(()), torch.zeros(()), []
     for batch, _ in _batches(model, token_set, training.start_tokens, training):
         streams, _ = read_layers(model, batch)
