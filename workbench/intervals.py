@@ -62,6 +62,15 @@ def ratio_interval(
     return quantiles(sums[:, 0], sums[:, 1], len(numerator))
 
 
+def ratio_intervals(
+    numerators: Float[np.ndarray, "document figure"], denominator: Float[np.ndarray, "document"], seed: int = 0
+) -> Float[np.ndarray, "figure 2"]:
+    """95 % interval of Σ numerator / Σ denominator of many figures of the same documents: low, high."""
+    sums = resampled_sums(np.concatenate([numerators, denominator[:, None]], axis=1).astype(float), seed)
+    ends = [quantiles(sums[:, i], sums[:, -1], len(numerators)) for i in range(numerators.shape[1])]
+    return np.array(ends).reshape(-1, 2)
+
+
 def wilson(hits: int, n: int) -> Interval:
     """95 % Wilson interval of a share `hits` / `n`: what a share of latents gets, dead ones first of all.
 

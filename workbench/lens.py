@@ -11,7 +11,9 @@ hidden state is already normed in some families and not in others.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -68,32 +70,42 @@ def trunk(model: PreTrainedModel) -> Trunk:
 @torch.inference_mode()
 def read_stream(model: PreTrainedModel, ids: Int[Tensor, "position"]) -> Stream:
     """One forward pass of `ids` with everything the trace needs of it."""
+    with recorded_stream(model) as resid:
+        out = model(ids[None], output_attentions=True, use_cache=False)
+    if not out.attentions or any(pattern is None for pattern in out.attentions):
+        raise Failure(f"{type(model).__name__} gives no attention patterns: load it with Checkpoint.model()")
+    stream = Stream(torch.cat(resid), torch.cat(tuple(out.attentions)), out.logits[0])
+    check_head(model, stream.resid[-1], stream.logits)
+    return stream
+
+
+@contextlib.contextmanager
+def recorded_stream(model: PreTrainedModel) -> Iterator[list[Float[Tensor, "window position d_model"]]]:
+    """Inside, a forward pass leaves what each block and then the final norm reads, one after the other."""
     parts = trunk(model)
     resid: list[Tensor] = []
 
     def keep(_module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        resid.append((args[0] if args else kwargs["hidden_states"])[0])
+        resid.append(args[0] if args else kwargs["hidden_states"])
 
     hooks = [m.register_forward_pre_hook(keep, with_kwargs=True) for m in (*parts.blocks, parts.final_norm)]
     try:
-        out = model(ids[None], output_attentions=True, use_cache=False)
+        yield resid
     finally:
         for hook in hooks:
             hook.remove()
-    if not out.attentions or any(pattern is None for pattern in out.attentions):
-        raise Failure(f"{type(model).__name__} gives no attention patterns: load it with Checkpoint.model()")
-    stream = Stream(torch.stack(resid), torch.cat(tuple(out.attentions)), out.logits[0])
-    _check(model, parts, stream)
-    return stream
 
 
-def _check(model: PreTrainedModel, parts: Trunk, stream: Stream) -> None:
-    """Finite numbers, and final norm + unembedding give the model's own logits."""
-    if not bool(torch.isfinite(stream.logits).all()):
+def check_head(
+    model: PreTrainedModel, resid: Float[Tensor, "position d_model"], logits: Float[Tensor, "position vocab"]
+) -> None:
+    """Finite numbers, and final norm + unembedding of what the norm reads give the model's own logits."""
+    parts = trunk(model)
+    if not bool(torch.isfinite(logits).all()):
         raise Failure("the model's logits are not finite numbers: its weights hold NaN or overflow")
-    read = parts.unembed(parts.final_norm(stream.resid[-1]))
-    scale = max(1.0, float(stream.logits.abs().max()))
-    if float((read - stream.logits).abs().max()) > 256 * torch.finfo(read.dtype).eps * scale:
+    read = parts.unembed(parts.final_norm(resid))
+    scale = max(1.0, float(logits.abs().max()))
+    if float((read - logits).abs().max()) > 256 * torch.finfo(read.dtype).eps * scale:
         raise Failure(
             f"the head of {type(model).__name__} does more than a norm and an unembedding: "
             "the logit lens would be wrong for it"

@@ -31,7 +31,7 @@ from workbench.points import Site
 from workbench.recipe import stage_of
 from workbench.representation_drift import BLOCKS
 from workbench.site import read_sites, with_fast_attention
-from workbench.step_axis import Moment, Stage, lineage, moments
+from workbench.step_axis import Moment, lineage, moments, stages_of
 from workbench.tokens import TokenSet
 
 SAMPLED_TOKENS = 12_000  # of the held-out set
@@ -55,7 +55,8 @@ def build(build: Build) -> Mapping[str, Any]:
     """Builder of `evaluation/lives-<comparison>`."""
     recipe = build.plan.recipe
     compared = recipe.comparison(build.config["comparison"]).checkpoints
-    stages = stages_of(build, lineage([stage_of(c) for c in compared], build.plan.parent_checkpoint))
+    names = lineage([stage_of(c) for c in compared], build.plan.parent_checkpoint)
+    stages = stages_of(build.lab, build.plan, names)
     line = [stage.name for stage in stages]
     axis = moments(stages)
     owners = [name for name in compared if name in {moment.address for moment in axis}]
@@ -73,16 +74,6 @@ def build(build: Build) -> Mapping[str, Any]:
     for name, table in made.items():
         table.write_parquet(build.draft.path / f"{name}.parquet")
     return figures
-
-
-def stages_of(build: Build, names: Sequence[str]) -> list[Stage]:
-    """The stages with what is kept of them. How long one from outside was trained nobody knows: it has length 1."""
-    found = []
-    for name in names:
-        kept = Checkpoint.of(build.lab, name).snapshots()
-        length = build.plan.step("checkpoint", name).config.get("steps") or max(kept, default=1)
-        found.append(Stage(name, tuple(kept), max(1, int(length))))
-    return found
 
 
 def _metrics(build: Build, name: str) -> pl.DataFrame | None:

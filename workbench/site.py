@@ -221,17 +221,27 @@ def final_norm(model: PreTrainedModel) -> nn.Module:
     )
 
 
+def final_gain(model: PreTrainedModel) -> Float[Tensor, "d"]:
+    """γ of the final norm; Gemma stores γ - 1."""
+    norm = final_norm(model)
+    gain: Tensor = norm.get_parameter("weight")
+    return gain + 1 if "Gemma" in type(norm).__name__ else gain
+
+
+def centres(norm: nn.Module) -> bool:
+    """A LayerNorm, which takes the mean away, and no RMSNorm."""
+    return "LayerNorm" in type(norm).__name__
+
+
 def direct_logits(
     model: PreTrainedModel, directions: Float[Tensor, "latent d"]
 ) -> Float[Tensor, "latent vocab"]:
     """What each direction adds to the logits, up to the final norm's scale: (d ⊙ γ) W_U.
 
-    d is centred for LayerNorm; Gemma stores γ - 1.
+    d is centred for LayerNorm.
     """
-    norm = final_norm(model)
-    gain: Tensor = norm.get_parameter("weight")
-    gain = gain + 1 if "Gemma" in type(norm).__name__ else gain
-    if "LayerNorm" in type(norm).__name__:
+    gain = final_gain(model)
+    if centres(final_norm(model)):
         directions = directions - directions.mean(dim=-1, keepdim=True)
     with torch.inference_mode():
         return (directions.to(gain) * gain) @ model.get_output_embeddings().get_parameter("weight").T

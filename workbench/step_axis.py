@@ -12,6 +12,10 @@ import math
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
+from workbench.checkpoint import Checkpoint
+from workbench.lab import Lab
+from workbench.plan import Plan
+
 
 class Stage(NamedTuple):
     """One stage: the steps at which it was kept, and its last step (its finished model)."""
@@ -67,4 +71,14 @@ def moments(stages: Sequence[Stage]) -> list[Moment]:
             at = place(number, step, stage.length)
             found.append(Moment(stage.name, step, before + step, at, step == stage.length))
         before += stage.length
+    return found
+
+
+def stages_of(lab: Lab, plan: Plan, names: Sequence[str]) -> list[Stage]:
+    """The stages with what is kept of them. How long one from outside was trained nobody knows: it has length 1."""
+    found = []
+    for name in names:
+        kept = Checkpoint.of(lab, name).snapshots()
+        length = plan.step("checkpoint", name).config.get("steps") or max(kept, default=1)
+        found.append(Stage(name, tuple(kept), max(1, int(length))))
     return found
