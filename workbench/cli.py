@@ -13,7 +13,13 @@ from typing import Annotated, Any
 
 import typer
 
-from workbench import comparison_commands, dictionary_commands, evaluation_commands, latent_commands
+from workbench import (
+    circuit_commands,
+    comparison_commands,
+    dictionary_commands,
+    evaluation_commands,
+    latent_commands,
+)
 from workbench.answers import Json, LabName, answer
 from workbench.errors import Failure, MarbleError
 
@@ -191,6 +197,7 @@ def prune(
 
 
 app.add_typer(comparison_commands.app)
+app.add_typer(circuit_commands.app)
 app.add_typer(dictionary_commands.app)
 app.add_typer(evaluation_commands.app)
 app.add_typer(latent_commands.app)

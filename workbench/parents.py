@@ -22,11 +22,11 @@ def checked_parent(name: str, parent: str, planned: Container[str], names: Seque
     )
 
 
-def checked_member(comparison: str, name: str, planned: Container[str], names: Sequence[str]) -> str:
-    """The key of a checkpoint's step that a comparison names; `Misuse` where the recipe lacks it."""
+def checked_member(what: str, name: str, planned: Container[str], names: Sequence[str]) -> str:
+    """The key of a checkpoint's step that `what`, a comparison or circuit, names; `Misuse` without one."""
     if (key := f"checkpoint/{name}") in planned:
         return key
     raise Misuse(
-        f"comparison {comparison!r} of recipe.toml names {name!r}, but {unknown('checkpoint', name, names)}; "
+        f"{what} of recipe.toml names {name!r}, but {unknown('checkpoint', name, names)}; "
         "mend it there, or take the entry out"
     )

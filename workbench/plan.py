@@ -131,12 +131,15 @@ def plan(recipe: Recipe) -> Plan:
         planner.add("evaluation", step.name, step.builder, step.settings, *step.parents)
     for unlike in recipe.unlike:
         names = recipe.checkpoint_names
-        parents = [checked_member(unlike.name, each, planner.steps, names) for each in unlike.checkpoints]
+        parents = [
+            checked_member(f"comparison {unlike.name!r}", each, planner.steps, names)
+            for each in unlike.checkpoints
+        ]
         planner.add("evaluation", unlike.name, "unlike", dataclasses.asdict(unlike), "corpus/text", *parents)
     for circuit in recipe.circuits:
         names = recipe.checkpoint_names
         everyone = (*circuit.checkpoints, *circuit.beside)
-        parents = [checked_member(circuit.name, each, planner.steps, names) for each in everyone]
+        parents = [checked_member(f"circuit {circuit.name!r}", each, planner.steps, names) for each in everyone]
         planner.add("circuit", circuit.name, "circuit", dataclasses.asdict(circuit), "corpus/text", *parents)
     for name in recipe.evaluations:
         _add_quality(planner, result, recipe.dictionary(name))

@@ -24,7 +24,7 @@ def status(lab: Lab) -> dict[str, Any]:
         "checkpoints": {a.name: _checkpoint(a) for a in made.values() if a.kind == "checkpoint"},
         "dictionaries": {a.name: _dictionary(a) for a in made.values() if a.kind == "dictionary"},
         "comparisons": {a.name: dict(a.figures) for a in _comparisons(plan, made.values())},
-        "circuits": {},
+        "circuits": {a.name: dict(a.figures) for a in made.values() if a.kind == "circuit"},
         "probes": {},
         "jobs": [{"name": job.name, **job.status, "state": job.state} for job in jobs(lab)[:5]],
         "steps": [_step(r) for r in resolved],

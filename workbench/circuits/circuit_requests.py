@@ -31,8 +31,8 @@ def request_circuit(lab: Lab, task: str, names: Sequence[str], n_pairs: int, see
     families = {current.family(each) for each in checked}
     if len(families) > 1:
         raise Misuse(
-            f"{', '.join(checked)} do not descend from one checkpoint ({', '.join(sorted(families))}), so no edge of "
-            "one is an edge of the other: ask for each family by itself"
+            f"{', '.join(checked)} do not descend from one checkpoint ({', '.join(sorted(families))}), so no edge "
+            "of one is an edge of the other: ask for each family by itself"
         )
     config = CircuitConfig(
         name=short_name(f"{name}-{joined(checked)}"),

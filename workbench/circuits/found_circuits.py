@@ -1,0 +1,120 @@
+"""Finished circuits of a lab, read: one task in several checkpoints, with what each stage made of it."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from workbench.circuits.circuit import Circuit
+from workbench.circuits.graph import Graph
+from workbench.intervals import bracketed
+from workbench.lab import Artefact, Lab
+from workbench.part_tables import read_part
+
+if TYPE_CHECKING:
+    import polars as pl
+
+COLUMNS: Mapping[str, tuple[str, ...]] = {
+    "competence": ("checkpoint", "figure", "value", "low", "high", "n"),
+    "edges": ("checkpoint", "sender", "receiver", "score", "low", "high", "in_circuit"),
+    "curve": ("checkpoint", "order", "share", "n_edges", "f", "low", "high"),
+    "controls": ("checkpoint", "kind", "draw", "n_edges", "overlap", "f", "low", "high"),
+    "transfer": ("source", "target", "n_edges", "f", "low", "high"),
+    "overlap": ("before", "after", "n_edges", "measure", "value", "floor", "sibling", "sibling_name"),
+    "verdicts": ("before", "after", "verdict", "why", "gap", "low", "high"),
+    "prompts": ("use", "clean", "corrupt", "target", "foil"),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class FoundCircuits:
+    """One artefact: `figures` of its manifest, tables by name."""
+
+    name: str
+    config: Mapping[str, Any]
+    figures: Mapping[str, Any]
+    path: Path
+
+    @classmethod
+    def of(cls, lab: Lab, name: str) -> FoundCircuits:
+        """`Misuse` where no such circuit is in the recipe or it has not been built."""
+        artefact: Artefact = lab.find("circuit", name)
+        return cls(name, artefact.config, artefact.figures, artefact.path)
+
+    def table(self, name: str) -> pl.DataFrame:
+        """One of the tables in `COLUMNS`."""
+        return read_part(self.path, name, COLUMNS[name], "ask for the circuit again")
+
+    @property
+    def task(self) -> str:
+        return str(self.figures["task"])
+
+    @property
+    def checkpoints(self) -> list[str]:
+        return list(self.config["checkpoints"])
+
+    @functools.cached_property
+    def graph(self) -> Graph:
+        shape = self.figures["graph"]
+        return Graph(shape["n_layers"], shape["n_heads"], shape["n_kv_heads"], shape["parallel"])
+
+    def circuit(self, checkpoint: str) -> Circuit:
+        """The circuit of one checkpoint."""
+        import polars as pl
+
+        rows = self.table("edges").filter(pl.col("checkpoint") == checkpoint)
+        senders = {name: at for at, name in enumerate(self.graph.senders)}
+        receivers = {each.name: at for at, each in enumerate(self.graph.receivers)}
+        edges, scores = np.zeros(self.graph.edges.shape, dtype=bool), np.zeros(self.graph.edges.shape)
+        for sender, receiver, score, inside in rows.select("sender", "receiver", "score", "in_circuit").rows():
+            at = (senders[sender], receivers[receiver])
+            edges[at], scores[at] = inside, score
+        return Circuit(self.graph, self.task, checkpoint, edges, scores)
+
+    def sentences(self) -> list[str]:
+        """One a checkpoint, then one a pair."""
+        found = [self._sentence(name, self.figures["checkpoints"][name]) for name in self.checkpoints]
+        rows = self.table("verdicts").select("before", "after", "verdict", "why").rows()
+        return found + [f"{before} -> {after}: {word}; {why}" for before, after, word, why in rows]
+
+    def _sentence(self, name: str, figures: Mapping[str, Any]) -> str:
+        if not figures["does_it"]:
+            return f"{name} does not do the task: {figures['why_not']}"
+        controls = self._controls(name)
+        return (
+            f"{name}: {figures['n_edges']} of {self.graph.n_edges} edges ({figures['share']:.1%}) do "
+            f"f = {bracketed(figures['f'], figures['low'], figures['high'], 2)} of the task"
+            f"{'' if figures['faithful'] else ', which is not faithful'}; {controls}; "
+            f"CPR {figures['cpr']:.2f}, CMD {figures['cmd']:.2f}"
+        )
+
+    def _controls(self, name: str) -> str:
+        import polars as pl
+
+        rows = self.table("controls").filter(pl.col("checkpoint") == name)
+        random = rows.filter(pl.col("kind") == "random")
+        low, high = np.quantile(random["f"].to_numpy(), (0.025, 0.975))
+        told = (
+            f"{len(random)} random circuits of its degrees {bracketed(float(random['f'].mean()), low, high, 2)}"  # type: ignore[arg-type]
+            f" (they share {float(random['overlap'].mean()):.0%} of its edges)"  # type: ignore[arg-type]
+        )
+        other = rows.filter(pl.col("kind") == "other task")
+        if len(other):
+            f, low, high = other.select("f", "low", "high").row(0)
+            told += f", the circuit of {self.config['other']} {bracketed(f, low, high, 2)}"
+        return told
+
+    def describe(self) -> str:
+        """For people."""
+        head = f"circuit {self.name!r}: {self.figures['question']} ({self.figures['method']})"
+        return "\n".join([head, *self.sentences()])
+
+    def told(self) -> dict[str, Any]:
+        """As JSON."""
+        tables = ("transfer", "overlap", "verdicts")
+        return {**self.figures, **{name: self.table(name).to_dicts() for name in tables}}
