@@ -17,7 +17,7 @@ import pytest
 import torch
 from transformers import GPT2Config, GPT2LMHeadModel
 
-from tests.test_cli import assert_one_sentence, run
+from tests.command_line import assert_one_sentence, run, run_alone
 from tests.tiny_lab import make_lab, moved, tiny_llama, tiny_recipe
 from tests.tiny_models import tiny_tokenizer
 from workbench.aligned_cka import aligned_cka, shifts
@@ -281,7 +281,7 @@ def test_a_long_name_is_cut_and_stays_its_own() -> None:
 
 def test_the_command_gives_one_document(lab: Lab) -> None:
     home = lab.path.parent
-    done = run(home, "compare", lab.name, "sft", "foreign", "wide", "--json")
+    done = run_alone(home, "compare", lab.name, "sft", "foreign", "wide", "--json")
     assert done.returncode == 0, done.stderr
     told = json.loads(done.stdout)
     assert told["comparison"] == NAME
