@@ -10,7 +10,7 @@ import torch
 
 from pages.components import beside_controls
 from tests.test_pages import errors, opened, sentences
-from tests.tiny_lab import build, draft, make_lab, moved, tiny_recipe
+from tests.tiny_lab import begun_lab, build, draft, moved, tiny_recipe
 from workbench.branches import request_controls
 from workbench.comparison_account import account
 from workbench.comparison_requests import compare, compare_beside_controls
@@ -28,7 +28,7 @@ HARDLY = 0.02  # how far a control moves from what it is compared with; the tiny
 def lab(tmp_path_factory: pytest.TempPathFactory) -> Lab:
     """Stage sft moved far from base; its sham hardly from base and its sibling hardly from sft."""
     recipe = dataclasses.replace(tiny_recipe(), comparisons=(), dictionaries=tiny_recipe().dictionaries[-1:])
-    lab = make_lab(tmp_path_factory.mktemp("controls"), "tiny", recipe)
+    lab = begun_lab(tmp_path_factory.mktemp("controls"), recipe)
     request_controls(lab)
     for name, parent in (("sft-sham", "base"), ("sft-sibling", "sft")):
         torch.manual_seed(1)

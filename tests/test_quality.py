@@ -15,7 +15,7 @@ from streamlit.testing.v1 import AppTest
 from saes import folder
 from saes.arrays import ActivationArrays
 from saes.metrics import nearest_cosine
-from tests.tiny_lab import build, draft, make_lab, tiny_llama, tiny_recipe
+from tests.tiny_lab import begun_lab, build, draft, tiny_llama, tiny_recipe
 from workbench import judging, quality, quality_build
 from workbench.dictionary_scores import MEAN, ZERO
 from workbench.errors import Failure, Misuse
@@ -48,7 +48,7 @@ def with_a_snapshot_of_step_0(lab):
 def lab(tmp_path_factory):
     asked = {"evaluations": NAMES, "superposition": ("sae-base",)}
     recipe = dataclasses.replace(tiny_recipe(), comparisons=(), **asked)
-    lab = with_a_snapshot_of_step_0(make_lab(tmp_path_factory.mktemp("quality"), recipe=recipe))
+    lab = with_a_snapshot_of_step_0(begun_lab(tmp_path_factory.mktemp("quality"), recipe))
     return build(lab, *(f"evaluation/{artefact_name(name)}" for name in NAMES), f"evaluation/{STUDY}")
 
 
@@ -188,7 +188,7 @@ def test_predictions_that_do_not_count_are_left_out_of_every_sum(lab):
 def test_an_interrupted_build_trains_nothing_twice(tmp_path, monkeypatch):
     """Stopped before the last control: grown again it reads the seeds it has, and finds the same."""
     recipe = dataclasses.replace(tiny_recipe(), comparisons=(), evaluations=("sae-base",))
-    other = make_lab(tmp_path, recipe=recipe)  # without snapshots
+    other = begun_lab(tmp_path, recipe)  # without snapshots
     trained = []
     real, gaussian = judging.train_together, quality_build.GaussianLike
 

@@ -10,7 +10,7 @@ import torch
 from streamlit.testing.v1 import AppTest
 
 from saes import folder
-from tests.tiny_lab import build, make_lab, tiny_recipe
+from tests.tiny_lab import begun_lab, build, tiny_recipe
 from workbench.errors import Failure, Misuse
 from workbench.evaluation_commands import numbers
 from workbench.recipe import read_recipe
@@ -24,7 +24,7 @@ ASKED = ("base", None, ["batchtopk", "topk"], [64, 96], [4, 6])
 def lab(tmp_path_factory):
     only = tuple(d for d in tiny_recipe().dictionaries if d.name == "sae-base")
     recipe = dataclasses.replace(tiny_recipe(), comparisons=(), dictionaries=only)
-    lab = make_lab(tmp_path_factory.mktemp("sweeps"), recipe=recipe)
+    lab = begun_lab(tmp_path_factory.mktemp("sweeps"), recipe)
     return build(lab, request_sweep(lab, *ASKED), "dictionary/sae-base")
 
 
