@@ -238,7 +238,7 @@ def test_an_interrupted_comparison_goes_on_where_it_was(tmp_path: Path) -> None:
     while not re.search(r"bits of foreign", read):
         read += running.stderr.read(1)
     running.send_signal(signal.SIGINT)
-    said, told = running.communicate(timeout=120)
+    said, told = running.communicate(timeout=300)
     assert running.returncode == 130
     assert said == ""
     assert "marble: stopped; run the same command again" in told

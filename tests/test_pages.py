@@ -19,7 +19,7 @@ from workbench.recipe import load_preset, write_recipe
 
 APP = str(Path(__file__).parents[1] / "pages" / "app.py")
 SMALL = {"superposition": {"n": "2", "m": "1", "seeds": "2"}}  # a toy model that is trained in a second
-TIMEOUT = 180  # seconds; the first page of a session imports torch
+TIMEOUT = 600  # seconds; the first page of a session imports torch, perhaps beside much other work
 
 
 @pytest.fixture(autouse=True)
