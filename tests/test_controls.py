@@ -22,6 +22,7 @@ from workbench.lab import Lab
 from workbench.plan import Plan
 
 HARDLY = 0.02  # how far a control moves from what it is compared with; the tiny stages move by 0.2
+READ = ("drift", "scaling", "differences")  # what is read of the comparisons with controls
 
 
 @pytest.fixture(scope="module")
@@ -37,8 +38,8 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Lab:
         lab.checkpoint(parent).tokenizer().save_pretrained(folder.path)
         folder.commit({})
     names = compare_beside_controls(lab, ("base", "sft"))
-    parts = (key for name in names for key in Plan.of(lab).parts_of(name))
-    return build(lab, *(f"comparison/{name}" for name in names), *parts)
+    parts = (f"evaluation/{part}-{name}" for name in names for part in READ)
+    return build(lab, *(f"comparison/{name}" for name in names), *parts, *Plan.of(lab).parts_of("base-sft"))
 
 
 def test_pairs_by_hand() -> None:
