@@ -1,4 +1,4 @@
-"""Shared fixtures: shapes are checked at run time, and one tiny lab is grown for the whole session."""
+"""Shared fixtures: shapes are checked at run time, and labs are grown once for a whole run."""
 
 from __future__ import annotations
 
@@ -15,9 +15,23 @@ install_import_hook(["saes", "workbench"], "beartype.beartype")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
 
+from tests.grown_once import grown_once, home_of_run  # noqa: E402
 from workbench.grow import grow  # noqa: E402
 from workbench.lab import Lab  # noqa: E402
 from workbench.recipe import Recipe, load_preset, write_recipe  # noqa: E402
+
+home_of_run()
+
+# Files of few tests that take long: begun last, one of them would leave all workers but its own idle.
+FIRST = (
+    "test_own_checkpoints.py", "test_stage_paths.py", "test_browser.py", "test_controls.py",
+    "test_more_dictionaries.py", "test_compare_faults.py", "test_architectures.py",
+)  # fmt: skip
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Long files first (`make test` keeps this order among its workers)."""
+    items.sort(key=lambda item: FIRST.index(item.path.name) if item.path.name in FIRST else len(FIRST))
 
 
 def tiny_recipe() -> Recipe:
@@ -48,19 +62,6 @@ def tiny_recipe() -> Recipe:
     )
 
 
-@pytest.fixture(scope="session")
-def labs_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """`$MARBLE_HOME` for the whole session."""
-    home = tmp_path_factory.mktemp("labs")
-    before = os.environ.get("MARBLE_HOME")
-    os.environ["MARBLE_HOME"] = str(home)
-    yield home
-    if before is None:
-        del os.environ["MARBLE_HOME"]
-    else:
-        os.environ["MARBLE_HOME"] = before
-
-
 @pytest.fixture
 def lab(monkeypatch: pytest.MonkeyPatch) -> Lab:
     """The lab that many tests read, grown up to its comparison, as the one that pages show. Read-only."""
@@ -72,10 +73,20 @@ def lab(monkeypatch: pytest.MonkeyPatch) -> Lab:
     return lab
 
 
-@pytest.fixture(scope="session")
-def tiny_lab(labs_home: Path) -> Lab:
-    """A lab with every step of the recipe grown. Read-only: a test that writes makes its own."""
-    write_recipe(labs_home / "tiny" / "recipe.toml", tiny_recipe())
-    lab = Lab.open("tiny")
+@grown_once
+def trained_lab(home: Path) -> Lab:
+    """A lab with every step of the recipe grown."""
+    write_recipe(home / "tiny" / "recipe.toml", tiny_recipe())
+    lab = Lab.open("tiny", home)
     grow(lab, quiet=True)
     return lab
+
+
+@pytest.fixture(scope="session")
+def tiny_lab() -> Iterator[Lab]:
+    """The trained lab, below `$MARBLE_HOME` for the rest of the session. Read-only: a test that writes makes
+    its own."""
+    lab = trained_lab()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MARBLE_HOME", str(lab.path.parent))
+        yield lab

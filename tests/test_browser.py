@@ -23,7 +23,7 @@ FLAGS = (
     "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
     "--disable-component-update", "--disable-sync",
 )  # fmt: skip
-PATIENCE = 120_000  # ms: the first view imports torch, perhaps beside other work
+PATIENCE = 300_000  # ms: the first view imports torch, perhaps beside other work
 
 pytestmark = pytest.mark.skipif(
     CHROMIUM is None, reason="there is no chromium here: the browser journey is left out"
@@ -53,14 +53,14 @@ def address(tiny_lab: Lab) -> Iterator[str]:
 
 
 def _wait_until_up(port: int, server: subprocess.Popen[bytes]) -> None:
-    for _ in range(240):
+    for _ in range(960):
         assert server.poll() is None, "the app ended before it answered"
         try:
             with urllib.request.urlopen(f"http://127.0.0.1:{port}/_stcore/health", timeout=5):
                 return
         except OSError:
             time.sleep(0.25)
-    raise AssertionError("the app did not answer within a minute")
+    raise AssertionError("the app did not answer within four minutes")
 
 
 @pytest.fixture

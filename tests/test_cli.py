@@ -3,37 +3,16 @@
 from __future__ import annotations
 
 import json
-import os
 import socket
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
+from tests.command_line import assert_one_sentence, run, run_alone
 from workbench.errors import Failure
 from workbench.lab import Lab, canonical
 from workbench.recipe import load_preset, write_recipe
 from workbench.serve import free_port
-
-
-def run(home: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    environment = {**os.environ, "MARBLE_HOME": str(home), "HF_HUB_OFFLINE": "1"}
-    return subprocess.run(
-        [sys.executable, "-m", "workbench", *arguments],
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-
-
-def assert_one_sentence(done: subprocess.CompletedProcess[str], code: int, *words: str) -> None:
-    assert done.returncode == code, done.stderr
-    assert "Traceback" not in done.stderr
-    assert done.stdout == ""
-    for word in words:
-        assert word in done.stderr
 
 
 @pytest.mark.parametrize(
@@ -64,7 +43,7 @@ def test_misuse_is_one_sentence_and_exit_2(arguments: list[str], words: list[str
 
 
 def test_status_is_one_json_document(tiny_lab: Lab) -> None:
-    done = run(tiny_lab.path.parent, "status", "tiny", "--json")
+    done = run_alone(tiny_lab.path.parent, "status", "tiny", "--json")
     found = json.loads(done.stdout)
     assert set(found["checkpoints"]) == {"base", "sft", "grpo"}
     base, grpo = (found["checkpoints"][name]["metrics"] for name in ("base", "grpo"))

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.test_cli import assert_one_sentence, run
+from tests.command_line import assert_one_sentence, run, run_alone
 from tests.test_imported import save_sae
 from tests.tiny_lab import shared_lab
 
@@ -21,7 +21,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_features_prints_the_head_of_the_table(home):
-    done = run(home, "features", "tiny", "sae-sft", "--rows", "4", "--json")
+    done = run_alone(home, "features", "tiny", "sae-sft", "--rows", "4", "--json")
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
     assert found["n_latents"] == 96
@@ -38,7 +38,7 @@ def test_an_sae_from_outside_comes_in_and_goes_out(home, tmp_path):
     done = run(home, "import-sae", "tiny", "theirs", str(source), "--checkpoint", "sft", "--json")
     assert done.returncode == 0, done.stderr
     assert {"fvu", "l0", "ce_score"} <= set(json.loads(done.stdout))
-    done = run(home, "export", "tiny", "theirs", "--out", str(tmp_path / "out"), "--json")
+    done = run_alone(home, "export", "tiny", "theirs", "--out", str(tmp_path / "out"), "--json")
     assert done.returncode == 0, done.stderr
     [folder] = json.loads(done.stdout)["folders"]
     assert (Path(folder) / "source.jsonl").is_file()

@@ -7,15 +7,13 @@ import os
 import re
 import shutil
 import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
 from transformers import LlamaForCausalLM
 
-from tests.test_cli import assert_one_sentence, run
+from tests.command_line import assert_one_sentence, begin, run
 from tests.test_unlike import NAME, unlike_lab
 from tests.tiny_lab import draft, make_lab, shared_lab, tiny_recipe
 from tests.tiny_models import save_tiny
@@ -282,27 +280,20 @@ def test_an_interrupted_comparison_goes_on_where_it_was(tmp_path: Path) -> None:
     lab = copied(unlike_lab(), tmp_path)
     done, partial = unlike_folder(lab)
     shutil.rmtree(done)
-    arguments = [sys.executable, "-m", "workbench", "compare", "tiny", "sft", "foreign", "wide"]
-    environment = {**os.environ, "MARBLE_HOME": str(tmp_path)}
-    running = subprocess.Popen(
-        arguments, env=environment, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    )
+    running = begin(tmp_path, "compare", "tiny", "sft", "foreign", "wide")
     assert running.stderr is not None
     read = ""
     while not re.search(r"bits of foreign", read):
         read += running.stderr.read(1)
     running.send_signal(signal.SIGINT)
-    said, told = running.communicate(timeout=120)
+    said, told = running.communicate(timeout=300)
     assert running.returncode == 130
     assert said == ""
     assert "marble: stopped; run the same command again" in told
     assert not done.exists()
     assert (partial / "resume" / "sft-bits.npy").exists()
-    again = subprocess.Popen(
-        arguments, env=environment, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    )
-    _, told = again.communicate(timeout=300)
-    assert again.returncode == 0, told
-    assert "bits of sft" not in told
+    again = run(tmp_path, "compare", "tiny", "sft", "foreign", "wide")
+    assert again.returncode == 0, again.stderr
+    assert "bits of sft" not in again.stderr
     assert done.is_dir()
     assert Unlike.of(lab, NAME).bits.equals(Unlike.of(unlike_lab(), NAME).bits)

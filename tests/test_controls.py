@@ -10,7 +10,7 @@ import torch
 
 from pages.components import beside_controls
 from tests.test_pages import errors, opened, sentences
-from tests.tiny_lab import build, draft, make_lab, moved, tiny_recipe
+from tests.tiny_lab import begun_lab, build, draft, moved, tiny_recipe
 from workbench.branches import request_controls
 from workbench.comparison_account import account
 from workbench.comparison_requests import compare, compare_beside_controls
@@ -22,13 +22,14 @@ from workbench.lab import Lab
 from workbench.plan import Plan
 
 HARDLY = 0.02  # how far a control moves from what it is compared with; the tiny stages move by 0.2
+READ = ("drift", "scaling", "differences")  # what is read of the comparisons with controls
 
 
 @pytest.fixture(scope="module")
 def lab(tmp_path_factory: pytest.TempPathFactory) -> Lab:
     """Stage sft moved far from base; its sham hardly from base and its sibling hardly from sft."""
     recipe = dataclasses.replace(tiny_recipe(), comparisons=(), dictionaries=tiny_recipe().dictionaries[-1:])
-    lab = make_lab(tmp_path_factory.mktemp("controls"), "tiny", recipe)
+    lab = begun_lab(tmp_path_factory.mktemp("controls"), recipe)
     request_controls(lab)
     for name, parent in (("sft-sham", "base"), ("sft-sibling", "sft")):
         torch.manual_seed(1)
@@ -37,8 +38,8 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Lab:
         lab.checkpoint(parent).tokenizer().save_pretrained(folder.path)
         folder.commit({})
     names = compare_beside_controls(lab, ("base", "sft"))
-    parts = (key for name in names for key in Plan.of(lab).parts_of(name))
-    return build(lab, *(f"comparison/{name}" for name in names), *parts)
+    parts = (f"evaluation/{part}-{name}" for name in names for part in READ)
+    return build(lab, *(f"comparison/{name}" for name in names), *parts, *Plan.of(lab).parts_of("base-sft"))
 
 
 def test_pairs_by_hand() -> None:

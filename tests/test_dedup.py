@@ -72,6 +72,6 @@ def test_order_decides_who_stays_and_runs_agree():
 def test_thirty_thousand_short_documents_take_seconds():
     rng = np.random.default_rng(3)
     texts = [" ".join(f"w{i}" for i in rng.integers(0, 2_000, 30)) for _ in range(30_000)]
-    began = time.perf_counter()
+    began = time.process_time()
     assert deduplicate(texts, near=False).n_exact == 0
-    assert time.perf_counter() - began < 10
+    assert time.process_time() - began < 10

@@ -14,7 +14,7 @@ from streamlit.testing.v1 import AppTest
 
 from pages.components import life_lines, life_words
 from tests.test_pages import errors, opened, sentences
-from tests.tiny_lab import build, draft, make_lab, moved, shared_lab, tiny_recipe
+from tests.tiny_lab import begun_lab, build, draft, make_lab, moved, shared_lab, tiny_recipe
 from workbench.comparison_account import account
 from workbench.errors import Failure, Misuse
 from workbench.lab import Lab
@@ -28,6 +28,7 @@ from workbench.tokens import token_set
 
 NAME = "base-sft-grpo"
 SNAPSHOTS = {"base": (0, 8), "sft": (0, 8), "grpo": ()}  # grpo's are gone
+READ = ("evaluation/lives-*", "evaluation/gains-*")  # what a checkpoint's snapshots and metrics change
 METRICS = {"base": ("loss",), "sft": ("loss",), "grpo": ("loss", "reward", "kl")}
 
 
@@ -51,7 +52,7 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Lab:
     recipe = tiny_recipe()
     crosscoder = tuple(d for d in recipe.dictionaries if d.kind == "crosscoder")
     recipe = dataclasses.replace(recipe, dictionaries=crosscoder, compared=(NAME,))
-    lab = make_lab(tmp_path_factory.mktemp("lives"), "tiny", recipe)
+    lab = begun_lab(tmp_path_factory.mktemp("lives"), recipe, *READ)
     for name in SNAPSHOTS:
         with_snapshots(lab, name)
     return build(lab, NAME, *Plan.of(lab).parts_of(NAME))

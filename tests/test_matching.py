@@ -12,7 +12,7 @@ import pytest
 from pages.components import matched as matched_view
 from pages.components import transferred
 from tests.test_pages import errors, opened, sentences
-from tests.tiny_lab import build, make_lab, shared_lab, tiny_recipe
+from tests.tiny_lab import begun_lab, build, make_lab, shared_lab, tiny_recipe
 from workbench.comparison_account import account
 from workbench.comparison_requests import compare
 from workbench.features import FeatureTable
@@ -31,9 +31,7 @@ NAMES = ("base", "sft")
 @pytest.fixture(scope="module")
 def lab(tmp_path_factory: pytest.TempPathFactory) -> Lab:
     """base and sft with SAEs of two seeds each."""
-    lab = make_lab(
-        tmp_path_factory.mktemp("matching"), "tiny", dataclasses.replace(tiny_recipe(), comparisons=())
-    )
+    lab = begun_lab(tmp_path_factory.mktemp("matching"), dataclasses.replace(tiny_recipe(), comparisons=()))
     assert compare(lab, NAMES) == NAME
     request_seeds(lab, NAMES)
     request_seeds(lab, NAMES)  # once is enough

@@ -13,7 +13,7 @@ import torch
 from saes.arrays import ActivationArrays
 from saes.pca import PCA
 from tests.test_lives import with_snapshots
-from tests.tiny_lab import make_lab, tiny_recipe
+from tests.tiny_lab import begun_lab, tiny_recipe
 from workbench import points
 from workbench.cli import main
 from workbench.comparison import Comparison
@@ -53,9 +53,8 @@ def smaller(lab: Lab, name: str) -> str:
 def lab(tmp_path_factory: pytest.TempPathFactory) -> Lab:
     recipe = tiny_recipe()
     crosscoder = tuple(d for d in recipe.dictionaries if d.kind == "crosscoder")
-    lab = make_lab(
-        tmp_path_factory.mktemp("more"), "tiny", dataclasses.replace(recipe, dictionaries=crosscoder)
-    )
+    home = tmp_path_factory.mktemp("more")
+    lab = begun_lab(home, dataclasses.replace(recipe, dictionaries=crosscoder), "evaluation/*")
     for name in ("base", "sft"):
         with_snapshots(lab, name)
     return lab

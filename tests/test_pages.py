@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +19,7 @@ from workbench.recipe import load_preset, write_recipe
 
 APP = str(Path(__file__).parents[1] / "pages" / "app.py")
 SMALL = {"superposition": {"n": "2", "m": "1", "seeds": "2"}}  # a toy model that is trained in a second
-TIMEOUT = 180  # seconds; the first page of a session imports torch
+TIMEOUT = 600  # seconds; the first page of a session imports torch, perhaps beside much other work
 
 
 @pytest.fixture(autouse=True)
@@ -31,7 +32,9 @@ def opened(page: str, **query: str) -> AppTest:
     """The app at a page, with query parameters."""
     app = AppTest.from_file(APP, default_timeout=TIMEOUT)
     if page != "lab":
-        app.run()
+        with pytest.MonkeyPatch.context() as patch:  # a run tells the app's pages; a lab would be drawn in vain
+            patch.setenv("MARBLE_HOME", os.devnull)
+            app.run()
         app.switch_page(f"{page}_page.py")
     for name, value in query.items():
         app.query_params[name] = value

@@ -12,7 +12,7 @@ import pytest
 from pages.components import stage_paths as page
 from saes.stage_paths import LEGS, MODEL_STEPS, QUANTILE, TURNED_BY
 from tests.test_pages import errors, opened, sentences
-from tests.tiny_lab import build, make_lab, shared_lab, tiny_recipe
+from tests.tiny_lab import begun_lab, build, shared_lab, tiny_recipe
 from workbench import paths_build
 from workbench.branches import with_controls
 from workbench.comparison_requests import compare
@@ -31,7 +31,7 @@ NAME = "paths-base-sft"
 @pytest.fixture(scope="module")
 def lab(tmp_path_factory: pytest.TempPathFactory) -> Lab:
     recipe = dataclasses.replace(tiny_recipe(), comparisons=())
-    lab = make_lab(tmp_path_factory.mktemp("paths"), "tiny", recipe)
+    lab = begun_lab(tmp_path_factory.mktemp("paths"), recipe)
     compare(lab, ("base", "sft"))
     assert request_paths(lab, ("base", "sft")) == request_paths(lab, ("sft", "base")) == [NAME]
     return build(lab, "base-sft", f"evaluation/{NAME}")
@@ -108,7 +108,7 @@ def test_a_build_that_was_cut_off_goes_on_from_its_legs(
 ) -> None:
     """Cut off in the fourth leg; begun again it trains only what is missing and ends the same."""
     recipe = Plan.of(lab).recipe
-    again = make_lab(tmp_path, "tiny", recipe)
+    again = begun_lab(tmp_path, recipe)
     done: list[str] = []
     own = paths_build.save_whole
 

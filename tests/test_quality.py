@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import dataclasses
 import shutil
-from pathlib import Path
 
 import numpy as np
 import polars as pl
 import pytest
 import torch
-from streamlit.testing.v1 import AppTest
 
 from saes import folder
 from saes.arrays import ActivationArrays
 from saes.metrics import nearest_cosine
-from tests.tiny_lab import build, draft, make_lab, tiny_llama, tiny_recipe
+from tests.test_pages import opened
+from tests.tiny_lab import begun_lab, build, draft, tiny_llama, tiny_recipe
 from workbench import judging, quality, quality_build
 from workbench.dictionary_scores import MEAN, ZERO
 from workbench.errors import Failure, Misuse
@@ -28,7 +27,6 @@ from workbench.status import describe, status
 from workbench.superposition import Study
 from workbench.tokens import token_set
 
-APP = str(Path(__file__).parents[1] / "pages" / "app.py")
 NAMES = ("sae-base", "crosscoder")
 ALL = {"dictionary", "pca", "neurons", "random", "untrained", "gaussian", "seed-1", "seed-2"}
 
@@ -48,7 +46,7 @@ def with_a_snapshot_of_step_0(lab):
 def lab(tmp_path_factory):
     asked = {"evaluations": NAMES, "superposition": ("sae-base",)}
     recipe = dataclasses.replace(tiny_recipe(), comparisons=(), **asked)
-    lab = with_a_snapshot_of_step_0(make_lab(tmp_path_factory.mktemp("quality"), recipe=recipe))
+    lab = with_a_snapshot_of_step_0(begun_lab(tmp_path_factory.mktemp("quality"), recipe))
     return build(lab, *(f"evaluation/{artefact_name(name)}" for name in NAMES), f"evaluation/{STUDY}")
 
 
@@ -188,7 +186,7 @@ def test_predictions_that_do_not_count_are_left_out_of_every_sum(lab):
 def test_an_interrupted_build_trains_nothing_twice(tmp_path, monkeypatch):
     """Stopped before the last control: grown again it reads the seeds it has, and finds the same."""
     recipe = dataclasses.replace(tiny_recipe(), comparisons=(), evaluations=("sae-base",))
-    other = make_lab(tmp_path, recipe=recipe)  # without snapshots
+    other = begun_lab(tmp_path, recipe)  # without snapshots
     trained = []
     real, gaussian = judging.train_together, quality_build.GaussianLike
 
@@ -241,8 +239,7 @@ def test_the_page_draws_each_judged_dictionary(lab, monkeypatch):
     """A crosscoder has a choice of checkpoint; what is missing is said with its reason."""
     monkeypatch.setenv("MARBLE_HOME", str(lab.path.parent))
     monkeypatch.setenv("MARBLE_LAB", lab.name)
-    app = AppTest.from_file(APP, default_timeout=180).run()
-    app.switch_page("dictionaries_page.py").run()
+    app = opened("dictionaries")
     assert not app.exception
     assert [box.label for box in app.selectbox] == ["Lab", "Dictionary"]
     said = " ".join(block.proto.body for block in app.get("html"))

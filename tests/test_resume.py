@@ -135,7 +135,7 @@ def test_kill_9_of_a_growing_lab_then_grow_ends_the_same(tiny_lab: Lab, tmp_path
     assert snapshots[0] == snapshots[1]
 
 
-def _wait(condition: Callable[[], bool], seconds: float = 120.0) -> None:
+def _wait(condition: Callable[[], bool], seconds: float = 300.0) -> None:
     until = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < until, "the process did not get that far in time"

@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
-from pathlib import Path
 
 import pytest
 import torch
-from streamlit.testing.v1 import AppTest
 
 from saes import folder
-from tests.tiny_lab import build, make_lab, tiny_recipe
+from tests.test_pages import opened
+from tests.tiny_lab import begun_lab, build, tiny_recipe
 from workbench.errors import Failure, Misuse
 from workbench.evaluation_commands import numbers
 from workbench.recipe import read_recipe
 from workbench.sweeps import COLUMNS, PCA, Sweep, request_sweep
 
-APP = str(Path(__file__).parents[1] / "pages" / "app.py")
 ASKED = ("base", None, ["batchtopk", "topk"], [64, 96], [4, 6])
 
 
@@ -24,7 +22,7 @@ ASKED = ("base", None, ["batchtopk", "topk"], [64, 96], [4, 6])
 def lab(tmp_path_factory):
     only = tuple(d for d in tiny_recipe().dictionaries if d.name == "sae-base")
     recipe = dataclasses.replace(tiny_recipe(), comparisons=(), dictionaries=only)
-    lab = make_lab(tmp_path_factory.mktemp("sweeps"), recipe=recipe)
+    lab = begun_lab(tmp_path_factory.mktemp("sweeps"), recipe)
     return build(lab, request_sweep(lab, *ASKED), "dictionary/sae-base")
 
 
@@ -80,8 +78,7 @@ def test_plots_are_one_page_without_a_network(found, tmp_path):
 def test_the_page_plots_the_sweep(lab, found, monkeypatch):
     monkeypatch.setenv("MARBLE_HOME", str(lab.path.parent))
     monkeypatch.setenv("MARBLE_LAB", lab.name)
-    app = AppTest.from_file(APP, default_timeout=180).run()
-    app.switch_page("dictionaries_page.py").run()
+    app = opened("dictionaries")
     assert not app.exception
     assert app.selectbox(key="sweep").value == found.name
     said = " ".join(block.proto.body for block in app.get("html"))

