@@ -8,6 +8,7 @@ task's. `transfer.parquet`: F[i, j]. `overlap.parquet` and `verdicts.parquet`: p
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -15,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import polars as pl
+from threadpoolctl import threadpool_limits
 
 from workbench.circuits.across import WITHIN, Evidence, gap, verdict
 from workbench.circuits.asked import Task
@@ -58,13 +60,15 @@ SCHEMAS: Mapping[str, Mapping[str, Any]] = {
     "prompts": {"use": pl.String, "clean": pl.String, "corrupt": pl.String, "target": pl.String, "foil": pl.String},
 }  # fmt: skip
 FIGURES = ("m_clean", "m_corrupt", "gap", "told_apart", "target_preferred", "foil_preferred", "top1")
+SMALL = 256  # d_model
 RANDOM, OTHER_TASK = "random", "other task"
 
 
 def build(build: Build) -> Mapping[str, Any]:
     """Builder of `circuit/<name>`."""
     study = Study(build)
-    study.read()
+    with few_threads(study.d_model):
+        study.read()
     for name, schema in SCHEMAS.items():
         rows = list(getattr(study, f"{name}_rows")())
         write_part(build.draft.path, name, pl.DataFrame(rows, schema=dict(schema), orient="row"))
@@ -77,6 +81,7 @@ class Study:
     def __init__(self, build: Build) -> None:
         self.build, self.config = build, build.config
         self.names: list[str] = list(self.config["checkpoints"])
+        self.d_model = build.lab.checkpoint(self.names[0]).d_model
         self.task, other = (
             the_task(self.config["task"], self.config["source"], self.config["source_sha256"]),
             None,
@@ -217,6 +222,12 @@ class Study:
         about = {"question": self.task.question, "method": self.found[self.names[0]].scores.method}
         n = {use: len(pairs) for use, pairs in self.pairs.items()}
         return {"task": self.task.name, **about, "n_pairs": n, "graph": shape, "checkpoints": told}
+
+
+def few_threads(d_model: int) -> contextlib.AbstractContextManager[Any]:
+    """One thread for a small model: its products are too small to share, and threads that wait for one another on
+    busy cores took eight times as long."""
+    return threadpool_limits(1) if d_model <= SMALL and best_device() == "cpu" else contextlib.nullcontext()
 
 
 def the_task(name: str, source: str, sha256: str) -> Task:
