@@ -7,7 +7,8 @@ import math
 import numpy as np
 
 from workbench.latent_lives import GONE, NEW, START, TURNED, UNCLEAR, Lifetimes, birth_bounds, lifetimes, manner
-from workbench.step_axis import Stage, lineage, moments, place
+from workbench.parents import lineage
+from workbench.step_axis import Stage, moments, place
 
 FLOOR = np.full((1, 5), 0.1)
 PARENTS = {"base": None, "sft": "base", "sibling": "base", "grpo": "sft"}

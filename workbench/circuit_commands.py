@@ -21,6 +21,9 @@ def circuit(
     checkpoints: Annotated[str, typer.Option(help="In which checkpoints: base,sft,grpo.")] = "base,sft,grpo",
     pairs: Annotated[int, typer.Option(help="Prompts to find it on, and as many to judge it.")] = 64,
     seed: Annotated[int, typer.Option(help="Of the prompts that are drawn.")] = 0,
+    snapshots: Annotated[
+        bool, typer.Option("--snapshots", help="Also along every snapshot of their lineage; takes minutes.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Find a task's circuit in each checkpoint, prove it beside controls, and say what each stage made of it."""
@@ -29,10 +32,11 @@ def circuit(
     from workbench.comparison_requests import grown_first
     from workbench.grow import grow as grow_lab
     from workbench.lab import Lab
+    from workbench.plan import history_name
 
     opened = Lab.open(lab)
-    name = request_circuit(opened, task, listed_names([checkpoints]), pairs, seed)
-    steps = [f"circuit/{name}"]
+    name = request_circuit(opened, task, listed_names([checkpoints]), pairs, seed, snapshots)
+    steps = [f"circuit/{name}", *([f"circuit/{history_name(name)}"] if snapshots else [])]
     sys.stderr.write(grown_first(opened, steps))
     grow_lab(opened, steps)
     found = FoundCircuits.of(opened, name)

@@ -27,11 +27,12 @@ from workbench.intervals import document_blocks
 from workbench.joint_decoders import Patterns, Reading
 from workbench.lab import Lab
 from workbench.lives_tables import SCHEMAS, Latents, tables, training_curves
+from workbench.parents import lineage
 from workbench.points import Site
 from workbench.recipe import stage_of
 from workbench.representation_drift import BLOCKS
 from workbench.site import read_sites, with_fast_attention
-from workbench.step_axis import Moment, lineage, moments, stages_of
+from workbench.step_axis import Moment, moments, stages_of
 from workbench.tokens import TokenSet
 
 SAMPLED_TOKENS = 12_000  # of the held-out set

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Sequence
+from collections.abc import Callable, Container, Sequence
 
 from workbench.errors import Misuse, unknown
 
@@ -30,3 +30,19 @@ def checked_member(what: str, name: str, planned: Container[str], names: Sequenc
         f"{what} of recipe.toml names {name!r}, but {unknown('checkpoint', name, names)}; "
         "mend it there, or take the entry out"
     )
+
+
+def lineage(names: Sequence[str], parent_of: Callable[[str], str | None]) -> tuple[str, ...]:
+    """The stages from the first of `names` to the deepest of them, those between included; of two as deep, the
+    later one. Names that do not lie on this line are left out."""
+    lines = {name: _line(name, parent_of) for name in names}
+    deepest = max(reversed(names), key=lambda name: len(lines[name]))
+    line = lines[deepest]
+    return line[min(line.index(name) for name in names if name in line) :]
+
+
+def _line(name: str, parent_of: Callable[[str], str | None]) -> tuple[str, ...]:
+    found = [name]
+    while (parent := parent_of(found[-1])) is not None:
+        found.append(parent)
+    return tuple(reversed(found))

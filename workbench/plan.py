@@ -14,7 +14,7 @@ from pathlib import Path
 from workbench.dictionary_steps import add_activations, add_dictionary, add_tokens
 from workbench.errors import Misuse, unknown
 from workbench.lab import Artefact, Lab
-from workbench.parents import checked_member, checked_parent
+from workbench.parents import checked_member, checked_parent, lineage
 from workbench.part_steps import activations_name, part_steps, path_step, sham_of, stored
 from workbench.parts import PARTS, part_name
 from workbench.points import RESID_POST
@@ -35,6 +35,11 @@ from workbench.recipe import (
 from workbench.steps import Planner, Step
 
 STUDY = "superposition"  # name of the evaluation
+
+
+def history_name(circuit: str) -> str:
+    """What a circuit's way along the snapshots is called."""
+    return f"history-{circuit}"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -141,6 +146,10 @@ def plan(recipe: Recipe) -> Plan:
         everyone = (*circuit.checkpoints, *circuit.beside)
         parents = [checked_member(f"circuit {circuit.name!r}", each, planner.steps, names) for each in everyone]
         planner.add("circuit", circuit.name, "circuit", dataclasses.asdict(circuit), "corpus/text", *parents)
+    for name in recipe.circuit_histories:
+        line = lineage([stage_of(c) for c in recipe.circuit(name).checkpoints], result.parent_checkpoint)
+        parents = [f"circuit/{name}", "corpus/text", *(f"checkpoint/{each}" for each in line)]
+        planner.add("circuit", history_name(name), "circuit_history", {"circuit": name}, *parents)
     for name in recipe.evaluations:
         _add_quality(planner, result, recipe.dictionary(name))
         _add_truth(planner, result, recipe.dictionary(name))

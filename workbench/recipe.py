@@ -213,6 +213,7 @@ class Recipe:
     paths: tuple[PathsConfig, ...] = ()  # from a checkpoint to its child, to be walked by fine-tuning an SAE
     unlike: tuple[UnlikeConfig, ...] = ()
     circuits: tuple[CircuitConfig, ...] = ()
+    circuit_histories: tuple[str, ...] = ()  # circuits to be followed along the snapshots
     superposition: tuple[str, ...] = ()  # SAEs whose checkpoints are studied for it
 
     def stage(self, name: str) -> StageConfig:

@@ -9,7 +9,7 @@ scale, since snapshots are log-spaced and a short stage would vanish beside a lo
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from workbench.checkpoint import Checkpoint
@@ -38,22 +38,6 @@ class Moment(NamedTuple):
     def address(self) -> str:
         """What `Checkpoint.of` finds it by."""
         return self.stage if self.end else f"{self.stage}@{self.step}"
-
-
-def lineage(names: Sequence[str], parent_of: Callable[[str], str | None]) -> tuple[str, ...]:
-    """The stages from the first of `names` to the deepest of them, those between included; of two as deep, the
-    later one. Names that do not lie on this line are left out."""
-    lines = {name: _line(name, parent_of) for name in names}
-    deepest = max(reversed(names), key=lambda name: len(lines[name]))
-    line = lines[deepest]
-    return line[min(line.index(name) for name in names if name in line) :]
-
-
-def _line(name: str, parent_of: Callable[[str], str | None]) -> tuple[str, ...]:
-    found = [name]
-    while (parent := parent_of(found[-1])) is not None:
-        found.append(parent)
-    return tuple(reversed(found))
 
 
 def place(number: int, step: int, length: int) -> float:

@@ -20,9 +20,12 @@ LEAST_PAIRS = 8
 OTHERS = ("capitals", "sums_units", "quotes")  # a circuit's other task: the first of these that it is not about
 
 
-def request_circuit(lab: Lab, task: str, names: Sequence[str], n_pairs: int, seed: int = 0) -> str:
+def request_circuit(
+    lab: Lab, task: str, names: Sequence[str], n_pairs: int, seed: int = 0, history: bool = False
+) -> str:
     """Name of the circuit of `task` (one of the workbench's, or a jsonl file) in these checkpoints, entered in the
-    recipe if it is new. Siblings of theirs that have been grown are read beside them. `grow` builds it."""
+    recipe if it is new; with `history`, also its way along the snapshots. Siblings of theirs that have been grown
+    are read beside them. `grow` builds it."""
     if n_pairs < LEAST_PAIRS:
         raise Misuse(f"--pairs is {n_pairs}: at least {LEAST_PAIRS} are needed to say anything")
     name, source, sha256 = _source(task)
@@ -48,7 +51,8 @@ def request_circuit(lab: Lab, task: str, names: Sequence[str], n_pairs: int, see
     with lab.writing("circuit"):
         recipe = read_recipe(lab.path / "recipe.toml")
         kept = tuple(each for each in recipe.circuits if each.name != config.name)
-        changed = dataclasses.replace(recipe, circuits=(*kept, config))
+        followed = dict.fromkeys((*recipe.circuit_histories, *([config.name] if history else [])))
+        changed = dataclasses.replace(recipe, circuits=(*kept, config), circuit_histories=tuple(followed))
         plan(changed)
         if changed != recipe:
             write_recipe(lab.path / "recipe.toml", changed)

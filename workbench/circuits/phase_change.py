@@ -31,9 +31,10 @@ from workbench.circuits.heads import KINDS, SEQUENCES, HeadScores, repeated_ids,
 from workbench.errors import Misuse
 from workbench.intervals import bracketed, ratio_intervals
 from workbench.lab import Lab
+from workbench.parents import lineage
 from workbench.plan import Plan
 from workbench.recipe import stage_of
-from workbench.step_axis import Moment, lineage, moments, stages_of
+from workbench.step_axis import Moment, moments, stages_of
 
 LEAST = 0.1  # of a head's attention, or nats a token: what a curve must rise by
 
