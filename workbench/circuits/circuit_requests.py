@@ -11,7 +11,6 @@ from workbench.circuits.tasks import TASKS, known_task
 from workbench.disk import sha256_file
 from workbench.errors import Misuse
 from workbench.lab import Lab
-from workbench.likeness import checked_names
 from workbench.naming import short_name
 from workbench.plan import Plan, plan
 from workbench.recipe import SIBLING, CircuitConfig, joined, read_recipe, stage_of, write_recipe
@@ -29,8 +28,14 @@ def request_circuit(
     if n_pairs < LEAST_PAIRS:
         raise Misuse(f"--pairs is {n_pairs}: at least {LEAST_PAIRS} are needed to say anything")
     name, source, sha256 = _source(task)
-    checked = checked_names(names) if len(names) > 1 else tuple(names)
+    checked = tuple(names)
+    if len(set(checked)) < max(1, len(checked)):
+        raise Misuse(
+            f"--checkpoints is {','.join(checked) or 'empty'}: name each checkpoint once, and at least one"
+        )
     current = Plan.of(lab)
+    for each in checked:
+        current.step("checkpoint", stage_of(each))  # near names are offered for unknown ones
     families = {current.family(each) for each in checked}
     if len(families) > 1:
         raise Misuse(

@@ -54,12 +54,12 @@ class Judged:
     """What circuits do in one checkpoint, on the judge pairs: m by pair."""
 
     between: Ends
-    steps: Mapping[str, ByPair]  # by order, a row a share of the `LADDER`
+    steps: Mapping[str, ByPair]  # by order, a circuit a share of the `LADDER`
     sizes: Mapping[str, list[int]]
     own: Float[np.ndarray, "pair"]
     moved: Mapping[str, Float[np.ndarray, "pair"]]  # circuits of the other checkpoints
     random: list[RandomCircuit]
-    random_m: ByPair
+    random_m: Float[np.ndarray, "draw pair"]
     other_m: Float[np.ndarray, "pair"] | None
 
     def measured(self, m: Float[np.ndarray, "pair"]) -> Measured:
