@@ -16,8 +16,9 @@ from collections.abc import Callable
 import numpy as np
 import torch
 from jaxtyping import Float
+from torch import Tensor
 
-from workbench.circuits.circuit_model import CircuitModel
+from workbench.circuits.circuit_model import CircuitModel, Read
 from workbench.circuits.graph import Graph
 from workbench.circuits.pairs import Pairs
 
@@ -51,9 +52,8 @@ def edge_scores(
     for some in portions(pairs, model.tokens_at_once):
         found.append(_scores(model, some.to(model.device), n_steps))
         done(len(some))
-    exists = model.graph.edges
     method = "EAP" if n_steps == 1 else f"EAP-IG {n_steps}"
-    return EdgeScores(model.graph, method, np.concatenate(found) * exists)
+    return EdgeScores(model.graph, method, np.concatenate(found))
 
 
 def portions(pairs: Pairs, tokens_at_once: int) -> list[Pairs]:
@@ -65,9 +65,14 @@ def portions(pairs: Pairs, tokens_at_once: int) -> list[Pairs]:
 def _scores(model: CircuitModel, pairs: Pairs, n_steps: int) -> Float[np.ndarray, "pair sender receiver"]:
     clean, corrupt = model.written(pairs.clean), model.written(pairs.corrupt)
     start, way = corrupt[:, :, 0], clean[:, :, 0] - corrupt[:, :, 0]
-    summed = None
+    summed: dict[Read, Tensor] = {}
     for step in range(1, n_steps + 1):
-        gradient = model.gradients(pairs.clean, pairs, start + (step / n_steps) * way).at
-        summed = gradient if summed is None else summed.add_(gradient)
-    assert summed is not None
-    return torch.einsum("apsd,aprd->asr", corrupt - clean, summed).div_(n_steps).cpu().numpy()
+        for read, gradient in model.gradients(pairs.clean, pairs, start + (step / n_steps) * way).at.items():
+            summed[read] = summed[read].add_(gradient) if read in summed else gradient
+    change = corrupt.sub_(clean).transpose(1, 2).flatten(2)  # [pair, sender, position · d_model]
+    found = torch.zeros(len(pairs), *model.graph.edges.shape, device=model.device)
+    for read, gradient in summed.items():
+        at = model.graph.slice_of(*read)
+        n = model.graph.receivers[at.start].n_senders
+        found[:, :n, at] = change[:, :n] @ gradient.transpose(1, 2).flatten(2).mT
+    return found.div_(n_steps).cpu().numpy()

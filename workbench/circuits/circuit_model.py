@@ -13,6 +13,7 @@ It stands on TransformerLens' bridge with split q, k and v inputs, raw weights, 
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -32,14 +33,15 @@ _ROOM, _MOST_TOKENS = 2**28, 1_024
 
 Written = Float[Tensor, "pair position sender d_model"]
 Kept = Bool[Tensor, "pair sender receiver"]
+Read = tuple[int, str]  # layer and kind: q, k, v, mlp, logits
 Hook = Callable[[Tensor, Any], Tensor | None]
 
 
 class Gradients(NamedTuple):
-    """m of every pair, and ∂m/∂x_v at every receiver and position."""
+    """m of every pair, and ∂m/∂x_v by layer and kind of read: [pair, position, head, d_model]."""
 
     m: Float[Tensor, "pair"]
-    at: Float[Tensor, "pair position receiver d_model"]
+    at: dict[Read, Tensor]
 
 
 class CircuitModel:
@@ -70,9 +72,10 @@ class CircuitModel:
         return max(1, min(_MOST_TOKENS, _ROOM // of_a_token))
 
     def _names(self) -> list[str]:
-        return ["unembed.hook_in", *(self._read(*at) for at in self._reads()), *dict(self._all_writes())]
+        return ["unembed.hook_in", *(self._read(*at) for at in self.reads), *dict(self._all_writes())]
 
-    def _reads(self) -> list[tuple[int, str]]:
+    @functools.cached_property
+    def reads(self) -> list[Read]:
         """Layer and kind of every read, in the order in which they are computed."""
         within = [(layer, kind) for layer in range(self.graph.n_layers) for kind in (*READS, "mlp")]
         return [*within, (self.graph.n_layers, LOGITS)]
@@ -133,28 +136,26 @@ class CircuitModel:
         embedding: Float[Tensor, "pair position d_model"] | None,
     ) -> Gradients:
         """∂m/∂x_v of a run of `ids`; with `embedding` in the place of what the embedding wrote."""
-        graph, read, hooks = self.graph, dict[tuple[int, str], Tensor](), list[tuple[str, Hook]]()
+        read, hooks = dict[Read, Tensor](), list[tuple[str, Hook]]()
 
         def enter(x: Tensor, hook: Any) -> Tensor:
             return (x if embedding is None else embedding).detach().requires_grad_(True)
 
         def reader(layer: int, kind: str) -> Hook:
             def hook(x: Tensor, hook: Any) -> Tensor:
-                # a tensor of its own, so that its gradient is that of this reader and not of the stream
-                read[layer, kind] = x.clone()
+                # a view of its own: its gradient is that of this reader and not of the stream
+                read[layer, kind] = x.view_as(x)
                 return read[layer, kind]
 
             return hook
 
         hooks.append(("blocks.0.hook_resid_pre", enter))
-        hooks += [(self._read(*at), reader(*at)) for at in self._reads()]
+        hooks += [(self._read(*at), reader(*at)) for at in self.reads]
         with torch.enable_grad():
             m = logit_difference(self.run(ids, pairs.last, hooks), pairs.target, pairs.foil)
             found = torch.autograd.grad(m.sum(), list(read.values()))
-        at = torch.zeros(*ids.shape, len(graph.receivers), self.d_model, device=self.device)
-        for (layer, kind), gradient in zip(read, found, strict=True):
-            at[:, :, graph.slice_of(layer, kind)] = gradient if gradient.ndim == 4 else gradient[:, :, None]
-        return Gradients(m.detach(), at)
+        by_head = (each if each.ndim == 4 else each[:, :, None] for each in found)
+        return Gradients(m.detach(), dict(zip(read, by_head, strict=True)))
 
     @torch.no_grad()
     def patched(self, pairs: Pairs, corrupt: Written, kept: Kept) -> Float[Tensor, "pair"]:
@@ -184,7 +185,7 @@ class CircuitModel:
 
             return hook
 
-        hooks = [(self._read(*at), found) for at in self._reads() if (found := reader(*at))]
+        hooks = [(self._read(*at), found) for at in self.reads if (found := reader(*at))]
         hooks += [(name, wrote(of)) for name, of in self._all_writes()]
         return logit_difference(self.run(pairs.clean, pairs.last, hooks), pairs.target, pairs.foil)
 
@@ -206,7 +207,7 @@ class CircuitModel:
 
             return hook
 
-        for layer, kind in self._reads():
+        for layer, kind in self.reads:
             of = self.graph.slice_of(layer, kind)
             rows = ((receiver >= of.start) & (receiver < of.stop)).nonzero()[:, 0]
             if len(rows):
