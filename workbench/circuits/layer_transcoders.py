@@ -1,0 +1,75 @@
+"""One transcoder for every layer of a checkpoint: asked of the lab, and opened together."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from saes.config import BATCHTOPK
+from workbench.dictionary_folder import open_dictionary
+from workbench.dictionary_requests import known_checkpoint, request_transcoders
+from workbench.errors import Misuse
+from workbench.lab import Lab
+from workbench.recipe import TRANSCODER, DictionaryConfig, read_recipe
+
+if TYPE_CHECKING:
+    from saes.transcoder import Transcoder
+
+_Settings = tuple[int, int, str, bool, int]
+
+
+def request_layer_transcoders(
+    lab: Lab, checkpoint: str, width: int = 2_048, k: int = 16, arch: str = BATCHTOPK, skip: bool = False
+) -> list[str]:
+    """Enter a transcoder of each layer's MLP in the recipe unless an equal one is there; their names by layer."""
+    n_layers = known_checkpoint(lab, checkpoint).n_layers
+    wanted = DictionaryConfig("", (checkpoint,), width, k, arch, skip=skip)
+    middle = {
+        each.layer
+        for each in _transcoders(lab, checkpoint)
+        if _settings(each) == _settings(wanted) and _layer(each, n_layers) == (n_layers - 1) // 2
+    }
+    layers: list[int | None] = list(range(n_layers))
+    if middle == {None}:  # the one of the middle was asked for without a number
+        layers[(n_layers - 1) // 2] = None
+    return request_transcoders(lab, checkpoint, layers, width, k, arch, None, skip)
+
+
+def layer_transcoder_names(lab: Lab, checkpoint: str) -> list[str]:
+    """Names by layer of transcoders with equal settings, of the first settings that every layer has one of."""
+    n_layers = known_checkpoint(lab, checkpoint).n_layers
+    found: dict[_Settings, dict[int, str]] = {}
+    for each in _transcoders(lab, checkpoint):
+        found.setdefault(_settings(each), {}).setdefault(_layer(each, n_layers), each.name)
+    whole = next((by_layer for by_layer in found.values() if len(by_layer) == n_layers), None)
+    if whole is None:
+        have = max(found.values(), key=len, default={})
+        missing = ",".join(str(layer) for layer in range(n_layers) if layer not in have)
+        raise Misuse(
+            f"an attribution graph of {checkpoint!r} needs a transcoder of every layer, and layers {missing} have "
+            f"none: run `transcoder {lab.name} --checkpoint {checkpoint} --layer {missing}`"
+        )
+    return [whole[layer] for layer in range(n_layers)]
+
+
+def open_layer_transcoders(lab: Lab, names: list[str]) -> list[Transcoder]:
+    """The transcoders of these names."""
+    from saes.transcoder import Transcoder
+
+    opened = [open_dictionary(lab.find("dictionary", name).path, name) for name in names]
+    for name, each in zip(names, opened, strict=True):
+        if not isinstance(each, Transcoder):
+            raise Misuse(f"dictionary {name!r} is no transcoder: name one for every layer")
+    return [each for each in opened if isinstance(each, Transcoder)]
+
+
+def _transcoders(lab: Lab, checkpoint: str) -> list[DictionaryConfig]:
+    known = read_recipe(lab.path / "recipe.toml").dictionaries
+    return [each for each in known if each.kind == TRANSCODER and each.checkpoints == (checkpoint,)]
+
+
+def _settings(config: DictionaryConfig) -> _Settings:
+    return config.d_sae, config.k, config.arch, config.skip, config.seed
+
+
+def _layer(config: DictionaryConfig, n_layers: int) -> int:
+    return (n_layers - 1) // 2 if config.layer is None else config.layer
