@@ -7,9 +7,9 @@
     links     source, target, weight
 
 [circuit-tracer, `frontend/graph_models.py`, schema version 1; Neuronpedia, `api/graph/graph-schema.json`]. A
-latent's `feature` is Cantor's number of the pair (layer, latent), under which the front end looks its examples up. A
-node's `influence` is the share that it holds together with all before it, by which the front end's slider prunes. In
-the same folder `graph-metadata.json` lists the graphs.
+latent's `feature` is Cantor's number of the pair (layer, latent), under which the front end looks its examples up.
+A node's `influence` is the share that it holds together with all before it, by which the front end's slider prunes.
+In the same folder `graph-metadata.json` lists the graphs.
 """
 
 from __future__ import annotations
