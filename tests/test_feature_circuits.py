@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 
 import numpy as np
@@ -17,6 +18,7 @@ from workbench.circuits.feature_edges import ERROR, feature_edges
 from workbench.circuits.feature_faithfulness import curve, exact_effects, foremost, kept_scores
 from workbench.circuits.feature_model import FeatureModel, Kept, put
 from workbench.circuits.feature_reach import latent_writers, latent_writes
+from workbench.circuits.graph_perturbation import foretold, most_influential, perturbed
 from workbench.circuits.graph_pruning import graph_scores, influence, normalised, prune
 from workbench.circuits.local_replacement import frozen_run
 from workbench.circuits.pairs import Pairs
@@ -410,6 +412,40 @@ def test_nothing_kept_dangles(family):
     assert (kept.edges.any(axis=0) == kept.nodes)[:fixed].all()
     assert (kept.edges.any(axis=1) == kept.nodes)[: graph.n_latents].all()
     assert kept.nodes[fixed:].all()
+
+
+def test_taking_a_latent_out_by_hand():
+    """Latent 1 has 2 of the logit's 1 + 2 − 1; were half of it latent 0's, 1 more would go with that one."""
+    graph = worked_graph()
+    assert foretold(graph, np.array([0, 1])).tolist() == [-1, -2]
+    adjacency, values = graph.adjacency.copy(), graph.values.copy()
+    adjacency[1, 0], values[1] = 2, 4
+    fed = dataclasses.replace(graph, adjacency=adjacency, values=values)
+    assert foretold(fed, np.array([0, 1])).tolist() == [-2, -2]
+
+
+def test_in_the_last_layer_only_the_final_scale_is_in_the_way(family):
+    """With it held the change is as foretold, the direct edge; with it free it is another."""
+    ids, coders = torch.tensor([40, 41, 90, 12]), random_transcoders()
+    graph = attribution_graph(family, coders, ids)
+    last = (graph.latents[:, 0] == 1) & (graph.latents[:, 1] == 3)
+    found = perturbed(family, coders, graph, np.flatnonzero(last))
+    direct = graph.adjacency[graph.logits.start, : graph.n_latents][last]
+    np.testing.assert_allclose(found.foretold, -direct, atol=1e-5)
+    np.testing.assert_allclose(found.held, -direct, atol=1e-3, rtol=1e-3)
+    assert np.abs(found.true - found.held).max() > 1e-2
+    assert found.pearson_held > 0.999
+    assert set(most_influential(graph, 3)) <= set(range(graph.n_latents))
+
+
+def test_what_reaches_no_logit_changes_none(llama):
+    """In the last layer, at any but the last position."""
+    ids, coders = torch.tensor([40, 41, 90, 12]), random_transcoders()
+    graph = attribution_graph(llama, coders, ids)
+    aside = np.flatnonzero((graph.latents[:, 0] == 1) & (graph.latents[:, 1] < 3))
+    found = perturbed(llama, coders, graph, aside)
+    assert np.abs(found.foretold).max() < 1e-9
+    assert np.abs(found.true).max() < 1e-5
 
 
 # circuit-tracer's schema (version 1): field, type, and whether it may be null

@@ -5,8 +5,9 @@
 
 f is given with the errors kept and without: what it lacks then is what the dictionaries leave over. Controls are
 as many other latents, each drawn from those whose writing changes about as much from clean to corrupt as that of
-one of the foremost (`workbench.mediation.size_matched`). Where few change so much, the controls change less: `reach`
-says by how much, and beyond that they are no match. The order is found on other pairs than those that judge it.
+one of the foremost (`workbench.mediation.size_matched`). Where few change so much, the controls change less:
+`reach` says by how much, and beyond that they are no match. The order is found on other pairs than those that judge
+it.
 """
 
 from __future__ import annotations

@@ -16,8 +16,9 @@ of that name in `transformers`, which calls the family's own.
 from __future__ import annotations
 
 import contextlib
+import functools
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -86,8 +87,7 @@ def frozen_run(
 
     with contextlib.ExitStack() as held, torch.enable_grad():
         held.enter_context(held_patterns(model))
-        for norm in _norms(model):
-            held.callback(norm.register_forward_hook(held_norm).remove)
+        held.enter_context(held_scales(model))
         held.callback(layers[0].register_forward_pre_hook(first, with_kwargs=True).remove)
         held.callback(head.register_forward_pre_hook(unembed).remove)
         for layer, transcoder in enumerate(transcoders):
@@ -108,9 +108,9 @@ def frozen_run(
 
 
 @contextlib.contextmanager
-def held_patterns(model: PreTrainedModel) -> Iterator[None]:
-    """Inside, attention patterns carry no gradient."""
-    AttentionInterface.register(HELD, _attention)
+def held_patterns(model: PreTrainedModel, held: Callable[[Tensor], Tensor] = Tensor.detach) -> Iterator[None]:
+    """Inside, attention patterns are made of `held` queries and keys: without a gradient, if nothing else."""
+    AttentionInterface.register(HELD, functools.partial(_attention, held))
     AttentionMaskInterface.register(HELD, eager_mask)
     before = model.config._attn_implementation
     try:
@@ -123,11 +123,34 @@ def held_patterns(model: PreTrainedModel) -> Iterator[None]:
         model.set_attn_implementation(before)
 
 
-def _attention(module: nn.Module, query: Tensor, key: Tensor, value: Tensor, mask: Any, **given: Any) -> Any:
+@contextlib.contextmanager
+def held_scales(model: PreTrainedModel, held: Callable[[Tensor], Tensor] = Tensor.detach) -> Iterator[None]:
+    """Inside, the scales of all norms are `held` ones."""
+    hook = functools.partial(held_norm, held=held)
+    with contextlib.ExitStack() as hooks:
+        for norm in _norms(model):
+            hooks.callback(norm.register_forward_hook(hook).remove)
+        yield
+
+
+def of_last_row(x: Tensor) -> Tensor:
+    """What the last row of the batch has, in all rows: a way to hold them to a run of its own."""
+    return x[-1:].detach().expand_as(x)
+
+
+def _attention(
+    held: Callable[[Tensor], Tensor],
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    mask: Any,
+    **given: Any,
+) -> Any:
     own = getattr(sys.modules[type(module).__module__], "eager_attention_forward", None)
     if own is None:
         raise Failure(f"{type(module).__name__} has no attention of its own that could be held to its pattern")
-    return own(module, query.detach(), key.detach(), value, mask, **given)
+    return own(module, held(query), held(key), value, mask, **given)
 
 
 def _norms(model: PreTrainedModel) -> list[nn.Module]:
@@ -136,8 +159,13 @@ def _norms(model: PreTrainedModel) -> list[nn.Module]:
     return [*found, final_norm(model)]
 
 
-def held_norm(module: nn.Module, args: tuple[Any, ...], output: Tensor) -> Tensor:
-    """A forward hook: the same output, linear in the input."""
+def held_norm(
+    module: nn.Module,
+    args: tuple[Any, ...],
+    output: Tensor,
+    held: Callable[[Tensor], Tensor] = Tensor.detach,
+) -> Tensor:
+    """A forward hook: with its own scale `held` the same output, and linear in the input."""
     x, shift = args[0], getattr(module, "bias", None)
     gain: Tensor = module.get_parameter("weight")
     gain = gain + 1 if "Gemma" in type(module).__name__ else gain
@@ -154,7 +182,7 @@ def held_norm(module: nn.Module, args: tuple[Any, ...], output: Tensor) -> Tenso
             f"{type(module).__name__} is no scaling of its input (off by {float(gap):.2g} of its output): its "
             "scale cannot be held, so the prompt has no linear model"
         )
-    made = scale * direction
+    made = held(scale) * direction
     return made if shift is None else made + shift
 
 
