@@ -222,6 +222,7 @@ def test_edges_from_a_latent_sum_to_its_score(family):
     assert u in {ERROR, *range(40)}
     assert d in {3, 1, 4, ERROR}
     assert abs(weight) == pytest.approx(np.abs(found.weights[[0, 1, 2, 4]]).max())
+    assert all(ERROR not in (u, d) for u, d, _ in found.strongest(200, errors=False))
     with pytest.raises(Misuse, match="not computed before"):
         feature_edges(model, p, LATE, EARLY, [0])
 

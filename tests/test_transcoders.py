@@ -18,9 +18,10 @@ from saes.arrays import ActivationArrays
 from saes.transcoder import Transcoder
 from tests.tiny_lab import build, shared_lab
 from workbench import cli, dictionary_requests, steering
-from workbench.circuits.layer_transcoders import (
+from workbench.circuits.site_dictionaries import (
     layer_transcoder_names,
     open_layer_transcoders,
+    open_site_saes,
     request_layer_transcoders,
 )
 from workbench.dictionary_requests import request_sae, request_transcoder
@@ -218,3 +219,13 @@ def test_a_transcoder_of_every_layer_is_asked_for(tmp_path):
     assert len(set(names[0])) == 4
     with pytest.raises(Misuse, match="has not been grown"):
         open_layer_transcoders(lab, names[0])
+
+
+def test_saes_are_opened_by_site(lab):
+    """The middle stream's and the MLP's output; a transcoder or another checkpoint's is none."""
+    found = open_site_saes(lab, "sft")
+    assert {Site(1, MLP_OUT)} <= set(found) <= {Site(1), Site(1, MLP_OUT)}
+    assert list(open_site_saes(lab, "sft", [ON_OUTPUT])) == [Site(1, MLP_OUT)]
+    for name in (NAME, "sae-nothing"):
+        with pytest.raises(Misuse, match="SAE of sft"):
+            open_site_saes(lab, "sft", [name])

@@ -46,13 +46,15 @@ class FeatureEdges:
         gap = np.abs(self.weights.sum(axis=0) - self.early_scores).sum()
         return float(gap / max(np.abs(self.early_scores).sum(), 1e-12))
 
-    def strongest(self, n: int) -> list[tuple[int, int, float]]:
-        """Earlier latent, later latent (`ERROR` for an error) and weight, of the n largest |weight|; what the other
-        latents get together is no edge."""
+    def strongest(self, n: int, errors: bool = True) -> list[tuple[int, int, float]]:
+        """Earlier latent, later latent (`ERROR` for an error) and weight, of the n largest |weight|, with the edges
+        of errors or without; what the other latents get together is no edge."""
         rows = [*self.late_latents, ERROR]
         table = np.delete(self.weights, len(self.late_latents), axis=0)
-        order = np.argsort(-np.abs(table), axis=None, kind="stable")[:n]
         last = table.shape[1] - 1
+        if not errors:
+            table = table[:-1, :last]
+        order = np.argsort(-np.abs(table), axis=None, kind="stable")[:n]
         places = zip(*np.unravel_index(order, table.shape), strict=True)
         return [(ERROR if u == last else int(u), rows[d], float(table[d, u])) for d, u in places]
 

@@ -1,20 +1,53 @@
-"""One transcoder for every layer of a checkpoint: asked of the lab, and opened together."""
+"""The dictionaries that a checkpoint is read through: an SAE a site, or a transcoder for every layer."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from saes.config import BATCHTOPK
 from workbench.dictionary_folder import open_dictionary
 from workbench.dictionary_requests import known_checkpoint, request_transcoders
-from workbench.errors import Misuse
+from workbench.errors import Misuse, unknown
 from workbench.lab import Lab
-from workbench.recipe import TRANSCODER, DictionaryConfig, read_recipe
+from workbench.plan import Plan
+from workbench.points import MLP_IN, Site, parse_site
+from workbench.recipe import SAE, TRANSCODER, DictionaryConfig, read_recipe
 
 if TYPE_CHECKING:
+    from saes.dictionary import Dictionary
     from saes.transcoder import Transcoder
 
 _Settings = tuple[int, int, str, bool, int]
+
+
+def open_site_saes(lab: Lab, checkpoint: str, names: Sequence[str] = ()) -> dict[Site, Dictionary]:
+    """SAEs of a checkpoint by site: those named, or at every site the first of the recipe that is grown."""
+    n_layers, plan = known_checkpoint(lab, checkpoint).n_layers, Plan.of(lab)
+    known = [
+        each
+        for each in read_recipe(lab.path / "recipe.toml").dictionaries
+        if each.kind == SAE and each.checkpoints == (checkpoint,) and each.point != MLP_IN
+    ]
+    for name in names:
+        if name not in {each.name for each in known}:
+            raise unknown(f"SAE of {checkpoint}", name, [each.name for each in known])
+    there = [
+        each for each in known if lab.artefact("dictionary", each.name, plan.step("dictionary", each.name).id)
+    ]
+    found: dict[Site, Dictionary] = {}
+    for name in names or [each.name for each in there]:
+        opened = open_dictionary(lab.find("dictionary", name).path, name)
+        site = parse_site(opened.site, n_layers)
+        if names and site in found:
+            raise Misuse(f"two of the dictionaries named read {site.name}: name one for each site")
+        found.setdefault(site, opened)
+    if not found:
+        raise Misuse(
+            f"lab {lab.name!r} has no SAE of {checkpoint!r} that is grown: run `sae {lab.name} --checkpoint "
+            f"{checkpoint}`"
+        )
+    return found
 
 
 def request_layer_transcoders(
