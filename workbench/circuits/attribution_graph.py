@@ -221,23 +221,27 @@ def _into(
 ) -> tuple[Float[np.ndarray, "target node"], Float[np.ndarray, "target"]]:
     """A_ts and bias_t of targets ⟨direction, of[position]⟩, a chunk of backward passes at a time."""
     found, constants = np.zeros((len(positions), n), np.float32), np.zeros(len(positions))
+    first_error = sum(len(layer.code.rows) for layer in layers)
+    first_token = first_error + len(layers) * of.shape[1]
     for at in range(0, len(positions), _CHUNK):
         some = slice(at, at + _CHUNK)
         seed = torch.zeros(len(positions[some]), *of.shape[1:], device=of.device)
         seed[torch.arange(len(seed)), positions[some]] = directions[some]
         stream, written, constant = gradients(frozen, of, seed)
-        parts, errors = [], []
-        for layer, gradient in zip(layers, written, strict=True):
-            rows, latents, values = layer.code
-            parts.append(
-                torch.einsum(
-                    "tnd,nd->tn", gradient[:, rows], values[:, None] * layer.transcoder.W_dec[latents, 0]
-                )
-            )
-            errors.append(torch.einsum("tpd,pd->tp", gradient, layer.error))
-            constant = constant + torch.einsum("tpd,pd->t", gradient, layer.constant)
-        parts += [*errors, torch.einsum("tpd,pd->tp", stream, frozen.stream[0].detach())]
-        edges = torch.cat(parts, dim=1).numpy(force=True)
-        found[some, : edges.shape[1]] = edges
+        end = int(positions[some].max()) + 1  # nothing comes from behind a target
+        column = 0
+        for number, (layer, gradient) in enumerate(zip(layers, written, strict=True)):
+            rows, latents, values = (part[: int((layer.code.rows < end).sum())] for part in layer.code)
+            if bool(gradient.any()):  # not of layers above
+                writes = values[:, None] * layer.transcoder.W_dec[latents, 0]
+                into = torch.einsum("tnd,nd->tn", gradient[:, rows], writes)
+                found[some, column : column + len(rows)] = into.numpy(force=True)
+                errors = first_error + number * of.shape[1]
+                into = torch.einsum("tpd,pd->tp", gradient, layer.error)
+                found[some, errors : errors + of.shape[1]] = into.numpy(force=True)
+                constant = constant + torch.einsum("tpd,pd->t", gradient, layer.constant)
+            column += len(layer.code.rows)
+        into = torch.einsum("tpd,pd->tp", stream, frozen.stream[0].detach())
+        found[some, first_token : first_token + of.shape[1]] = into.numpy(force=True)
         constants[some] = constant.numpy(force=True)
     return found, constants
