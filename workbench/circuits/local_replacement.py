@@ -56,55 +56,53 @@ def frozen_run(
     model: PreTrainedModel, ids: Int[Tensor, "position"], transcoders: Sequence[Transcoder]
 ) -> Frozen:
     """Run the prompt with everything nonlinear held; the graph hangs on the tensors given back."""
-    layers, kept = decoder_layers(model), dict[str, Tensor]()
-    head = model.get_output_embeddings()
+    layers, head, kept = decoder_layers(model), model.get_output_embeddings(), _Kept({})
     outside = {id(parameter) for parameter in head.parameters()}
     biases: list[Tensor] = [
         p for name, p in model.named_parameters() if name.endswith("bias") and id(p) not in outside
     ]
-
-    def source(name: str, value: Tensor) -> Tensor:
-        kept[name] = value.detach().requires_grad_(True)
-        return kept[name]
-
-    def first(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        if args:
-            return (source("stream", args[0]), *args[1:]), kwargs
-        return args, kwargs | {"hidden_states": source("stream", kwargs["hidden_states"])}
-
-    def mlp_of(layer: int, skip: Tensor | None) -> Any:
-        def hook(module: nn.Module, args: tuple[Any, ...], output: Any) -> Any:
-            kept[f"read {layer}"] = x = args[0]
-            written = output if isinstance(output, Tensor) else output[0]
-            through = 0.0 if skip is None else x @ skip.T
-            made = source(f"written {layer}", written - through) + through
-            return made if isinstance(output, Tensor) else (made, *output[1:])
-
-        return hook
-
-    def unembed(module: nn.Module, args: tuple[Any, ...]) -> None:
-        kept["final"] = args[0]
-
+    for bias in biases:
+        bias.requires_grad_(True)
     with contextlib.ExitStack() as held, torch.enable_grad():
         held.enter_context(held_patterns(model))
         held.enter_context(held_scales(model))
-        held.callback(layers[0].register_forward_pre_hook(first, with_kwargs=True).remove)
-        held.callback(head.register_forward_pre_hook(unembed).remove)
+        held.callback(layers[0].register_forward_pre_hook(kept.stream, with_kwargs=True).remove)
+        held.callback(head.register_forward_pre_hook(kept.final).remove)
         for layer, transcoder in enumerate(transcoders):
-            mlp = site_module(model, Site(layer, MLP_IN))
-            held.callback(mlp.register_forward_hook(mlp_of(layer, transcoder.W_skip)).remove)
-        for bias in biases:
-            bias.requires_grad_(True)
+            mlp, hook = site_module(model, Site(layer, MLP_IN)), kept.mlp(layer, transcoder.W_skip)
+            held.callback(mlp.register_forward_hook(hook).remove)
         logits = model(input_ids=ids[None], use_cache=False).logits[0, -1]
-    at = range(len(layers))
-    return Frozen(
-        kept["stream"],
-        [kept[f"written {layer}"] for layer in at],
-        [kept[f"read {layer}"] for layer in at],
-        kept["final"],
-        logits.detach().float(),
-        biases,
-    )
+    at, found = range(len(layers)), kept.found
+    written, read = ([found[f"{what} {layer}"] for layer in at] for what in ("written", "read"))
+    return Frozen(found["stream"], written, read, found["final"], logits.detach().float(), biases)
+
+
+class _Kept(NamedTuple):
+    """Hooks that put sources into a run and keep what it reads."""
+
+    found: dict[str, Tensor]
+
+    def source(self, name: str, value: Tensor) -> Tensor:
+        self.found[name] = value.detach().requires_grad_(True)
+        return self.found[name]
+
+    def stream(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        if args:
+            return (self.source("stream", args[0]), *args[1:]), kwargs
+        return args, kwargs | {"hidden_states": self.source("stream", kwargs["hidden_states"])}
+
+    def final(self, module: nn.Module, args: tuple[Any, ...]) -> None:
+        self.found["final"] = args[0]
+
+    def mlp(self, layer: int, skip: Tensor | None) -> Callable[..., Any]:
+        def hook(module: nn.Module, args: tuple[Any, ...], output: Any) -> Any:
+            self.found[f"read {layer}"] = x = args[0]
+            written = output if isinstance(output, Tensor) else output[0]
+            through = 0.0 if skip is None else x @ skip.T
+            made = self.source(f"written {layer}", written - through) + through
+            return made if isinstance(output, Tensor) else (made, *output[1:])
+
+        return hook
 
 
 @contextlib.contextmanager
