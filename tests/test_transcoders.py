@@ -18,6 +18,12 @@ from saes.arrays import ActivationArrays
 from saes.transcoder import Transcoder
 from tests.tiny_lab import build, shared_lab
 from workbench import cli, dictionary_requests, steering
+from workbench.circuits.site_dictionaries import (
+    layer_transcoder_names,
+    open_layer_transcoders,
+    open_site_saes,
+    request_layer_transcoders,
+)
 from workbench.dictionary_requests import request_sae, request_transcoder
 from workbench.errors import Misuse
 from workbench.features import FeatureTable
@@ -197,3 +203,29 @@ def test_a_latent_of_an_mlp_is_steered_where_it_writes(lab, name, edit):
     ours = steering.next_logits(model, site, change, ids, bos=True)
     torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-4)
     assert not torch.allclose(ours, plain, atol=1e-3)
+
+
+def test_a_transcoder_of_every_layer_is_asked_for(tmp_path):
+    """The middle one is taken where it was asked for without a number; what lacks is named."""
+    lab = Lab(Path(shutil.copytree(shared_lab().path, tmp_path / "tiny")))
+    with pytest.raises(Misuse, match="layers 0,1,2,3 have none"):
+        layer_transcoder_names(lab, "sft")
+    middle = request_transcoder(lab, "sft", None, 96, 6, "batchtopk", None, skip=False)
+    with pytest.raises(Misuse, match="layers 0,2,3 have none"):
+        layer_transcoder_names(lab, "sft")
+    names = [request_layer_transcoders(lab, "sft", 96, 6) for _ in range(2)]
+    assert names[0] == names[1] == layer_transcoder_names(lab, "sft")
+    assert names[0][1] == middle
+    assert len(set(names[0])) == 4
+    with pytest.raises(Misuse, match="has not been grown"):
+        open_layer_transcoders(lab, names[0])
+
+
+def test_saes_are_opened_by_site(lab):
+    """The middle stream's and the MLP's output; a transcoder or another checkpoint's is none."""
+    found = open_site_saes(lab, "sft")
+    assert {Site(1, MLP_OUT)} <= set(found) <= {Site(1), Site(1, MLP_OUT)}
+    assert list(open_site_saes(lab, "sft", [ON_OUTPUT])) == [Site(1, MLP_OUT)]
+    for name in (NAME, "sae-nothing"):
+        with pytest.raises(Misuse, match="SAE of sft"):
+            open_site_saes(lab, "sft", [name])
