@@ -13,8 +13,8 @@ All that is not planted holds random weights of standard deviation `noise`: head
 everywhere, and do next to nothing as long as `noise` is small. Layers and heads of what is planted are drawn by the
 seed.
 
-    induction   head P looks one place back and writes that token into `told`; head I, in a later layer, matches its own
-                token with `told` and copies the `id` it finds there into `out` [Elhage 2021, Olsson 2022]
+    induction   head P looks one place back and writes that token into `told`; head I, in a later layer, matches its
+                own token with `told` and copies the `id` it finds there into `out` [Elhage 2021, Olsson 2022]
     lookup      head L looks from the last place to whatever token is a key and writes it into `told`; an MLP behind
                 it has a neuron a key, which writes the value of its key into `out`
 """
@@ -33,6 +33,7 @@ import torch
 import transformers as hf
 from tokenizers import Tokenizer, models, pre_tokenizers
 
+from workbench.circuits.circuit import GREEDY, Scores, chosen
 from workbench.circuits.circuit_model import CircuitModel
 from workbench.circuits.graph import EMBED, LOGITS, Edges, Graph
 from workbench.circuits.pairs import PairIds, Pairs, padded
@@ -43,7 +44,7 @@ N_HEADS, N_LAYERS, D_MODEL = 4, 3, 4 * CODES
 ID, TOLD, OUT, PLACE = (slice(at, at + CODES) for at in range(0, D_MODEL, CODES))
 BOS, WORDS = 0, range(1, CODES - 1)
 ASK, KEYS, VALUES, FILLERS = 1, range(2, 10), range(10, 18), range(18, CODES)
-COPY, LENGTH = 8, 10  # random tokens before they come again; tokens of a prompt that looks a value up
+COPY, PIECE, LENGTH = 8, 3, 10  # random tokens, how many come again; tokens of a prompt that looks a value up
 NOISE = 0.05
 SHARP, GAIN = 10.0, 10.0  # the score of what is looked at above all else; logits a unit of `out`
 _EPSILON = 1e6
@@ -75,7 +76,9 @@ class Planted:
         return found
 
 
-def linear_gpt2(n_layers: int, d_model: int, n_heads: int, n_ctx: int, vocab: int, d_mlp: int) -> hf.GPT2LMHeadModel:
+def linear_gpt2(
+    n_layers: int, d_model: int, n_heads: int, n_ctx: int, vocab: int, d_mlp: int
+) -> hf.GPT2LMHeadModel:
     """A GPT-2 with ReLU and norms that only subtract the mean; its weights are random."""
     config = hf.GPT2Config(
         vocab_size=vocab, n_positions=n_ctx, n_embd=d_model, n_layer=n_layers, n_head=n_heads, n_inner=d_mlp,
@@ -107,10 +110,17 @@ def opened(model: hf.GPT2LMHeadModel) -> CircuitModel:
         return CircuitModel(TransformerBridge.boot_transformers(name, hf_model=fresh, tokenizer=tokenizer))
 
 
+def shuffled_circuit(graph: Graph, scores: Scores, n: int, rng: np.random.Generator) -> Edges:
+    """A null: n edges chosen greedily, after the scores were dealt anew among the graph's edges."""
+    dealt = np.zeros_like(scores)
+    dealt[graph.edges] = rng.permutation(scores[graph.edges])
+    return chosen(graph, dealt, n, GREEDY)
+
+
 @torch.no_grad()
-def _noisy(noise: float, seed: int) -> hf.GPT2LMHeadModel:
+def _noisy(noise: float, seed: int, n_layers: int) -> hf.GPT2LMHeadModel:
     """Codes in embedding and unembedding, noise in all heads and MLPs."""
-    model = linear_gpt2(N_LAYERS, D_MODEL, N_HEADS, CODES, CODES, 2 * CODES)
+    model = linear_gpt2(n_layers, D_MODEL, N_HEADS, CODES, CODES, 2 * CODES)
     draw = torch.Generator().manual_seed(seed)
     for block in model.transformer.h:
         for layer in (block.attn.c_attn, block.attn.c_proj, block.mlp.c_fc, block.mlp.c_proj):
@@ -152,16 +162,16 @@ class Head:
         return self.attention.c_proj.weight[self.at]
 
     def always_ask(self, dim: int, score: float) -> None:
-        """A query of its own in a dimension, whatever is read: `score` above the others for who answers it with 1."""
+        """A query of its own in a dimension, whatever is read; a key of 1 there has `score` more than others."""
         self.attention.c_attn.bias[: self.at.stop][self.at][dim] = score * CODES**0.5
 
 
 @torch.no_grad()
-def induction(seed: int = 0, noise: float = NOISE) -> Planted:
-    """The induction pair. Positions are the same in both prompts, so that no edge that carries them alone (into q and
-    k of head P) has an effect, nor has an attention pattern that both prompts share."""
-    model, rng = _noisy(noise, seed), random.Random(seed)
-    before, after = sorted(rng.sample(range(N_LAYERS), 2))
+def induction(seed: int = 0, noise: float = NOISE, n_layers: int = N_LAYERS) -> Planted:
+    """The induction pair. Positions are the same in both prompts, so that no edge that carries them alone (into q
+    and k of head P) has an effect, nor has an attention pattern that both prompts share."""
+    model, rng = _noisy(noise, seed, n_layers), random.Random(seed)
+    before, after = sorted(rng.sample(range(n_layers), 2))
     p, i = (f"a{layer}.h{rng.randrange(N_HEADS)}" for layer in (before, after))
     back, copy = (Head(model, layer, int(name[-1])) for layer, name in ((before, p), (after, i)))
     strong = SHARP * CODES**0.5
@@ -183,8 +193,12 @@ def induction(seed: int = 0, noise: float = NOISE) -> Planted:
     return Planted(
         "induction",
         model,
-        {"another continuation": value, "swapped": key, "another sequence": every},
-        {"another continuation": _continued, "swapped": _swapped, "another sequence": _other_sequence},
+        {"another continuation": value, "swapped": key, "another sequence and place": every},
+        {
+            "another continuation": _continued,
+            "swapped": _swapped,
+            "another sequence and place": _other_sequence,
+        },
     )
 
 
@@ -208,21 +222,24 @@ def _swapped(rng: random.Random) -> PairIds:
 
 
 def _other_sequence(rng: random.Random) -> PairIds:
-    """Two sequences that have no token in common, each begun again up to the same place."""
+    """Two sequences that have no token in common, each with a piece of it behind. The two pieces come from
+    different places: begun again at the same, both prompts would look at the same place, and what is moved from
+    there would be all that is needed."""
     words = rng.sample(WORDS, 2 * COPY)
-    k = rng.randrange(COPY // 2, COPY)
-    first, second = words[:COPY], words[COPY:]
-    return PairIds([BOS, *first, *first[:k]], [BOS, *second, *second[:k]], first[k], second[k])
+    ends = rng.sample(range(PIECE, COPY), 2)  # where in its sequence the answer stands
+    first, second = ((words[at : at + COPY], words[at + end]) for at, end in zip((0, COPY), ends, strict=True))
+    ids = [[BOS, *copy, *copy[end - PIECE : end]] for (copy, _), end in zip((first, second), ends, strict=True)]
+    return PairIds(*ids, first[1], second[1])
 
 
 @torch.no_grad()
-def lookup(seed: int = 0, noise: float = NOISE) -> Planted:
+def lookup(seed: int = 0, noise: float = NOISE, n_layers: int = N_LAYERS) -> Planted:
     """The lookup head. What makes it look is that a token is a key, so its <k> carries nothing where both prompts
     have their key at the same place."""
-    model, rng = _noisy(noise, seed), random.Random(seed)
-    layer = rng.randrange(N_LAYERS)
-    l, m = f"a{layer}.h{rng.randrange(N_HEADS)}", rng.randrange(layer, N_LAYERS)
-    head, mlp = Head(model, layer, int(l[-1])), model.transformer.h[m].mlp
+    model, rng = _noisy(noise, seed, n_layers), random.Random(seed)
+    layer = rng.randrange(n_layers)
+    mover, m = f"a{layer}.h{rng.randrange(N_HEADS)}", rng.randrange(layer, n_layers)
+    head, mlp = Head(model, layer, int(mover[-1])), model.transformer.h[m].mlp
     keys = torch.tensor(list(KEYS))
     head.k[keys, 0] = 1.0
     head.always_ask(0, SHARP)
@@ -235,11 +252,11 @@ def lookup(seed: int = 0, noise: float = NOISE) -> Planted:
         mlp.c_fc.bias[neuron] = -1.0  # 2 · told − 1: on for its own key, off for every other
         mlp.c_proj.weight[neuron] = 0
         mlp.c_proj.weight[neuron, OUT] = torch.eye(CODES)[table[neuron]]
-    value = (Edge(EMBED, f"{l}<v>"), Edge(l, f"m{m}"), Edge(f"m{m}", LOGITS))
+    value = (Edge(EMBED, f"{mover}<v>"), Edge(mover, f"m{m}"), Edge(f"m{m}", LOGITS))
     return Planted(
         "lookup",
         model,
-        {"another key": value, "another key elsewhere": (Edge(EMBED, f"{l}<k>"), *value)},
+        {"another key": value, "another key elsewhere": (Edge(EMBED, f"{mover}<k>"), *value)},
         {
             "another key": lambda rng: _asked(rng, seed, elsewhere=False),
             "another key elsewhere": lambda rng: _asked(rng, seed, elsewhere=True),
