@@ -163,7 +163,7 @@ class Head:
 
     def always_ask(self, dim: int, score: float) -> None:
         """A query of its own in a dimension, whatever is read; a key of 1 there has `score` more than others."""
-        self.attention.c_attn.bias[: self.at.stop][self.at][dim] = score * CODES**0.5
+        self.attention.c_attn.bias[self.at.start + dim] = score * CODES**0.5
 
 
 @torch.no_grad()
