@@ -1,36 +1,57 @@
-"""Circuits: a whole patching grid beside `transformer_lens.patching`.
+"""Circuits: a patching grid beside TransformerLens' loop, EAP-IG beside its own passes, scores beside the truth.
 
-    python -m tests.benchmarks.circuits [--json] [--quick]
+    MARBLE_HOME=labs python -m tests.benchmarks.circuits [--json] [--quick]
 
 Rows with `config.job` = "resid_pre grid": the clean stream into the corrupt run at every layer and position, from
 token ids to the mean logit difference of each cell, runs that are patched from and into included. The model has the
 demo lab's shape and random weights, on which speed does not depend. The peer is `get_act_patch_resid_pre` on a
 TransformerBridge; both must give the same grid within 1e-5.
+
+"EAP-IG": `edge_scores` of five steps beside its forward and backward passes alone (two without gradients, five with
+that of the embedding), on the same bridge; `cost` is the ratio of their times, to be at most 1.3.
+
+Where a lab `demo` is finished, two kinds more. "scores" holds EAP and EAP-IG of 5 and 20 steps against every edge
+patched for itself (Pearson, Spearman, overlap of the foremost tenth), a row a task and checkpoint. "one task" is
+`circuit` on three checkpoints, with curves, controls, floors and F[i, j], in a copy of the lab that has no circuit.
 """
 
 from __future__ import annotations
 
+import shutil
 import sys
 import tempfile
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
+import numpy as np
 import torch
+from scipy.stats import spearmanr
 from torch import Tensor
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from tests.benchmarks import report
 from tests.benchmarks.harvest import _save_tokenizer
 from workbench.circuits.activation_patching import Patching
+from workbench.circuits.attribution import edge_scores
+from workbench.circuits.circuit_model import CircuitModel
+from workbench.circuits.circuit_requests import request_circuit
+from workbench.circuits.competence import competence
+from workbench.circuits.edge_patching import exact_scores
+from workbench.circuits.found_circuits import FoundCircuits
 from workbench.circuits.pairs import Pairs, logit_difference
+from workbench.circuits.tasks import task_pairs
 from workbench.device import keep_freed_memory
+from workbench.grow import grow
+from workbench.lab import Lab, labs_home
 from workbench.site import with_fast_attention
 
 DEMO = {"hidden_size": 128, "intermediate_size": 448, "num_hidden_layers": 3, "num_attention_heads": 4}
 VOCAB, WIDTH, N_THREADS = 2_048, 24, 2
 N_PROMPTS = (1, 8, 64)
 TOLERANCE = 1e-5
+LAB, TASKS = "demo", ("sums_units", "sums_tens", "capitals", "induction")
 
 
 def model_of(attention: str) -> LlamaForCausalLM:
@@ -114,14 +135,112 @@ def grids(n_prompts: int, bridge: object, model: LlamaForCausalLM, rounds: int) 
     return report.Row.of(config, mine, medians, "grids_per_s")
 
 
+def passes(model: CircuitModel, pairs: Pairs, n_steps: int) -> None:
+    """The runs that EAP-IG makes, and nothing of what it reads from them."""
+    with torch.no_grad():
+        for ids in (pairs.clean, pairs.corrupt):
+            model.run(ids, pairs.last, [])
+    for _ in range(n_steps):
+        leaf: list[Tensor] = []
+
+        def enter(x: Tensor, hook: object, leaf: list[Tensor] = leaf) -> Tensor:
+            leaf.append(x.detach().requires_grad_(True))
+            return leaf[0]
+
+        with torch.enable_grad():
+            logits = model.run(pairs.clean, pairs.last, [("blocks.0.hook_resid_pre", enter)])
+            torch.autograd.grad(logit_difference(logits, pairs.target, pairs.foil).sum(), leaf)
+
+
+def attribution(n_prompts: int, model: CircuitModel, rounds: int, n_steps: int = 5) -> report.Row:
+    """EAP-IG and its bare passes in turn."""
+    pairs = random_pairs(n_prompts)
+    runs = {"ours": lambda: edge_scores(model, pairs, n_steps), "passes": lambda: passes(model, pairs, n_steps)}
+
+    def timed(run: Callable[[], object]) -> Callable[[], dict[str, float]]:
+        def measure() -> dict[str, float]:
+            began = time.perf_counter()
+            run()
+            seconds = time.perf_counter() - began
+            return {"prompts_per_s": n_prompts / seconds, "seconds": seconds}
+
+        return measure
+
+    for run in runs.values():
+        run()
+    medians = report.in_turn({name: timed(run) for name, run in runs.items()}, rounds)
+    mine = medians.pop("ours")
+    mine["cost"] = mine["seconds"] / medians["passes"]["seconds"]
+    config = {"job": "EAP-IG", "n_prompts": n_prompts, "n_steps": n_steps, **DEMO}
+    return report.Row.of(config, mine, medians, "prompts_per_s")
+
+
+def against_exact(lab: Lab, task: str, name: str, n_pairs: int) -> report.Row:
+    """How near attribution comes to patching every edge."""
+    pairs = task_pairs(lab, task, n_pairs, "search", checkpoint=name)
+    checkpoint = lab.checkpoint(name)
+    does = competence(checkpoint.model(), pairs)
+    model = CircuitModel(checkpoint.bridge())
+    on = model.graph.edges
+    exact = exact_scores(model, pairs).mean[on]
+    figures: dict[str, float] = {"does_it": float(does.does_it), "n_edges": float(on.sum())}
+    for n_steps in (1, 5, 20):
+        scores = edge_scores(model, pairs, n_steps)
+        estimate, tenth = scores.mean[on], round(0.1 * on.sum())
+        foremost = [set(np.argsort(-np.abs(each))[:tenth]) for each in (exact, estimate)]
+        figures |= {
+            f"{scores.method} pearson": float(np.corrcoef(exact, estimate)[0, 1]),
+            f"{scores.method} spearman": float(spearmanr(exact, estimate).statistic),
+            f"{scores.method} top tenth": len(foremost[0] & foremost[1]) / tenth,
+        }
+    config = {"job": "scores", "task": task, "checkpoint": name, "n_pairs": len(pairs)}
+    return report.Row(config, figures, {}, {})
+
+
+def one_task(lab: Lab, task: str) -> report.Row:
+    """The time of `circuit` on three checkpoints, from nothing: what is there already is built again beside it."""
+    with tempfile.TemporaryDirectory() as home:
+        copy = Lab(Path(shutil.copytree(lab.path, Path(home) / lab.name, ignore=_LEFT_OUT)))
+        name = request_circuit(copy, task, ("base", "sft", "grpo"), 64)
+        shutil.rmtree(copy.path / "circuit", ignore_errors=True)
+        began = time.perf_counter()
+        grow(copy, [f"circuit/{name}"], quiet=True)
+        seconds = time.perf_counter() - began
+        figures = FoundCircuits.of(copy, name).figures["checkpoints"]
+    told = {
+        f"{each} {key}": float(figures[each][key]) for each in figures for key in ("share", "f", "residual")
+    }
+    config = {"job": "one task", "task": task, "checkpoints": "base sft grpo"}
+    return report.Row(config, {"seconds": seconds, **told}, {}, {})
+
+
+_LEFT_OUT = shutil.ignore_patterns("activations", "dictionary", "features", "evaluation", "comparison", "jobs")
+
+
+def rows_of(lab: Lab, quick: bool) -> Iterator[report.Row]:
+    """What needs a lab."""
+    for task in TASKS:
+        for name in ("base", "sft", "grpo"):
+            yield against_exact(lab, task, name, 8 if quick else 64)
+            report.say(f"scores of {task} in {name} are compared")
+    yield one_task(lab, TASKS[0])
+
+
 def main() -> None:
-    switches = report.parse("Patching grids beside looping transformer_lens.patching.")
+    switches = report.parse("Patching grids, EAP-IG and the way to a circuit.")
     keep_freed_memory()  # for both
+    rounds = 3 if switches.quick else 7
     torch.set_num_threads(N_THREADS)
     bridge = bridge_of(model_of("eager"))
     model = with_fast_attention(model_of("eager"))
-    rows = [grids(n, bridge, model, 3 if switches.quick else 7) for n in N_PROMPTS]
-    report.write("circuits", rows, switches.json)
+    rows = [grids(n, bridge, model, rounds) for n in N_PROMPTS]
+    rows += [attribution(n, CircuitModel(bridge), rounds) for n in N_PROMPTS[1:]]
+    absent = {}
+    if (labs_home() / LAB / "recipe.toml").is_file():
+        rows += rows_of(Lab.open(LAB), switches.quick)
+    else:
+        absent["lab"] = f"no lab {LAB!r} in $MARBLE_HOME: `python -m workbench grow {LAB} --preset quick`"
+    report.write("circuits", rows, switches.json, absent)
 
 
 if __name__ == "__main__":

@@ -39,6 +39,7 @@ class Evidence(NamedTuple):
     other_task: Measured | None
     overlap: Overlap
     floor: Overlap
+    n_edges: int  # of i's circuit
 
 
 class Verdict(NamedTuple):
@@ -61,7 +62,13 @@ def verdict(found: Evidence, before: str, after: str) -> Verdict:
     """The word, by the rules above."""
     for name, does in ((before, found.does_before), (after, found.does_after)):
         if not does:
-            return Verdict(UNDETERMINED, f"{name} does not do the task, so it has no circuit for it")
+            why = f"{name} does not do the task, so it has no circuit for it"
+            if found.does_after and abs(1 - found.home_before.f) <= WITHIN:
+                why += (
+                    f"; the {found.n_edges} edges by which the prompts move its answer do f {found.moved.f:.2f} in "
+                    f"{after}, whose own circuit has {found.home_after.f:.2f}"
+                )
+            return Verdict(UNDETERMINED, why)
     for name, home in ((before, found.home_before), (after, found.home_after)):
         if not abs(1 - home.f) <= WITHIN:
             return Verdict(
