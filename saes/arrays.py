@@ -171,7 +171,7 @@ def shuffled_batches(
         back = np.empty_like(order)
         back[order] = np.arange(len(order))
         buffer = read(activations, rows[order])
-        position = torch.from_numpy(back)
+        position = torch.from_numpy(back).to(buffer.device)
         at = 0
         if left is not None:
             at = min(batch_size - len(left), len(rows))
