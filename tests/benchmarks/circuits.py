@@ -221,7 +221,7 @@ def rows_of(lab: Lab, quick: bool) -> Iterator[report.Row]:
     """What needs a lab."""
     for task in TASKS:
         for name in ("base", "sft", "grpo"):
-            yield against_exact(lab, task, name, 8 if quick else 64)
+            yield against_exact(lab, task, name, 8 if quick else 32)
             report.say(f"scores of {task} in {name} are compared")
     yield one_task(lab, TASKS[0])
 
