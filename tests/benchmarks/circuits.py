@@ -10,9 +10,10 @@ TransformerBridge; both must give the same grid within 1e-5.
 "EAP-IG": `edge_scores` of five steps beside its forward and backward passes alone (two without gradients, five with
 that of the embedding), on the same bridge; `cost` is the ratio of their times, to be at most 1.3.
 
-Where a lab `demo` is finished, two kinds more. "scores" holds EAP and EAP-IG of 5 and 20 steps against every edge
-patched for itself (Pearson, Spearman, overlap of the foremost tenth), a row a task and checkpoint. "one task" is
-`circuit` on three checkpoints, with curves, controls, floors and F[i, j], in a copy of the lab that has no circuit.
+"scores" holds EAP and EAP-IG of 5 and 20 steps against every edge patched for itself (Pearson, Spearman, overlap of
+the foremost tenth) and gives f, on other pairs, of the circuit that is found: of a model that has learned induction
+and, where a lab `demo` is finished, a row a task and checkpoint. There, "one task" is `circuit` on three
+checkpoints, with curves, controls, floors and F[i, j], in a copy of the lab that has no circuit.
 """
 
 from __future__ import annotations
@@ -24,28 +25,36 @@ import time
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from scipy.stats import spearmanr
 from torch import Tensor
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel, PreTrainedTokenizerFast
 
 from tests.benchmarks import report
 from tests.benchmarks.harvest import _save_tokenizer
+from tests.benchmarks.repeats import VOCAB as VOCAB_OF_REPEATS
+from tests.benchmarks.repeats import repeated_pairs, trained_on_repeats
 from workbench.circuits.activation_patching import Patching
 from workbench.circuits.attribution import edge_scores
 from workbench.circuits.circuit_model import CircuitModel
 from workbench.circuits.circuit_requests import request_circuit
 from workbench.circuits.competence import competence
 from workbench.circuits.edge_patching import exact_scores
+from workbench.circuits.faithfulness import circuit_scores, ends, faithfulness
 from workbench.circuits.found_circuits import FoundCircuits
 from workbench.circuits.pairs import Pairs, logit_difference
+from workbench.circuits.study import find
 from workbench.circuits.tasks import task_pairs
 from workbench.device import keep_freed_memory
 from workbench.grow import grow
 from workbench.lab import Lab, labs_home
 from workbench.site import with_fast_attention
+
+if TYPE_CHECKING:
+    from transformer_lens.model_bridge import TransformerBridge
 
 DEMO = {"hidden_size": 128, "intermediate_size": 448, "num_hidden_layers": 3, "num_attention_heads": 4}
 VOCAB, WIDTH, N_THREADS = 2_048, 24, 2
@@ -74,14 +83,14 @@ def random_pairs(n_prompts: int) -> Pairs:
     return Pairs("random", clean, corrupt, target, target + 1, last)
 
 
-def bridge_of(model: LlamaForCausalLM) -> object:
+def bridge_of(model: LlamaForCausalLM, vocab: int = VOCAB) -> TransformerBridge:
     """A TransformerBridge on the same weights, as its users boot it."""
     from transformer_lens.model_bridge import TransformerBridge
 
     with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         model.save_pretrained(folder)
-        _save_tokenizer(VOCAB, folder)
+        _save_tokenizer(vocab, folder)
         tokenizer = PreTrainedTokenizerFast.from_pretrained(folder)
         return TransformerBridge.boot_transformers(folder, hf_model=model, tokenizer=tokenizer, device="cpu")
 
@@ -175,12 +184,11 @@ def attribution(n_prompts: int, model: CircuitModel, rounds: int, n_steps: int =
     return report.Row.of(config, mine, medians, "prompts_per_s")
 
 
-def against_exact(lab: Lab, task: str, name: str, n_pairs: int) -> report.Row:
-    """How near attribution comes to patching every edge."""
-    pairs = task_pairs(lab, task, n_pairs, "search", checkpoint=name)
-    checkpoint = lab.checkpoint(name)
-    does = competence(checkpoint.model(), pairs)
-    model = CircuitModel(checkpoint.bridge())
+def against_exact(
+    task: str, name: str, pairs: Pairs, judge: Pairs, plain: PreTrainedModel, bridge: TransformerBridge
+) -> report.Row:
+    """How near attribution comes to patching every edge, and what the circuit that it finds is worth."""
+    does, model = competence(plain, judge), CircuitModel(bridge)
     on = model.graph.edges
     exact = exact_scores(model, pairs).mean[on]
     figures: dict[str, float] = {"does_it": float(does.does_it), "n_edges": float(on.sum())}
@@ -193,8 +201,22 @@ def against_exact(lab: Lab, task: str, name: str, n_pairs: int) -> report.Row:
             f"{scores.method} spearman": float(spearmanr(exact, estimate).statistic),
             f"{scores.method} top tenth": len(foremost[0] & foremost[1]) / tenth,
         }
+    found = find(model, name, pairs)
+    m = circuit_scores(model, judge, found.circuit.edges[None])[0]
+    f = faithfulness(m, ends(model, judge))
+    figures |= {"share": found.circuit.share, "f": f.f, "f low": f.low, "f high": f.high}
     config = {"job": "scores", "task": task, "checkpoint": name, "n_pairs": len(pairs)}
+    report.say(f"scores of {task} in {name} are compared")
     return report.Row(config, figures, {}, {})
+
+
+def of_repeats(n_pairs: int) -> report.Row:
+    """The same of a model that has learned induction."""
+    model = trained_on_repeats()
+    pairs = (repeated_pairs(n_pairs, seed) for seed in (0, 1))
+    return against_exact(
+        "induction", "two layers trained on repeats", *pairs, model, bridge_of(model, VOCAB_OF_REPEATS)
+    )
 
 
 def one_task(lab: Lab, task: str) -> report.Row:
@@ -217,27 +239,29 @@ def one_task(lab: Lab, task: str) -> report.Row:
 _LEFT_OUT = shutil.ignore_patterns("activations", "dictionary", "features", "evaluation", "comparison", "jobs")
 
 
-def rows_of(lab: Lab, quick: bool) -> Iterator[report.Row]:
+def rows_of(lab: Lab, n_pairs: int) -> Iterator[report.Row]:
     """What needs a lab."""
     for task in TASKS:
         for name in ("base", "sft", "grpo"):
-            yield against_exact(lab, task, name, 8 if quick else 32)
-            report.say(f"scores of {task} in {name} are compared")
+            checkpoint = lab.checkpoint(name)
+            pairs = (task_pairs(lab, task, n_pairs, use, checkpoint=name) for use in ("search", "judge"))
+            yield against_exact(task, name, *pairs, checkpoint.model(), checkpoint.bridge())
     yield one_task(lab, TASKS[0])
 
 
 def main() -> None:
     switches = report.parse("Patching grids, EAP-IG and the way to a circuit.")
     keep_freed_memory()  # for both
-    rounds = 3 if switches.quick else 7
+    rounds, n_pairs = (3, 8) if switches.quick else (7, 32)
     torch.set_num_threads(N_THREADS)
     bridge = bridge_of(model_of("eager"))
     model = with_fast_attention(model_of("eager"))
     rows = [grids(n, bridge, model, rounds) for n in N_PROMPTS]
     rows += [attribution(n, CircuitModel(bridge), rounds) for n in N_PROMPTS[1:]]
+    rows.append(of_repeats(n_pairs))
     absent = {}
     if (labs_home() / LAB / "recipe.toml").is_file():
-        rows += rows_of(Lab.open(LAB), switches.quick)
+        rows += rows_of(Lab.open(LAB), n_pairs)
     else:
         absent["lab"] = f"no lab {LAB!r} in $MARBLE_HOME: `python -m workbench grow {LAB} --preset quick`"
     report.write("circuits", rows, switches.json, absent)

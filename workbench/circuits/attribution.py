@@ -11,6 +11,7 @@ Sign: the score estimates m with that edge corrupt minus m as it is, so an edge 
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable
 
 import numpy as np
@@ -57,8 +58,9 @@ def edge_scores(
 
 
 def portions(pairs: Pairs, tokens_at_once: int) -> list[Pairs]:
-    """The pairs in batches of at most so many tokens, each of at least one pair."""
-    size = max(1, tokens_at_once // pairs.clean.shape[1])
+    """The pairs in equal batches of at most so many tokens, each of at least one pair."""
+    most = max(1, tokens_at_once // pairs.clean.shape[1])
+    size = math.ceil(len(pairs) / math.ceil(len(pairs) / most)) if len(pairs) else most
     return [pairs[at : at + size] for at in range(0, len(pairs), size)]
 
 

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from transformer_lens.model_bridge import TransformerBridge
 
 TOLERANCE = 1e-3  # of the difference of clean and corrupt logits, or of the logits, whichever is larger
-_ROOM, _MOST_TOKENS = 2**28, 1_024
+_ROOM, _MOST_TOKENS = 2**28, 2_048
 
 Written = Float[Tensor, "pair position sender d_model"]
 Kept = Bool[Tensor, "pair sender receiver"]
