@@ -1,7 +1,7 @@
 """A two-layer model that has learned induction, and pairs that ask for it: what the demo lab's models never learn.
 
-Random tokens come twice, only the second time is learned. Within some hundred steps the loss falls from chance to near
-nothing, for which a head looks one token back and another goes where that has been [Olsson 2022].
+Random tokens come twice, only the second time is learned. Within some hundred steps the loss falls from chance to
+near nothing, for which a head looks one token back and another goes where that has been [Olsson 2022].
 """
 
 from __future__ import annotations
