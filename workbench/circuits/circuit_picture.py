@@ -1,8 +1,8 @@
 """Where a circuit is drawn: one fixed place for every component, so that two checkpoints lie over each other.
 
-Rows are layers, the embedding at the bottom and the logits on top; columns are heads, the MLP in a column of its
-own behind them. A layer's MLP stands half a row above its heads, which it reads, so that every edge goes upward. An
-edge leaves a component at its top and enters below it: q on the left, k in the middle, v on the right.
+Layers are two rows each, the embedding at the bottom and the logits on top; columns are heads, the MLP in a column of its
+own behind them. A layer's MLP stands a row above its heads, which it reads, so that every edge goes upward. An edge
+leaves a component at its top and enters below it: q on the left, k in the middle, v on the right.
 
     B(t) = (1−t)³ a + 3(1−t)²t b + 3(1−t)t² c + t³ d    a, d: the two ends; b, c: straight above and below them
 
@@ -18,7 +18,7 @@ from jaxtyping import Float, Int
 
 from workbench.circuits.graph import EMBED, LOGITS, READS, Graph
 
-HALF = 0.16  # half of a component's height, in rows
+HALF = 0.28  # half of a component's height, in rows
 PORT = 0.24  # how far q and v enter from the middle, in columns
 BEND = 0.55  # how far a line is bent aside, in columns
 WIDTHS = 6  # of lines
@@ -49,9 +49,9 @@ def places(graph: Graph) -> dict[str, Place]:
     found = [Place(EMBED, EMBED, -1, centre, 0.0)]
     for layer in range(graph.n_layers):
         heads = (f"a{layer}.h{head}" for head in range(graph.n_heads))
-        found += [Place(name, "head", layer, float(x), layer + 1.0) for x, name in enumerate(heads)]
-        found.append(Place(f"m{layer}", "mlp", layer, float(graph.n_heads), layer + 1.5))
-    found.append(Place(LOGITS, LOGITS, graph.n_layers, centre, graph.n_layers + 1.0))
+        found += [Place(name, "head", layer, float(x), 2.0 * layer + 1) for x, name in enumerate(heads)]
+        found.append(Place(f"m{layer}", "mlp", layer, float(graph.n_heads), 2.0 * layer + 2))
+    found.append(Place(LOGITS, LOGITS, graph.n_layers, centre, 2.0 * graph.n_layers + 1))
     return {place.name: place for place in found}
 
 
@@ -77,7 +77,7 @@ def line(graph: Graph, where: dict[str, Place], sender: str, receiver: str) -> L
     end = np.array([float(np.mean([place.x for place in into])) + port, into[0].y - HALF])
     rise = 0.5 * (end[1] - start[1])
     aside = 0.0
-    if end[1] - start[1] > 1 and abs(end[0] - start[0]) < 0.5:
+    if end[1] - start[1] > 2 and abs(end[0] - start[0]) < 0.5:
         aside = -BEND if start[0] < graph.n_heads / 2 else BEND
     b, c = start + np.array([aside, rise]), end + np.array([aside, -rise])
     t = np.linspace(0, 1, POINTS + 1)[:, None]

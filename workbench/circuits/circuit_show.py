@@ -21,7 +21,7 @@ from workbench.notebook import BLUE, RED, Shown
 if TYPE_CHECKING:
     from workbench.circuits.circuit import Circuit
 
-COLUMN, ROW, MARGIN = 110, 96, 60  # pixels
+COLUMN, ROW, MARGIN = 110, 58, 60  # pixels
 DASHES = {"q": "2 4", "k": "8 4"}
 LISTED = 15  # edges in a notebook
 
@@ -46,7 +46,7 @@ def svg(circuit: Circuit) -> str:
     """The picture, without a script; text and frames take the colour of what stands around it."""
     where = places(circuit.graph)
     width = circuit.graph.n_heads * COLUMN + 2 * MARGIN
-    height = (circuit.graph.n_layers + 1) * ROW + 2 * MARGIN
+    height = (2 * circuit.graph.n_layers + 1) * ROW + 2 * MARGIN
     edges = circuit.named_edges()
     wide = widths(np.array([score for *_, score in edges]))
     strokes = [

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from jaxtyping import Float
 
-from workbench.circuits.circuit import Circuit
+from workbench.circuits.circuit import GREEDY, Circuit, chosen
 from workbench.circuits.difference_graph import DifferenceGraph, Scored, difference
 from workbench.circuits.graph import Graph
 from workbench.intervals import bracketed
@@ -95,6 +95,19 @@ class FoundCircuits:
         at = ([senders[s] for s in rows["sender"]], [receivers[r] for r in rows["receiver"]])
         found[at] = rows[column].to_numpy()
         return found
+
+    def at_share(self, checkpoint: str, share: float) -> Circuit:
+        """The circuit of that share of the edges, chosen as the checkpoint's own was."""
+        own = self.circuit(checkpoint)
+        n = max(1, round(share * self.graph.n_edges))
+        return dataclasses.replace(own, edges=chosen(self.graph, own.scores, n, GREEDY))
+
+    def own_share(self, checkpoint: str) -> float:
+        """The step of the ladder that chooses the checkpoint's circuit."""
+        from workbench.circuits.study import LADDER
+
+        own = self.circuit(checkpoint).edges
+        return next(share for share in LADDER if np.array_equal(self.at_share(checkpoint, share).edges, own))
 
     def pairs(self, lab: Lab, use: str = "search", one_length: bool = False) -> Pairs:
         """The pairs that were read, or with `one_length` as many that are equally long."""
