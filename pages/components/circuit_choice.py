@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import streamlit as st
 
-from pages.components import circuit_store, frame, store, theme, words
+from pages.components import circuit_export, circuit_store, frame, store, theme, words
 from pages.components.circuit_store import Of
 from workbench.circuits.found_circuits import FoundCircuits
 from workbench.lab import Lab
@@ -45,7 +45,9 @@ def page(lab: Lab, views: Mapping[str, View]) -> None:
     competence(circuit_store.found(of))
     view = views[str(shown)]
     st.header(view.title, anchor=False)
-    view.draw(lab, of)
+    with frame.sentences():
+        view.draw(lab, of)
+    circuit_export.form()
     with st.expander("Another task's circuit", key="another-task", on_change="rerun") as unfolded:
         if unfolded.open:
             command(lab)

@@ -1,11 +1,10 @@
-"""The Curve view: how much of the task the first edges do, in three orders, beside controls of the "
-"circuit's size."""
+"""The Curve view: how much of the task the first edges do, in three orders, beside controls of the
+circuit's size."""
 
 from __future__ import annotations
 
 import plotly.graph_objects as go
 import polars as pl
-import streamlit as st
 
 from pages.components import charts, circuit_choice, circuit_export, circuit_store, frame, kept, show, theme
 from pages.components.circuit_store import Of
@@ -81,7 +80,8 @@ def curve(rows: pl.DataFrame, controls: pl.DataFrame, n_edges: int) -> go.Figure
             made.add_trace(
                 go.Scatter(
                     x=part["share"].to_list(), y=part["f"].to_list(), mode="markers", name=kind,
-                    marker={"symbol": symbol, "color": colour, "size": size, "opacity": 0.6, "line": {"width": 2, "color": colour}},
+                    opacity=0.6,
+                    marker={"symbol": symbol, "color": colour, "size": size, "line": {"width": 2, "color": colour}},
                     error_y=charts.interval(part, "f", colour) if kind == OTHER_TASK else None,
                     hovertemplate="f = %{y:.3f}<extra>" + kind + "</extra>",
                 )

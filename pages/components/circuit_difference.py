@@ -95,7 +95,9 @@ def _said(of: Of, found: FoundCircuits, made: DifferenceGraph, before: str, afte
     frame.facts([(kind, str(n)) for kind, n in made.counts().items()])
     row = found.table("overlap").filter(before=before, after=after, measure="edges")
     floor, sibling = row.select("floor", "sibling_name").row(0)
-    said = f"In common: {made.jaccard:.2f} of the edges of either (Jaccard; two drawings of prompts: {floor:.2f} at least)."
+    said = (
+        f"In common: {made.jaccard:.2f} of the edges of either (Jaccard; two drawings of pairs: {floor:.2f})."
+    )
     if sibling:
         beside = circuit_store.difference(of, after, sibling).counts()
         told = ", ".join(f"{beside[kind]} {kind}" for kind in KINDS)

@@ -6,7 +6,7 @@ from typing import Any
 
 import streamlit as st
 
-from pages.components import circuit_store, show
+from pages.components import circuit_store, frame, show
 from pages.components.circuit_store import Of
 
 FORMS = ("PNG", "SVG")  # of a camera
@@ -22,6 +22,7 @@ def camera(name: str) -> dict[str, Any]:
 
 def form() -> None:
     """What the camera of every picture saves."""
+    frame.doubted("camera", "form of a picture", FORMS)
     st.segmented_control(
         "The camera above a picture saves", FORMS, default=FORMS[0], required=True, key="camera",
         bind="query-params",

@@ -7,7 +7,7 @@ import polars as pl
 
 from pages.components import charts, theme
 from workbench.circuits.circuit_picture import Line, Place, line, places
-from workbench.circuits.graph import Graph
+from workbench.circuits.graph import EMBED, LOGITS, Graph
 
 ROW = 62  # pixels
 DASHES = {"q": "dot", "k": "dash", "v": "solid", "": "solid"}
@@ -20,15 +20,17 @@ def graph(shape: tuple[int, int, int, bool], edges: pl.DataFrame, used: list[str
     `chosen`: the component or the edge that is looked at."""
     of = Graph(*shape)
     where = places(of)
-    made = charts.figure(ROW * (2 * of.n_layers + 2))
+    made = charts.figure(round(ROW * (where[LOGITS].y - where[EMBED].y + 1)))
     lines = [line(of, where, s, r) for s, r in edges.select("sender", "receiver").iter_rows()]
     _lines(made, edges, lines)
     _points(made, edges, lines, chosen)
     _components(made, list(where.values()), set(used), chosen)
-    made.update_xaxes(visible=False, range=[-0.7, of.n_heads + 0.6], fixedrange=True)
+    made.update_xaxes(
+        visible=False, range=[-0.7, max(place.x for place in where.values()) + 0.6], fixedrange=True
+    )
     rows = [(f"layer {at}", 2 * at + 1.5) for at in range(of.n_layers)]
     made.update_yaxes(
-        range=[-0.5, 2 * of.n_layers + 1.5], showgrid=False, fixedrange=True,
+        range=[where[EMBED].y - 0.5, where[LOGITS].y + 0.5], showgrid=False, fixedrange=True,
         tickvals=[y for _, y in rows], ticktext=[name for name, _ in rows],
     )  # fmt: skip
     made.update_layout(margin={"l": 8, "r": 4, "t": 4, "b": 4}, dragmode=False)

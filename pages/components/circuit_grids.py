@@ -1,5 +1,5 @@
-"""The Patching view: a part of each checkpoint replaced at a time; by layer and position, by layer and head; and one
-checkpoint's values in the other."""
+"""The Patching view: one part of each checkpoint replaced at a time, by layer and position, by layer and head;
+and one checkpoint's values in the other."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ from pages.components.circuit_store import Of, Patched
 from workbench.circuits.activation_patching import CONVENTIONS, DENOISE, NOISE
 from workbench.circuits.grids import HEAD, LAYER, POSITION
 from workbench.circuits.places import ATTN_OUT, BY_HEAD, MLP_OUT, RESID_POST, RESID_PRE
+from workbench.intervals import bracketed
 from workbench.lab import Lab
 
 WITHIN, ACROSS = "Clean and corrupt", "One checkpoint into another"
@@ -48,7 +49,7 @@ def view(lab: Lab, of: Of) -> None:
             )
     point = str(
         st.selectbox(
-            "By position", list(STREAMS), 1, key="point", bind="query-params", format_func=_named, width=360
+            "By position", list(STREAMS), key="point", bind="query-params", format_func=_named, width=360
         )
     )
     if way == ACROSS:
@@ -123,7 +124,8 @@ def _row(of: Of, grids: dict[str, Patched], axes: tuple[str, ...], what: str, ke
                 heat, made.effects.value.tolist(), made.effects.low.tolist(), made.effects.high.tolist(), labels
             )
             show.chart(
-                figure, f"grid-{key}-{name.replace(' ', '-')}", f"effect of {what} by {' and '.join(axes)} in {name}",
+                figure, f"grid-{key}-{name.replace(' ', '-')}",
+                f"effect of {what} by {' and '.join(axes)} in {name}",
                 _table(made, axes), config=circuit_export.camera(f"{of.name}-{name}-{key}"),
             )  # fmt: skip
 
@@ -140,11 +142,14 @@ def heat(
             z=value, zmin=-1, zmax=1, xgap=1, ygap=1, showscale=False,
             colorscale=[[0, palette.hinders], [0.5, palette.panel], [1, palette.helps]],
             customdata=[[[a, b] for a, b in zip(*pair, strict=True)] for pair in zip(low, high, strict=True)],
-            hovertemplate="layer %{y}, %{x}: %{z:.3f} (%{customdata[0]:.3f} to %{customdata[1]:.3f})<extra></extra>",
+            hovertemplate="layer %{y}, %{x}: %{z:.3f} (%{customdata[0]:.3f} to %{customdata[1]:.3f})"
+            "<extra></extra>",
         )
     )  # fmt: skip
     if labels is None:
-        made.data[0].update(text=[[f"{v:.2f}" for v in row] for row in value], texttemplate="%{text}")
+        made.data[0].update(
+            text=[[bracketed(v, None, None, 2) for v in row] for row in value], texttemplate="%{text}"
+        )
     names = [f"h{at}" for at in columns] if labels is None else labels
     made.update_xaxes(tickvals=columns, ticktext=names, tickangle=0 if labels is None else 90, showgrid=False)
     made.update_yaxes(tickvals=rows, ticktext=[str(row) for row in rows], title="layer", showgrid=False)

@@ -111,22 +111,24 @@ def _prompts(of: Of, name: str, node: str, best: list[tuple[int, float]]) -> Non
     for row, lost in best:
         clean, _, target, foil = circuit_store.texts(of)[row]
         tint = circuit_words.last_row(of, name, node, row) if head else [0.0] * len(clean)
+        said = tokens.running(clean, [[f"{weight:.2f}"] if head else [] for weight in tint])
         strips.append(
             tokens.Strip(
-                tokens=[
-                    tokens.Token(text=tokens.readable(t), value=v, special=t.special, lines=[f"{v:.2f}"] if head else [])
-                    for t, v in zip(clean, tint, strict=True)
-                ],
-                head=[f"−{lost:.2f} logits" if lost >= 0 else f"+{-lost:.2f} logits", f"pair {row}: {target.shown}, not {foil.shown}"],
+                tokens=[token | {"value": weight} for token, weight in zip(said, tint, strict=True)],
+                head=[f"{-lost:+.2f} logits", f"pair {row}: {target.shown}, not {foil.shown}"],
                 label=f"pair {row}",
             )
-        )  # fmt: skip
+        )
     colour = theme.colours(circuit_store.found(of).checkpoints)[name]
     tokens.strips(strips, colour, "node-prompts")
     frame.caption(
-        "What m loses on the pair with the component's corrupt value in the clean run."
+        "What becomes of m on the pair with the component's corrupt value in the clean run."
         + (" Tinted: where the prompt's last token looks." if head else "")
     )
+
+
+def _address(lab: Lab, dictionary: str, latent: int) -> str:
+    return f"features?{urlencode({'lab': lab.name, 'dictionary': dictionary, 'latent': latent})}"
 
 
 def _latents(lab: Lab, checkpoints: list[str], node: str) -> None:
@@ -145,9 +147,9 @@ def _latents(lab: Lab, checkpoints: list[str], node: str) -> None:
             continue
         shown = True
         links = [
-            (f"{latent} ({share:.0%})", f"features?{urlencode({'lab': lab.name, 'dictionary': name, 'latent': latent})}")
+            (f"{latent} ({share:.0%})", _address(lab, name, latent))
             for latent, share in best.select("latent", "share").iter_rows()
-        ]  # fmt: skip
+        ]
         frame.links(f"{name}:", links)
     if shown:
         frame.caption(

@@ -1,5 +1,5 @@
-"""The Transfer view: F[i, j], the circuit found in checkpoint i at work in checkpoint j; what circuits "
-"have in common."""
+"""The Transfer view: F[i, j], the circuit found in checkpoint i at work in checkpoint j; what circuits
+have in common."""
 
 from __future__ import annotations
 

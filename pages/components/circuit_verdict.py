@@ -1,5 +1,5 @@
-"""The Verdict view: does each checkpoint do the task, does its circuit, and was it reused, reweighted "
-"or rewired."""
+"""The Verdict view: does each checkpoint do the task, does its circuit, and was it reused, reweighted
+or rewired."""
 
 from __future__ import annotations
 
@@ -124,7 +124,7 @@ def beside_controls(own: pl.DataFrame, controls: pl.DataFrame, names: list[str])
                 x=random["f"].to_list(), y=[at + 0.22] * len(random), mode="markers", name=RANDOM,
                 marker={"color": palette.muted, "size": 7, "opacity": 0.55},
                 customdata=random["overlap"].to_list(), cliponaxis=False,
-                hovertemplate="random: f = %{x:.3f}, shares %{customdata:.0%} of the edges<extra>" + name + "</extra>",
+                hovertemplate="random: f = %{x:.3f}, shares %{customdata:.0%} of the edges<extra></extra>",
             )
         )  # fmt: skip
         for rows, symbol, colour, size, y in (
@@ -157,7 +157,7 @@ def _evidence(found: FoundCircuits) -> None:
     ):
         moved = found.table("transfer").filter(source=before, target=after).select("f", "low", "high").row(0)
         row = {"from": before, "to": after, "verdict": word, "f there": bracketed(*moved, 2)}
-        row["less than its own by"] = bracketed(*gap, 2)
+        row["minus its own"] = bracketed(*gap, 2)
         for measure, called in MEASURES.items():
             one = found.table("overlap").filter(before=before, after=after, measure=measure)
             value, floor, sibling, named = one.select("value", "floor", "sibling", "sibling_name").row(0)
@@ -170,7 +170,7 @@ def _evidence(found: FoundCircuits) -> None:
         rows.append(row)
     st.dataframe(pl.DataFrame(rows), key="evidence", hide_index=True)
     frame.caption(
-        "f there: the earlier circuit in the later checkpoint. Less than its own by: that minus f of the "
+        "f there: the earlier circuit in the later checkpoint. Minus its own: that minus f of the "
         "later one's "
         "own circuit, on pairs drawn for both at once. Floor: what 95 % of two drawings of pairs from "
         "one checkpoint "

@@ -1,8 +1,9 @@
 """Where a circuit is drawn: one fixed place for every component, so that two checkpoints lie over each other.
 
-Layers are two rows each, the embedding at the bottom and the logits on top; columns are heads, the MLP in a column of its
-own behind them. A layer's MLP stands a row above its heads, which it reads, so that every edge goes upward. An edge
-leaves a component at its top and enters below it: q on the left, k in the middle, v on the right.
+Layers are two rows each, the embedding at the bottom and the logits on top. Embedding, MLPs and logits stand in the
+middle, heads in columns at both sides; a layer's MLP stands a row above its heads, which it reads, so that every
+edge goes upward. An edge leaves a component at its top and enters below it: q on the left, k in the middle, v on
+the right.
 
     B(t) = (1−t)³ a + 3(1−t)²t b + 3(1−t)t² c + t³ d    a, d: the two ends; b, c: straight above and below them
 
@@ -18,9 +19,10 @@ from jaxtyping import Float, Int
 
 from workbench.circuits.graph import EMBED, LOGITS, READS, Graph
 
-HALF = 0.28  # half of a component's height, in rows
-PORT = 0.24  # how far q and v enter from the middle, in columns
-BEND = 0.55  # how far a line is bent aside, in columns
+HALF = 0.2  # half of a component's height, in rows
+PORT = 0.14  # how far q and v enter from the middle, in columns
+BEND, MOST_BENT = 0.15, 0.8  # how far a line is bent aside, in columns: a row, and at the most
+APART = 0.6  # rows between the outermost components and their neighbours, beyond the usual one
 WIDTHS = 6  # of lines
 POINTS = 20  # of a line
 
@@ -45,13 +47,14 @@ class Line(NamedTuple):
 
 def places(graph: Graph) -> dict[str, Place]:
     """Every component's place, from the graph alone."""
-    centre = graph.n_heads / 2
-    found = [Place(EMBED, EMBED, -1, centre, 0.0)]
+    centre = float((graph.n_heads + 1) // 2)
+    found = [Place(EMBED, EMBED, -1, centre, -APART)]
     for layer in range(graph.n_layers):
-        heads = (f"a{layer}.h{head}" for head in range(graph.n_heads))
-        found += [Place(name, "head", layer, float(x), 2.0 * layer + 1) for x, name in enumerate(heads)]
-        found.append(Place(f"m{layer}", "mlp", layer, float(graph.n_heads), 2.0 * layer + 2))
-    found.append(Place(LOGITS, LOGITS, graph.n_layers, centre, 2.0 * graph.n_layers + 1))
+        for head in range(graph.n_heads):
+            x = head if head < centre else head + 1
+            found.append(Place(f"a{layer}.h{head}", "head", layer, float(x), 2.0 * layer + 1))
+        found.append(Place(f"m{layer}", "mlp", layer, centre, 2.0 * layer + 2))
+    found.append(Place(LOGITS, LOGITS, graph.n_layers, centre, 2.0 * graph.n_layers + 1 + APART))
     return {place.name: place for place in found}
 
 
@@ -78,7 +81,8 @@ def line(graph: Graph, where: dict[str, Place], sender: str, receiver: str) -> L
     rise = 0.5 * (end[1] - start[1])
     aside = 0.0
     if end[1] - start[1] > 2 and abs(end[0] - start[0]) < 0.5:
-        aside = -BEND if start[0] < graph.n_heads / 2 else BEND
+        aside = min(MOST_BENT, BEND * float(end[1] - start[1]) + 0.2)
+        aside = -aside if start[0] < where[EMBED].x else aside
     b, c = start + np.array([aside, rise]), end + np.array([aside, -rise])
     t = np.linspace(0, 1, POINTS + 1)[:, None]
     way = (1 - t) ** 3 * start + 3 * (1 - t) ** 2 * t * b + 3 * (1 - t) * t**2 * c + t**3 * end

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from workbench.circuits.attribution import SIGN
-from workbench.circuits.circuit_picture import Line, Place, line, places, read_of, widths
+from workbench.circuits.circuit_picture import APART, Line, Place, line, places, read_of, widths
 from workbench.circuits.graph import EMBED, LOGITS
 from workbench.notebook import BLUE, RED, Shown
 
@@ -45,8 +45,8 @@ def as_json(circuit: Circuit) -> str:
 def svg(circuit: Circuit) -> str:
     """The picture, without a script; text and frames take the colour of what stands around it."""
     where = places(circuit.graph)
-    width = circuit.graph.n_heads * COLUMN + 2 * MARGIN
-    height = (2 * circuit.graph.n_layers + 1) * ROW + 2 * MARGIN
+    width = round(max(place.x for place in where.values()) * COLUMN) + 2 * MARGIN
+    height = round((where[LOGITS].y - where[EMBED].y) * ROW) + 2 * MARGIN
     edges = circuit.named_edges()
     wide = widths(np.array([score for *_, score in edges]))
     strokes = [
@@ -78,7 +78,7 @@ def show_circuit(circuit: Circuit) -> Shown:
 
 
 def _at(x: float, y: float, height: int) -> tuple[float, float]:
-    return MARGIN + x * COLUMN, height - MARGIN - y * ROW
+    return MARGIN + x * COLUMN, height - MARGIN - (y + APART) * ROW
 
 
 def _stroke(way: Line, height: int, name: str, score: float, width: int) -> str:
