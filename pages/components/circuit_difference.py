@@ -130,6 +130,6 @@ def _listed(made: DifferenceGraph) -> None:
         (c.kind, c.sender, c.receiver, c.before, c.after, c.s_before, c.s_after)
         for c in sorted(made.changes, key=lambda each: order[each.kind])
     ]
-    names = ["", "from", "to", "score before", "score after", "of Σ|score| before", "after"]
+    names = ["edge", "from", "to", "score before", "score after", "of Σ|score| before", "after"]
     table = pl.DataFrame(rows, schema=names, orient="row")
     st.dataframe(table, key="difference-list", hide_index=True)

@@ -84,7 +84,7 @@ def difference(graph: Graph, before: Scored, after: Scored, n: int, how: str = G
             graph.senders[s], graph.receivers[r].name, _kind(first, second, apart, (s, r)),
             float(before.mean[s, r]), float(after.mean[s, r]), float(a.mean[s, r]), float(b.mean[s, r]),
         )
-        for s, r in np.argwhere(first | second)
+        for s, r in np.argwhere(first | second).tolist()
     ]  # fmt: skip
     return DifferenceGraph(n, tuple(sorted(found, key=lambda each: -abs(each.s_after - each.s_before))))
 

@@ -59,7 +59,7 @@ class Judged:
     own: Float[np.ndarray, "pair"]
     moved: Mapping[str, Float[np.ndarray, "pair"]]  # circuits of the other checkpoints
     random: list[RandomCircuit]
-    random_m: ByPair
+    random_m: Float[np.ndarray, "draw pair"]
     other_m: Float[np.ndarray, "pair"] | None
 
     def measured(self, m: Float[np.ndarray, "pair"]) -> Measured:
