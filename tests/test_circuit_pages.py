@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 
-from pages.components import circuit_store, show
+from pages.components import circuit_store, circuit_transfer, circuit_verdict, show
 from pages.components.circuit_store import Of
 from tests.grown_once import grown_once
 from tests.test_pages import errors, opened, sentences
@@ -129,6 +129,18 @@ def test_where_the_task_is_not_done_no_circuit_is_claimed(lab: Lab, view: str) -
     assert not app.exception
     assert errors(app) == []
     assert any("base does not do the task, so no circuit is claimed for it" in text for text in sentences(app))
+
+
+def test_pictures_leave_out_who_does_not_do_the_task(lab: Lab) -> None:
+    undone = FoundCircuits.of(lab, UNDONE)
+    own, controls = undone.table("transfer"), undone.table("controls")
+    for able in ([], ["base"]):
+        beside = circuit_verdict.beside_controls(own, controls, ["base"], able)
+        assert bool(beside.data) == bool(able)
+        assert any("no circuit is claimed" in note.text for note in beside.layout.annotations) != bool(able)
+        cell = circuit_transfer.matrix(own, ["base"], able).data[0]
+        assert (cell.z[0][0] is not None) == bool(able)
+        assert bool(cell.text[0][0]) == bool(able)
 
 
 def test_a_component_in_the_address_is_shown_in_each_checkpoint(lab: Lab, found: FoundCircuits) -> None:

@@ -24,7 +24,7 @@ def view(lab: Lab, of: Of) -> None:
     found = circuit_store.found(of)
     name = circuit_choice.checkpoint(found.checkpoints)
     told = {each: found.figures["checkpoints"][each] for each in found.checkpoints}
-    if not told[name]["does_it"]:
+    if name not in found.able:
         frame.note(f"{name} does not do the task: f divides by what may be nothing, and says nothing.")
     rows, controls = (found.table(part).filter(checkpoint=name) for part in ("curve", "controls"))
     made = kept.picture(curve, rows, controls, found.graph.n_edges)

@@ -45,7 +45,7 @@ def view(lab: Lab, of: Of) -> None:
     before, after = couple
     made = circuit_store.difference(of, before, after)
     for name in couple:
-        if not found.figures["checkpoints"][name]["does_it"]:
+        if name not in found.able:
             frame.note(
                 f"{name} does not do the task: its strongest edges are laid out here, and they are no circuit."
             )

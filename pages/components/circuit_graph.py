@@ -27,7 +27,8 @@ from workbench.intervals import bracketed
 from workbench.lab import Lab
 
 MOST = 400  # edges drawn
-STEPS = [f"{100 * share:g}" for share in LADDER]  # per cent
+OWN = "the circuit"
+STEPS = {f"{100 * share:g} %": share for share in LADDER}
 
 
 def view(lab: Lab, of: Of) -> None:
@@ -38,13 +39,14 @@ def view(lab: Lab, of: Of) -> None:
         name = circuit_choice.checkpoint(found.checkpoints)
     own = found.own_share(name)
     with right:
-        frame.doubted("share", "share of edges", STEPS)
-        share = st.select_slider(
-            "Share of the edges", STEPS, STEPS[LADDER.index(own)], key="share", bind="query-params",
-            format_func=lambda step: f"{step} %",
-        )  # fmt: skip
-    circuit = found.at_share(name, float(share) / 100)
-    _told(of, circuit, name, LADDER[STEPS.index(str(share))], own)
+        steps = [OWN, *STEPS]
+        frame.doubted("share", "share of edges", steps)
+        step = st.select_slider(
+            "Edges: the circuit's, or a share of all", steps, OWN, key="share", bind="query-params"
+        )
+    share = STEPS.get(str(step), own)
+    circuit = found.at_share(name, share)
+    _told(of, circuit, name, share, own)
     edges = styled(circuit, found.table("edges").filter(checkpoint=name))
     chosen = _chooser(circuit, edges)
     with st.container(key="overview"):
@@ -59,9 +61,8 @@ def view(lab: Lab, of: Of) -> None:
             table, "at", show.name_of, circuit_export.camera(f"{of.name}-{name}"),
         )  # fmt: skip
         frame.caption(
-            f"{SIGN} (blue; red: hinders). Wider: larger |score|. Dotted edges enter a head's q, dashed "
-            "ones its k, "
-            "solid ones its v, or an MLP or the logits. m = logit(target) − logit(foil), in logits."
+            f"{SIGN} (blue; red: hinders). Wider: larger |score|. Dotted edges enter a head's q, dashed ones its "
+            "k, solid ones its v, or an MLP or the logits. m = logit(target) − logit(foil), in logits."
         )
         circuit_export.buttons(of, name)
     with panel:
@@ -84,7 +85,7 @@ def _told(of: Of, circuit: Circuit, name: str, share: float, own: float) -> None
     row = found.table("curve").filter(checkpoint=name, order=GREEDY).filter(pl.col("share") == share)
     f = bracketed(*row.select("f", "low", "high").row(0), 2)
     size = f"{circuit.n_edges} of {circuit.graph.n_edges} edges do f = {f} of the task in {name}"
-    if not found.figures["checkpoints"][name]["does_it"]:
+    if name not in found.able:
         frame.note(f"{name} does not do the task: these are its strongest edges, and no circuit.")
     elif share == own:
         frame.note(f"{size}: the circuit.")

@@ -3,6 +3,8 @@ have in common."""
 
 from __future__ import annotations
 
+from typing import Any
+
 import plotly.graph_objects as go
 import polars as pl
 import streamlit as st
@@ -25,7 +27,7 @@ def view(lab: Lab, of: Of) -> None:
     with left:
         st.subheader("F[i, j]", anchor=False)
         rows = found.table("transfer")
-        made = kept.picture(matrix, rows, found.checkpoints)
+        made = kept.picture(matrix, rows, found.checkpoints, found.able)
         show.chart(
             made, "transfer", "faithfulness in each checkpoint of the circuit found in each", rows,
             config=circuit_export.camera(f"{of.name}-transfer"),
@@ -36,8 +38,8 @@ def view(lab: Lab, of: Of) -> None:
             "on the diagonal at home. Random circuits and another task's stand beside it in the Verdict view."
         )
         for name in found.checkpoints:
-            if not found.figures["checkpoints"][name]["does_it"]:
-                frame.caption(f"{name} does not do the task: its row and its column mean nothing.")
+            if name not in found.able:
+                frame.caption(f"{name} does not do the task: its row and its column are empty.")
     with right:
         st.subheader("What they have in common", anchor=False)
         rows = found.table("overlap")
@@ -59,18 +61,26 @@ def view(lab: Lab, of: Of) -> None:
         )
 
 
-def matrix(rows: pl.DataFrame, names: list[str]) -> go.Figure:
-    """Rows: where a circuit was found; columns: where it is at work."""
+def matrix(rows: pl.DataFrame, names: list[str], able: list[str]) -> go.Figure:
+    """Rows: where a circuit was found; columns: where it is at work. Empty where one does not do the task."""
     palette = theme.palette()
     made = charts.figure(130 + 76 * len(names))
+
+    def does(cell: dict[str, Any]) -> bool:
+        return {cell["source"], cell["target"]} <= set(able)
+
+    def said(cell: dict[str, Any]) -> str:
+        return f"<b>{cell['f']:.2f}</b><br>[{cell['low']:.2f}, {cell['high']:.2f}]"
+
     cells = [[rows.filter(source=i, target=j).row(0, named=True) for j in names] for i in names]
     made.add_trace(
         go.Heatmap(
-            z=[[cell["f"] for cell in row] for row in cells], x=names, y=names, zmin=0, zmax=1,
+            z=[[cell["f"] if does(cell) else None for cell in row] for row in cells], zmin=0, zmax=1,
+            x=names, y=names,
             colorscale=[[0, palette.page], [1, palette.tint]], showscale=False, xgap=3, ygap=3,
-            text=[[f"<b>{c['f']:.2f}</b><br>[{c['low']:.2f}, {c['high']:.2f}]" for c in row] for row in cells],
+            text=[[said(cell) if does(cell) else "" for cell in row] for row in cells],
             texttemplate="%{text}", textfont={"color": palette.ink},
-            customdata=[[[c["low"], c["high"], c["n_edges"]] for c in row] for row in cells],
+            customdata=[[[c["low"], c["high"], c["n_edges"]] for c in row] for row in cells], hoverongaps=False,
             hovertemplate="found in %{y}, at work in %{x}: %{z:.3f} (%{customdata[0]:.3f} to "
             "%{customdata[1]:.3f}), %{customdata[2]} edges<extra></extra>",
         )

@@ -31,7 +31,7 @@ def view(lab: Lab, of: Of) -> None:
     found = circuit_store.found(of)
     verdicts = found.table("verdicts")
     for before, after, word, why in verdicts.select("before", "after", "verdict", "why").iter_rows():
-        frame.note(f"{before} → {after}: {word}. {why[:1].upper()}{why[1:]}.")
+        frame.note(f"{before} → {after}: {word}; {why}.")
     left, right = st.columns(2, gap="large")
     with left:
         st.subheader("Does it do the task?", anchor=False)
@@ -89,7 +89,7 @@ def _one_a_row(made: go.Figure, names: list[str]) -> None:
 def _faithful(of: Of, found: FoundCircuits) -> None:
     controls = found.table("controls")
     own = found.table("transfer").filter(pl.col("source") == pl.col("target"))
-    made = kept.picture(beside_controls, own, controls, found.checkpoints)
+    made = kept.picture(beside_controls, own, controls, found.checkpoints, found.able)
     show.chart(
         made, "faithful", "f of each checkpoint's circuit beside random circuits and another task's",
         controls.select("checkpoint", "kind", "draw", "n_edges", "overlap", "f", "low", "high"),
@@ -110,7 +110,7 @@ def _overlaps(controls: pl.DataFrame) -> str:
     return f"{low:.0%} to {high:.0%}"
 
 
-def beside_controls(own: pl.DataFrame, controls: pl.DataFrame, names: list[str]) -> go.Figure:
+def beside_controls(own: pl.DataFrame, controls: pl.DataFrame, names: list[str], able: list[str]) -> go.Figure:
     """A row a checkpoint: its circuit's f with its interval, a strip of random circuits, another task's."""
     palette, colours, symbols = theme.palette(), theme.colours(names), theme.symbols(names)
     made = charts.figure(100 + 46 * len(names))
@@ -118,6 +118,11 @@ def beside_controls(own: pl.DataFrame, controls: pl.DataFrame, names: list[str])
         x0=1 - WITHIN, x1=1 + WITHIN, fillcolor=palette.line, opacity=0.5, line_width=0, layer="below"
     )
     for at, name in enumerate(names):
+        if name not in able:
+            made.add_annotation(
+                x=0.5, y=at, text="does not do the task: no circuit is claimed", showarrow=False
+            )
+            continue
         random = controls.filter(checkpoint=name, kind=RANDOM)
         made.add_trace(
             go.Scatter(
@@ -156,8 +161,9 @@ def _evidence(found: FoundCircuits) -> None:
         found.table("verdicts").select("before", "after", "verdict", "gap", "low", "high").iter_rows()
     ):
         moved = found.table("transfer").filter(source=before, target=after).select("f", "low", "high").row(0)
-        row = {"from": before, "to": after, "verdict": word, "f there": bracketed(*moved, 2)}
-        row["minus its own"] = bracketed(*gap, 2)
+        able = {before, after} <= set(found.able)
+        row = {"from": before, "to": after, "verdict": word, "f there": bracketed(*moved, 2) if able else "–"}
+        row["minus its own"] = bracketed(*gap, 2) if able else "–"
         for measure, called in MEASURES.items():
             one = found.table("overlap").filter(before=before, after=after, measure=measure)
             value, floor, sibling, named = one.select("value", "floor", "sibling", "sibling_name").row(0)
@@ -166,7 +172,7 @@ def _evidence(found: FoundCircuits) -> None:
         other = (
             found.table("controls").filter(checkpoint=after, kind=OTHER_TASK).select("f", "low", "high").rows()
         )
-        row["other task's f"] = bracketed(*other[0], 2) if other else "–"
+        row["other task's f"] = bracketed(*other[0], 2) if other and able else "–"
         rows.append(row)
     st.dataframe(pl.DataFrame(rows), key="evidence", hide_index=True)
     frame.caption(

@@ -20,7 +20,7 @@ from jaxtyping import Float, Int
 from workbench.circuits.graph import EMBED, LOGITS, READS, Graph
 
 HALF = 0.2  # half of a component's height, in rows
-PORT = 0.14  # how far q and v enter from the middle, in columns
+PORT = 0.11  # how far q and v enter from the middle, in columns
 BEND, MOST_BENT = 0.15, 0.8  # how far a line is bent aside, in columns: a row, and at the most
 APART = 0.6  # rows between the outermost components and their neighbours, beyond the usual one
 WIDTHS = 6  # of lines

@@ -68,6 +68,11 @@ class FoundCircuits:
     def checkpoints(self) -> list[str]:
         return list(self.config["checkpoints"])
 
+    @property
+    def able(self) -> list[str]:
+        """The checkpoints that do the task: of the others no circuit is claimed."""
+        return [name for name in self.checkpoints if self.figures["checkpoints"][name]["does_it"]]
+
     @functools.cached_property
     def graph(self) -> Graph:
         shape = self.figures["graph"]
