@@ -10,6 +10,7 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 import numpy as np
+import polars as pl
 import pytest
 import torch
 
@@ -34,6 +35,7 @@ from workbench.circuits.node_effects import cell_of, node_effect
 from workbench.circuits.one_edge import taken_out
 from workbench.circuits.overlap import overlap
 from workbench.errors import Misuse
+from workbench.feature_parts import written_by
 from workbench.lab import Lab
 
 DONE, UNDONE = "planted-base-sft", "previous_token-base"
@@ -339,6 +341,15 @@ def test_an_edge_taken_out_is_the_one_patched_for_itself(lab: Lab, found: FoundC
     left = taken_out(model, pairs, circuit, circuit.graph.senders[s], circuit.graph.receivers[r].name)
     assert left.without is not None
     assert left.without.f == pytest.approx(f)
+
+
+def test_latents_are_listed_by_the_share_that_a_component_has_in_them() -> None:
+    rows = [("sft", 0, "head 0.1", 0.2), ("sft", 1, "head 0.1", 0.7), ("sft", 2, "head 0.1", -0.3)]
+    rows += [("base", 3, "head 0.1", 0.9), ("sft", 4, "mlp 0", 0.9)]
+    table = pl.DataFrame(rows, schema=["checkpoint", "latent", "component", "share"], orient="row")
+    assert written_by(table, writer_name("a0.h1"), "sft", 8).rows() == [(1, 0.7), (0, 0.2)]
+    assert written_by(table, writer_name("a0.h1"), "sft", 1).rows() == [(1, 0.7)]
+    assert written_by(table, writer_name("m1"), "sft", 8).is_empty()
 
 
 def test_a_clicked_point_tells_its_name() -> None:

@@ -26,7 +26,7 @@ def graph(shape: tuple[int, int, int, bool], edges: pl.DataFrame, used: list[str
     _points(made, edges, lines, chosen)
     _components(made, list(where.values()), set(used), chosen)
     made.update_xaxes(
-        visible=False, range=[-0.7, max(place.x for place in where.values()) + 0.6], fixedrange=True
+        visible=False, range=[-0.9, max(place.x for place in where.values()) + 0.9], fixedrange=True
     )
     rows = [(f"layer {at}", 2 * at + 1.5) for at in range(of.n_layers)]
     made.update_yaxes(

@@ -133,17 +133,16 @@ def _address(lab: Lab, dictionary: str, latent: int) -> str:
 
 def _latents(lab: Lab, checkpoints: list[str], node: str) -> None:
     """Latents whose strongest tokens the component lifts most, of dictionaries of the stream behind it."""
-    component, layer = writer_name(node), int(node[1:].split(".")[0]) if node != "embed" else -1
+    from workbench.feature_parts import written_by
+
     st.subheader("Latents it writes", anchor=False)
     shown = False
     for name in store.finished(lab, "features"):
         table = store.features(lab, name)
-        later = table.layer is not None and table.layer >= layer
-        if table.point != RESID_POST or not later or not set(table.checkpoints) <= set(checkpoints):
+        if table.point != RESID_POST or table.minus or not set(table.checkpoints) <= set(checkpoints):
             continue
-        rows = table.parts["writers"].filter(component=component, checkpoint=table.checkpoints[-1])
-        best = rows.sort("share", descending=True).head(LATENTS)
-        if not len(best):
+        best = written_by(table.parts["writers"], writer_name(node), table.checkpoints[-1], LATENTS)
+        if not len(best):  # of a component above the dictionary's site nothing is told
             continue
         shown = True
         links = [

@@ -21,7 +21,7 @@ from workbench.notebook import BLUE, RED, Shown
 if TYPE_CHECKING:
     from workbench.circuits.circuit import Circuit
 
-COLUMN, ROW, MARGIN = 110, 58, 60  # pixels
+COLUMN, ROW, MARGIN = 110, 58, 90  # pixels
 DASHES = {"q": "2 4", "k": "8 4"}
 LISTED = 15  # edges in a notebook
 
