@@ -26,9 +26,8 @@ def page(lab: Lab, views: Mapping[str, View]) -> None:
     names = store.finished(lab, "circuit")
     if not names:
         frame.note(
-            f"No circuit has been found in {lab.name} yet. Pick a task: the command below finds its "
-            "circuit in each "
-            "checkpoint, and this page shows it as soon as it is there."
+            f"No circuit has been found in {lab.name} yet. Pick a task: the command below finds its circuit "
+            "in each checkpoint, and this page shows it as soon as it is there."
         )
         command(lab)
         return

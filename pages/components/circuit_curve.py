@@ -35,19 +35,16 @@ def view(lab: Lab, of: Of) -> None:
     )  # fmt: skip
     orders = "; ".join(f"{order}: {says}" for order, says in SAYS.items())
     frame.caption(
-        "f = (m of the edges alone − m of no edge) / (m of the model − m of no edge), on prompts that "
-        "did not find "
-        f"them, 95 % intervals over {found.figures['n_pairs']['judge']} pairs. Orders: {orders}. Dead "
-        "ends are taken "
-        "out, so a step may have fewer edges than its share. Grey dots: random circuits with the degrees of the "
-        "circuit; cross: the circuit of another task, of as many edges."
+        "f = (m of the edges alone − m of no edge) / (m of the model − m of no edge), on prompts that did "
+        f"not find them, 95 % intervals over {found.figures['n_pairs']['judge']} pairs. Orders: {orders}. "
+        "Dead ends are taken out, so a step may have fewer edges than its share. Grey dots: random "
+        "circuits with the degrees of the circuit; cross: the circuit of another task, of as many edges."
     )
     frame.facts([(f"CPR, {each}", f"{figures['cpr']:.2f}") for each, figures in told.items()])
     frame.facts([(f"CMD, {each}", f"{figures['cmd']:.3f}") for each, figures in told.items()])
     frame.caption(
         "CPR = ∫ f dk, edges by how much they help (1 and more is best); CMD = ∫ |1 − f| dk, edges by "
-        "|score| (0 is "
-        "best); k the share of edges [MIB 2025]."
+        "|score| (0 is best); k the share of edges [MIB 2025]."
     )
 
 

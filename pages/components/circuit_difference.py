@@ -75,10 +75,9 @@ def view(lab: Lab, of: Of) -> None:
             circuit_export.camera(f"{of.name}-{before}-{after}"),
         )  # fmt: skip
         frame.caption(
-            f"Grey: kept. Purple, dashed: reweighted. Red, dotted: lost. Blue: gained. Wider: larger |score| in "
+            "Grey: kept. Purple, dashed: reweighted. Red, dotted: lost. Blue: gained. Wider: larger |score| in "
             f"the later one (lost: in the earlier). Both circuits have {made.n_edges} edges. Reweighted: "
-            "in both, and "
-            "the 95 % intervals of score ÷ Σ|score| do not meet. " + SIGN + "."
+            f"in both, and the 95 % intervals of score ÷ Σ|score| do not meet. {SIGN}."
         )
     st.subheader("The edges", anchor=False)
     _listed(made)

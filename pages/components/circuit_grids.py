@@ -82,8 +82,8 @@ def _say(convention: str, of: Of) -> None:
     n, first = len(circuit_store.pairs(of, "judge", True)), circuit_words.differing(of)
     frame.caption(
         f"{convention[:1].upper()}{convention[1:]}. On {n} judge pairs of one length; positions carry the "
-        "tokens of the "
-        f"first pair (clean|corrupt where they differ: {first}). Hover a cell for its 95 % interval over pairs."
+        f"tokens of the first pair (clean|corrupt where they differ: {first}). Hover a cell for its 95 % "
+        "interval over pairs."
     )
 
 
@@ -104,8 +104,7 @@ def _across(of: Of, point: str) -> None:
     if not both[0].grid.apart:
         frame.note(
             f"On the clean prompts {before} and {after} answer alike within what the choice of pairs "
-            "explains: there is "
-            "no difference to share out."
+            "explains: there is no difference to share out."
         )
         return
     called = (f"{before} into {after}", f"{after} into {before}")

@@ -60,24 +60,28 @@ def beside(lab: Lab, of: Of, name: str, node: str) -> None:
     found = circuit_store.found(of)
     st.subheader(f"{node} in each checkpoint", anchor=False)
     best = circuit_store.node(of, name, node).strongest(PROMPTS)
-    rows = {f"{words} (pair {row})": row for row, _ in best for words in [circuit_words.short(of, row)]}
-    said = str(st.selectbox("Prompt", list(rows), key="prompt", bind="query-params", width=520))
-    row, colours = rows[said], theme.colours(found.checkpoints)
+    head, colours = node.startswith("a"), theme.colours(found.checkpoints)
+    row = _prompt(of, [row for row, _ in best]) if head else 0
     for column, each in zip(st.columns(len(found.checkpoints), gap="large"), found.checkpoints, strict=True):
         with column:
             frame.name_tag(each, colours[each])
             _figures(of, each, node)
-            if node.startswith("a"):
+            if head:
                 _pattern(of, each, node, row)
     frame.caption(
-        "Direct: what it writes straight into m at the last token (direct logit attribution). Whole "
-        "effect: the share "
-        "of m(clean) − m(corrupt) that is lost with its corrupt value in the clean run (noise patching), through "
-        "every later component too. 95 % intervals over pairs."
+        "Direct: what it writes straight into m at the last token (direct logit attribution). Whole effect: the "
+        "share of m(clean) − m(corrupt) that is lost with its corrupt value in the clean run (noise patching), "
+        "through every later component too. 95 % intervals over pairs."
     )
     st.subheader(f"Prompts on which it matters most in {name}", anchor=False)
     _prompts(of, name, node, best)
     _latents(lab, found.checkpoints, node)
+
+
+def _prompt(of: Of, best: list[int]) -> int:
+    """On which of the prompts its attention is shown."""
+    rows = {f"{circuit_words.short(of, row)} (pair {row})": row for row in best}
+    return rows[str(st.selectbox("Prompt", list(rows), key="prompt", bind="query-params", width=520))]
 
 
 def _figures(of: Of, checkpoint: str, node: str) -> None:
@@ -153,8 +157,7 @@ def _latents(lab: Lab, checkpoints: list[str], node: str) -> None:
     if shown:
         frame.caption(
             "With the component's share of what lifts the latent on its strongest tokens above its mean, "
-            "on held-out "
-            "text, not on this task's prompts."
+            "on held-out text, not on this task's prompts."
         )
     else:
         frame.caption("No dictionary with a feature table reads the stream behind this component.")

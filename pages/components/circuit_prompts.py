@@ -32,10 +32,9 @@ def view(lab: Lab, of: Of) -> None:
         )
     frame.caption(
         f"{len(texts)} pairs {USES[use]}: clean above corrupt, differing tokens marked. No country, sum, "
-        "word or person "
-        "that one half asks about is asked about by the other. Target: the token that the clean prompt "
-        "asks for; foil: "
-        "what the corrupt one does; m = logit(target) − logit(foil), behind the last token."
+        "word or person that one half asks about is asked about by the other. Target: the token that the "
+        "clean prompt asks for; foil: what the corrupt one does; m = logit(target) − logit(foil), behind "
+        "the last token."
     )
     palette = theme.palette()
     strips: list[tokens.Strip] = []

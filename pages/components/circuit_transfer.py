@@ -33,9 +33,9 @@ def view(lab: Lab, of: Of) -> None:
             config=circuit_export.camera(f"{of.name}-transfer"),
         )  # fmt: skip
         frame.caption(
-            "How much of the task a circuit found in i (rows) does in j (columns), with its 95 % "
-            "interval over pairs; "
-            "on the diagonal at home. Random circuits and another task's stand beside it in the Verdict view."
+            "How much of the task a circuit found in i (rows) does in j (columns), with its 95 % interval "
+            "over pairs; on the diagonal at home. Random circuits and another task's stand beside it in "
+            "the Verdict view."
         )
         for name in found.checkpoints:
             if name not in found.able:
@@ -55,9 +55,8 @@ def view(lab: Lab, of: Of) -> None:
         )  # fmt: skip
         frame.caption(
             "Line: the floor, what 95 % of two drawings of pairs from one checkpoint have in common at "
-            "least; a dot "
-            "left of it is a difference. Open: what the stage has in common with its sibling, the same stage from "
-            "another seed. Circuits of as many edges each; weights over all edges."
+            "least; a dot left of it is a difference. Open: what the stage has in common with its sibling, "
+            "the same stage from another seed. Circuits of as many edges each; weights over all edges."
         )
 
 

@@ -57,8 +57,7 @@ def _competence(of: Of, found: FoundCircuits) -> None:
     )  # fmt: skip
     frame.caption(
         "Right choices between target and foil, over clean and corrupt prompts, with 95 % intervals. "
-        f"{CHANCE}: who "
-        f"guesses; {KNOWN}: who knows half of the answers, which is asked for."
+        f"{CHANCE}: who guesses; {KNOWN}: who knows half of the answers, which is asked for."
     )
 
 
@@ -97,9 +96,8 @@ def _faithful(of: Of, found: FoundCircuits) -> None:
     )  # fmt: skip
     frame.caption(
         "f = (m of the circuit alone − m of no edge) / (m of the model − m of no edge), on prompts that "
-        "did not find "
-        f"it; faithful: within {WITHIN} of 1 (shaded). Dots: random circuits with its degrees, without dead ends "
-        f"(they share {_overlaps(controls)} of its edges). Cross: the circuit of "
+        f"did not find it; faithful: within {WITHIN} of 1 (shaded). Dots: random circuits with its degrees, "
+        f"without dead ends (they share {_overlaps(controls)} of its edges). Cross: the circuit of "
         f"{found.config['other'] or 'no other task'}."
     )
 
@@ -176,9 +174,8 @@ def _evidence(found: FoundCircuits) -> None:
         rows.append(row)
     st.dataframe(pl.DataFrame(rows), key="evidence", hide_index=True)
     frame.caption(
-        "f there: the earlier circuit in the later checkpoint. Minus its own: that minus f of the "
-        "later one's "
-        "own circuit, on pairs drawn for both at once. Floor: what 95 % of two drawings of pairs from "
-        "one checkpoint "
-        "have in common at least; sibling: what the stage has in common with itself from another seed."
+        "f there: the earlier circuit in the later checkpoint. Minus its own: that minus f of the later "
+        "one's own circuit, on pairs drawn for both at once. Floor: what 95 % of two drawings of pairs "
+        "from one checkpoint have in common at least; sibling: what the stage has in common with itself "
+        "from another seed."
     )
