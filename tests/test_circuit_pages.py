@@ -3,6 +3,7 @@ graph; one component and one edge looked at."""
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import json
 import random
@@ -18,7 +19,7 @@ from pages.components import circuit_store, circuit_transfer, circuit_verdict, s
 from pages.components.circuit_store import Of
 from tests.grown_once import grown_once
 from tests.test_pages import errors, opened, sentences
-from tests.tiny_lab import WORDS, build, make_lab
+from tests.tiny_lab import WORDS, build, make_lab, tiny_recipe
 from workbench.circuits.activation_patching import NOISE, Patching
 from workbench.circuits.circuit_model import CircuitModel
 from workbench.circuits.circuit_picture import line as way
@@ -88,7 +89,10 @@ def planted(lab: Lab, path: Path) -> Path:
 @grown_once
 def circuit_lab(home: Path) -> Lab:
     """A tiny lab with a circuit in two checkpoints that do the task, and one in a checkpoint that does not."""
-    lab = make_lab(home)
+    recipe = tiny_recipe()
+    lab = make_lab(
+        home, recipe=dataclasses.replace(recipe, model=dataclasses.replace(recipe.model, n_layers=2))
+    )
     own = str(planted(lab, home / "planted.jsonl"))
     names = [request_circuit(lab, own, NAMES, 12), request_circuit(lab, "previous_token", ["base"], 8)]
     assert names == [DONE, UNDONE]
