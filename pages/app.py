@@ -23,6 +23,7 @@ st.navigation(
         st.Page(ROOT / "features_page.py", title="Features", url_path="features"),
         st.Page(ROOT / "dictionaries_page.py", title="Dictionaries", url_path="dictionaries"),
         st.Page(ROOT / "compare_page.py", title="Compare", url_path="compare"),
+        st.Page(ROOT / "circuits_page.py", title="Circuits", url_path="circuits"),
         st.Page(ROOT / "drift_page.py", title="Drift", url_path="drift"),
         st.Page(ROOT / "verdict_page.py", title="Verdict", url_path="verdict"),
     ],

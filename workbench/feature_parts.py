@@ -55,6 +55,14 @@ WRITERS = {
 }
 
 
+def written_by(writers: pl.DataFrame, component: str, checkpoint: str, n: int) -> pl.DataFrame:
+    """The latents of a `WRITERS` table that a component lifts most, by its share: latent, share."""
+    rows = writers.filter(
+        pl.col("component") == component, pl.col("checkpoint") == checkpoint, pl.col("share") > 0
+    )
+    return rows.sort(["share", "latent"], descending=[True, False]).head(n).select("latent", "share")
+
+
 def neighbour_table(index: FeatureIndex, dictionary: Dictionary) -> pl.DataFrame:
     """Co-active and similar latents of every latent."""
     together, alike = coactive(index, N_NEIGHBOURS), similar(dictionary, N_NEIGHBOURS)

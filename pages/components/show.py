@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import streamlit as st
@@ -15,23 +15,43 @@ CONFIG = {"displaylogo": False, "modeBarButtonsToRemove": ["select2d", "lasso2d"
 
 
 def chart(
-    figure: go.Figure, key: str, alt: str, table: pl.DataFrame, table_label: str = "The same as a table"
+    figure: go.Figure,
+    key: str,
+    alt: str,
+    table: pl.DataFrame,
+    table_label: str = "The same as a table",
+    config: Mapping[str, Any] = CONFIG,
 ) -> None:
     """Draw `figure` with its table twin."""
-    st.plotly_chart(figure, key=key, alt=alt, config=CONFIG)
+    st.plotly_chart(figure, key=key, alt=alt, config=dict(config))
     twin(table, key, table_label)
 
 
-def clickable(figure: go.Figure, key: str, alt: str, table: pl.DataFrame, chooser: str) -> None:
-    """Draw a chart whose points can be chosen: `customdata[0]` of the point goes to widget `chooser`."""
+def clickable(
+    figure: go.Figure,
+    key: str,
+    alt: str,
+    table: pl.DataFrame,
+    chooser: str,
+    chosen: Callable[[Mapping[str, Any]], Any] | None = None,
+    config: Mapping[str, Any] = CONFIG,
+) -> None:
+    """Draw a chart whose points can be chosen: `customdata[0]` of the point (as a number, unless `chosen` reads it)
+    goes to widget `chooser`."""
 
     def choose() -> None:
         points = st.session_state[key]["selection"]["points"]
         if points:
-            st.session_state[chooser] = number_of(points[0])
+            st.session_state[chooser] = (chosen or number_of)(points[0])
 
-    st.plotly_chart(figure, key=key, alt=alt, on_select=choose, selection_mode="points", config=CONFIG)
+    st.plotly_chart(figure, key=key, alt=alt, on_select=choose, selection_mode="points", config=dict(config))
     twin(table, key)
+
+
+def name_of(point: Mapping[str, Any]) -> str:
+    """The first of a chosen point's `customdata`, as a name; see `number_of`."""
+    data = point["customdata"]
+    return str(next(iter(data.values())) if isinstance(data, Mapping) else data[0])
 
 
 def number_of(point: Mapping[str, Any]) -> int:

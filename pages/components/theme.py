@@ -29,6 +29,8 @@ class Palette:
     accent: str
     alarm: str
     tint: str  # of a full cell of a map: ink stays readable on it
+    helps: str  # what works for an answer, and what against it: blue and red that colour-blind eyes tell apart
+    hinders: str
     stages: dict[str, str]
     others: tuple[str, ...]
 
@@ -42,6 +44,8 @@ LIGHT = Palette(
     accent="#35596e",
     alarm="#a8323f",
     tint="#8fb3c7",
+    helps="#2166ac",
+    hinders="#c0392b",
     stages={"base": "#2f6690", "sft": "#b97f12", "grpo": "#b1445a"},
     others=("#3e8e7e", "#7a5ba6", "#6f7b3a", "#5f6b76"),
 )
@@ -54,6 +58,8 @@ DARK = Palette(
     accent="#9fc0d3",
     alarm="#f0909a",
     tint="#3d6c88",
+    helps="#67a9cf",
+    hinders="#ef8a62",
     stages={"base": "#78b0dc", "sft": "#e5bc62", "grpo": "#ee8ea0"},
     others=("#7fcab9", "#b79bdd", "#b9c47f", "#a9b4be"),
 )

@@ -11,11 +11,15 @@ from __future__ import annotations
 
 import dataclasses
 import heapq
+from typing import TYPE_CHECKING
 
 import numpy as np
 from jaxtyping import Float
 
 from workbench.circuits.graph import Edges, Graph, alive, nodes_of
+
+if TYPE_CHECKING:
+    from workbench.notebook import Shown
 
 TOP, HELPING, GREEDY = "top", "helping", "greedy"
 
@@ -56,6 +60,12 @@ class Circuit:
             for s, r in np.argwhere(self.edges)
         ]
         return sorted(found, key=lambda edge: -abs(edge[2]))
+
+    def show(self) -> Shown:
+        """For a notebook: the picture, the sign of scores, the strongest edges."""
+        from workbench.circuits.circuit_show import show_circuit
+
+        return show_circuit(self)
 
 
 def chosen(graph: Graph, scores: Scores, n: int, how: str = TOP) -> Edges:

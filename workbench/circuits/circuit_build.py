@@ -9,6 +9,7 @@ task's. `transfer.parquet`: F[i, j]. `overlap.parquet` and `verdicts.parquet`: p
 from __future__ import annotations
 
 import contextlib
+import functools
 import itertools
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -160,9 +161,10 @@ class Study:
                 m = judged.own if source == target else judged.moved[source]
                 yield source, target, self.found[source].circuit.n_edges, *judged.measured(m)
 
-    def overlaps(self) -> Iterator[tuple[str, str, int, Overlap, Overlap, str | None, Overlap | None]]:
+    @functools.cached_property
+    def overlaps(self) -> list[tuple[str, str, int, Overlap, Overlap, str | None, Overlap | None]]:
         """before, after, size, what they share, the floor, the sibling and what it shares with `after`."""
-        graph = self.found[self.names[0]].circuit.graph
+        graph, found = self.found[self.names[0]].circuit.graph, []
         for a, b in itertools.combinations(self.names, 2):
             n = max(self.found[a].circuit.n_edges, self.found[b].circuit.n_edges)
             shared = overlap(graph, self.found[a].scores.mean, self.found[b].scores.mean, n)
@@ -170,16 +172,17 @@ class Study:
             low = Overlap(*(min(two) for two in zip(*lows, strict=True)))
             sibling = next((each for each in self.config["beside"] if each == f"{stage_of(b)}-sibling"), None)
             seeds = sibling and overlap(graph, self.found[b].scores.mean, self.found[sibling].scores.mean, n)
-            yield a, b, n, shared, low, sibling, seeds or None
+            found.append((a, b, n, shared, low, sibling, seeds or None))
+        return found
 
     def overlap_rows(self) -> Iterator[tuple[Any, ...]]:
-        for a, b, n, shared, low, sibling, seeds in self.overlaps():
+        for a, b, n, shared, low, sibling, seeds in self.overlaps:
             for measure in Overlap._fields:
                 third = getattr(seeds, measure) if seeds else None
                 yield a, b, n, measure, getattr(shared, measure), getattr(low, measure), third, sibling
 
     def verdicts_rows(self) -> Iterator[tuple[Any, ...]]:
-        for a, b, _, shared, low, _, seeds in self.overlaps():
+        for a, b, _, shared, low, _, seeds in self.overlaps:
             home, there = self.judged[a], self.judged[b]
             least = Overlap(*(min(two) for two in zip(low, seeds or low, strict=True)))
             between = gap(there.moved[a], there.own, there.between)

@@ -9,8 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from jaxtyping import Float
 
-from workbench.circuits.circuit import Circuit
+from workbench.circuits.circuit import GREEDY, Circuit, chosen
+from workbench.circuits.difference_graph import DifferenceGraph, Scored, difference
 from workbench.circuits.graph import Graph
 from workbench.intervals import bracketed
 from workbench.lab import Artefact, Lab
@@ -18,6 +20,8 @@ from workbench.part_tables import read_part
 
 if TYPE_CHECKING:
     import polars as pl
+
+    from workbench.circuits.pairs import Pairs
 
 COLUMNS: Mapping[str, tuple[str, ...]] = {
     "competence": ("checkpoint", "figure", "value", "low", "high", "n"),
@@ -48,7 +52,13 @@ class FoundCircuits:
 
     def table(self, name: str) -> pl.DataFrame:
         """One of the tables in `COLUMNS`."""
-        return read_part(self.path, name, COLUMNS[name], "ask for the circuit again")
+        if name not in self._read:
+            self._read[name] = read_part(self.path, name, COLUMNS[name], "ask for the circuit again")
+        return self._read[name]
+
+    @functools.cached_property
+    def _read(self) -> dict[str, pl.DataFrame]:
+        return {}
 
     @property
     def task(self) -> str:
@@ -57,6 +67,11 @@ class FoundCircuits:
     @property
     def checkpoints(self) -> list[str]:
         return list(self.config["checkpoints"])
+
+    @property
+    def able(self) -> list[str]:
+        """The checkpoints that do the task: of the others no circuit is claimed."""
+        return [name for name in self.checkpoints if self.figures["checkpoints"][name]["does_it"]]
 
     @functools.cached_property
     def graph(self) -> Graph:
@@ -68,13 +83,52 @@ class FoundCircuits:
         import polars as pl
 
         rows = self.table("edges").filter(pl.col("checkpoint") == checkpoint)
+        edges = self._over_edges(rows, "in_circuit").astype(bool)
+        return Circuit(self.graph, self.task, checkpoint, edges, self._over_edges(rows, "score"))
+
+    def scored(self, checkpoint: str) -> Scored:
+        """Every edge's score in one checkpoint (siblings among them), with its interval over pairs."""
+        import polars as pl
+
+        rows = self.table("edges").filter(pl.col("checkpoint") == checkpoint)
+        return Scored(*(self._over_edges(rows, column) for column in ("score", "low", "high")))
+
+    def _over_edges(self, rows: pl.DataFrame, column: str) -> Float[np.ndarray, "sender receiver"]:
         senders = {name: at for at, name in enumerate(self.graph.senders)}
         receivers = {each.name: at for at, each in enumerate(self.graph.receivers)}
-        edges, scores = np.zeros(self.graph.edges.shape, dtype=bool), np.zeros(self.graph.edges.shape)
-        for sender, receiver, score, inside in rows.select("sender", "receiver", "score", "in_circuit").rows():
-            at = (senders[sender], receivers[receiver])
-            edges[at], scores[at] = inside, score
-        return Circuit(self.graph, self.task, checkpoint, edges, scores)
+        found = np.zeros(self.graph.edges.shape)
+        at = ([senders[s] for s in rows["sender"]], [receivers[r] for r in rows["receiver"]])
+        found[at] = rows[column].to_numpy()
+        return found
+
+    def at_share(self, checkpoint: str, share: float) -> Circuit:
+        """The circuit of that share of the edges, chosen as the checkpoint's own was."""
+        own = self.circuit(checkpoint)
+        n = max(1, round(share * self.graph.n_edges))
+        return dataclasses.replace(own, edges=chosen(self.graph, own.scores, n, GREEDY))
+
+    def own_share(self, checkpoint: str) -> float:
+        """The step of the ladder that chooses the checkpoint's circuit."""
+        from workbench.circuits.study import LADDER
+
+        own = self.circuit(checkpoint).edges
+        return next(share for share in LADDER if np.array_equal(self.at_share(checkpoint, share).edges, own))
+
+    def pairs(self, lab: Lab, use: str = "search", one_length: bool = False) -> Pairs:
+        """The pairs that were read, or with `one_length` as many that are equally long."""
+        from workbench.circuits.circuit_build import the_task
+        from workbench.circuits.tasks import task_pairs
+
+        config = self.config
+        task = the_task(config["task"], config["source"], config["source_sha256"])
+        return task_pairs(
+            lab, task, config["n_pairs"], use, config["seed"], self.checkpoints[0], one_length=one_length
+        )
+
+    def difference(self, before: str, after: str) -> DifferenceGraph:
+        """What became of the edges, the two circuits as large as the larger one is."""
+        n = max(self.circuit(each).n_edges for each in (before, after))
+        return difference(self.graph, self.scored(before), self.scored(after), n)
 
     def sentences(self) -> list[str]:
         """One a checkpoint, then one a pair."""

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import torch
@@ -23,6 +23,9 @@ from workbench.circuits.pairs import Pairs
 from workbench.circuits.places import BY_HEAD, Cell, known_point, n_heads
 from workbench.errors import Misuse, unknown
 from workbench.intervals import resampled_sums
+
+if TYPE_CHECKING:
+    import polars as pl
 
 AXES = LAYER, HEAD, POSITION = "layer", "head", "position"
 
@@ -82,6 +85,15 @@ class Grid:
         moved = (self.m - self.m_from.reshape(-1, *(1,) * len(self.axes))).reshape(len(self), -1)
         there = ~np.isnan(moved)
         return np.where(there, moved, 0.0), there
+
+
+def cells(effects: Effects, axes: Sequence[str]) -> pl.DataFrame:
+    """A row a cell: its place, its effect, the interval."""
+    import polars as pl
+
+    places = np.indices(effects.value.shape).reshape(len(axes), -1)
+    figures = {"effect": effects.value, "low": effects.low, "high": effects.high}
+    return pl.DataFrame(dict(zip(axes, places, strict=True)) | {k: v.ravel() for k, v in figures.items()})
 
 
 def _ratios(

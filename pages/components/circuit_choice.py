@@ -1,0 +1,115 @@
+"""Which circuit, which view, which checkpoint: choices that the whole Circuits page has in common."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
+
+import streamlit as st
+
+from pages.components import circuit_export, circuit_store, frame, store, theme, words
+from pages.components.circuit_store import Of
+from workbench.circuits.found_circuits import FoundCircuits
+from workbench.lab import Lab
+from workbench.plan import Plan
+
+
+class View(NamedTuple):
+    """One view: its title and how it is drawn."""
+
+    title: str
+    draw: Callable[[Lab, Of], None]
+
+
+def page(lab: Lab, views: Mapping[str, View]) -> None:
+    """The circuit that the address names, how well its checkpoints do the task, and one view of it."""
+    names = store.finished(lab, "circuit")
+    if not names:
+        frame.note(
+            f"No circuit has been found in {lab.name} yet. Pick a task: the command below finds its circuit "
+            "in each checkpoint, and this page shows it as soon as it is there."
+        )
+        command(lab)
+        return
+    frame.doubted("circuit", "circuit", names)
+    frame.doubted("view", "view", list(views))
+    left, right = st.columns([2, 5], vertical_alignment="bottom", gap="large")
+    with left:
+        name = str(st.selectbox("Circuit", names, key="circuit", bind="query-params", width=360))
+    with right:
+        shown = st.segmented_control(
+            "Show", list(views), default=next(iter(views)), required=True, key="view", bind="query-params"
+        )
+    of = circuit_store.of(lab, name)
+    competence(circuit_store.found(of))
+    view = views[str(shown)]
+    st.header(view.title, anchor=False)
+    with frame.sentences():
+        view.draw(lab, of)
+    circuit_export.form()
+    with st.expander("Another task's circuit", key="another-task", on_change="rerun") as unfolded:
+        if unfolded.open:
+            command(lab)
+
+
+def command(lab: Lab) -> None:
+    """A choice of task, and the command that finds its circuit."""
+    from workbench.circuits.tasks import TASKS
+
+    recipe = Plan.of(lab).recipe
+    task = str(st.selectbox("Task", list(TASKS), key="task", bind="query-params", width=360))
+    frame.caption(TASKS[task].question)
+    there = [name for name in ("base", "sft", "grpo") if name in recipe.checkpoint_names]
+    among = ",".join(there or recipe.checkpoint_names[:1])
+    st.code(f"python -m workbench circuit {lab.name} --task {task} --checkpoints {among}", language="bash")
+    waiting = [
+        c.name for c in recipe.circuits if c.task == task and c.name not in store.finished(lab, "circuit")
+    ]
+    if waiting:
+        frame.caption(f"Asked for and not found yet: {', '.join(waiting)}.")
+
+
+def competence(found: FoundCircuits) -> None:
+    """How well each checkpoint does the task, and where none of what follows is a circuit."""
+    frame.caption(f"{found.figures['question'].capitalize()}.")
+    told = {row["checkpoint"]: row for row in found.table("competence").filter(figure="told_apart").to_dicts()}
+    frame.facts([(f"{name} chooses rightly", _share(told[name])) for name in found.checkpoints])
+    for name in found.checkpoints:
+        figures = found.figures["checkpoints"][name]
+        if not figures["does_it"]:
+            frame.note(f"{name} does not do the task, so no circuit is claimed for it: {figures['why_not']}.")
+
+
+def _share(row: Mapping[str, float]) -> str:
+    return f"{row['value']:.2f} [{row['low']:.2f}, {row['high']:.2f}], n {row['n']}"
+
+
+def checkpoint(names: Sequence[str], label: str = "Checkpoint") -> str:
+    """One of the checkpoints: the last that is chosen nowhere else."""
+    frame.doubted("checkpoint", "checkpoint", names)
+    return str(
+        st.segmented_control(
+            label, names, default=names[-1], required=True, key="checkpoint", bind="query-params"
+        )
+    )
+
+
+def couple(names: Sequence[str]) -> tuple[str, str] | None:
+    """Two of the checkpoints, the earlier first; None where there is but one."""
+    ways = {f"{a} → {b}": (a, b) for i, a in enumerate(names) for b in names[i + 1 :]}
+    if not ways:
+        frame.note("This circuit was found in one checkpoint alone: there is no other to hold it against.")
+        return None
+    frame.doubted("pair", "pair of checkpoints", list(ways))
+    said = st.segmented_control(
+        "From and to", list(ways), default=next(iter(ways)), required=True, key="pair", bind="query-params"
+    )
+    return ways[str(said)]
+
+
+def tags(names: Sequence[str]) -> None:
+    """Names of checkpoints in their colours, in columns as wide as what follows."""
+    colours = theme.colours(names)
+    for column, name in zip(st.columns(len(names), gap="large"), names, strict=True):
+        with column:
+            frame.name_tag(words.named(name), colours[name])

@@ -1,0 +1,182 @@
+"""What the Circuits page reads and works out, kept between runs by the circuit's id."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+import streamlit as st
+
+from pages.components import store
+from workbench.circuits.found_circuits import FoundCircuits
+from workbench.lab import Lab
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from workbench.circuits.circuit import Circuit
+    from workbench.circuits.circuit_model import CircuitModel
+    from workbench.circuits.cross_patching import BothWays
+    from workbench.circuits.difference_graph import DifferenceGraph
+    from workbench.circuits.direct_logits import Contribution
+    from workbench.circuits.grids import Effects, Grid
+    from workbench.circuits.node_effects import NodeEffect
+    from workbench.circuits.one_edge import OneEdge
+    from workbench.circuits.pairs import Pairs
+    from workbench.vocabulary import TokenText
+
+NOTHING = "Patching the checkpoint"
+
+
+class Of(NamedTuple):
+    """Which circuit of which lab; what is kept is kept by it."""
+
+    lab: str  # path
+    name: str
+    id: str
+
+    def opened(self) -> Lab:
+        return Lab(Path(self.lab))
+
+
+class Patched(NamedTuple):
+    """A grid with its effects worked out."""
+
+    grid: Grid
+    effects: Effects
+
+
+def of(lab: Lab, name: str) -> Of:
+    """The circuit as it stands in the lab's recipe now."""
+    return Of(str(lab.path), name, lab.find("circuit", name).id)
+
+
+@st.cache_resource(max_entries=16, show_spinner=False)
+def found(of: Of) -> FoundCircuits:
+    """The finished artefact; its tables are read once."""
+    return FoundCircuits.of(of.opened(), of.name)
+
+
+@st.cache_resource(max_entries=64, show_spinner=False)
+def circuit(of: Of, checkpoint: str) -> Circuit:
+    """One checkpoint's circuit."""
+    return found(of).circuit(checkpoint)
+
+
+@st.cache_resource(max_entries=64, show_spinner=False)
+def difference(of: Of, before: str, after: str) -> DifferenceGraph:
+    """What became of the edges between two checkpoints."""
+    return found(of).difference(before, after)
+
+
+@st.cache_resource(max_entries=32, show_spinner="Writing the task's prompts")
+def pairs(of: Of, use: str = "search", one_length: bool = False) -> Pairs:
+    """The task's pairs."""
+    return found(of).pairs(of.opened(), use, one_length)
+
+
+@st.cache_resource(max_entries=32, show_spinner=False)
+def texts(
+    of: Of, use: str = "search", one_length: bool = False
+) -> list[tuple[list[TokenText], list[TokenText], TokenText, TokenText]]:
+    """Every pair as tokens: clean, corrupt, target, foil."""
+    from workbench.vocabulary import Vocabulary
+
+    some = pairs(of, use, one_length)
+    words = Vocabulary(store.loaded(of.opened(), found(of).checkpoints[0]).tokenizer)
+    told = []
+    for row in range(len(some)):
+        end = int(some.last[row]) + 1
+        clean, corrupt = ([words[int(i)] for i in ids[row, :end]] for ids in (some.clean, some.corrupt))
+        told.append((clean, corrupt, words[int(some.target[row])], words[int(some.foil[row])]))
+    return told
+
+
+@st.cache_resource(max_entries=256, show_spinner=NOTHING)
+def grid(of: Of, checkpoint: str, point: str, direction: str, axes: Sequence[str]) -> Patched:
+    """A grid of patches within one checkpoint, on pairs of one length."""
+    from workbench.circuits.activation_patching import Patching
+
+    at = store.loaded(of.opened(), checkpoint)
+    with at.lock, _threads(of):
+        made = Patching(at.model, pairs(of, "judge", True)).grid(point, direction, axes)
+    return Patched(made, made.effect())
+
+
+@st.cache_resource(max_entries=128, show_spinner=NOTHING)
+def cross(of: Of, before: str, after: str, point: str, axes: Sequence[str]) -> tuple[Patched, Patched]:
+    """Patches of one checkpoint's values into another, both ways."""
+    from workbench.circuits.activation_patching import Patching
+    from workbench.circuits.cross_patching import cross_grids
+
+    a, b = (store.loaded(of.opened(), each) for each in (before, after))
+    some = pairs(of, "judge", True)
+    with a.lock, b.lock, _threads(of):
+        both: BothWays = cross_grids(
+            Patching(a.model, some), Patching(b.model, some), point, axes, (before, after)
+        )
+    one, other = (Patched(made, made.effect()) for made in both)
+    return one, other
+
+
+@st.cache_resource(max_entries=512, show_spinner=NOTHING)
+def node(of: Of, checkpoint: str, name: str) -> NodeEffect:
+    """What one component does on each of the prompts that found the circuit."""
+    from workbench.circuits.activation_patching import Patching
+    from workbench.circuits.node_effects import node_effect
+
+    at = store.loaded(of.opened(), checkpoint)
+    with at.lock, _threads(of):
+        return node_effect(Patching(at.model, pairs(of)), name)
+
+
+@st.cache_resource(max_entries=64, show_spinner=NOTHING)
+def direct(of: Of, checkpoint: str) -> dict[str, Contribution]:
+    """What each part writes into logit(target) − logit(foil), by its name."""
+    from workbench.circuits.direct_logits import attribute
+
+    at = store.loaded(of.opened(), checkpoint)
+    with at.lock, _threads(of):
+        return {each.component: each for each in attribute(at.model, pairs(of)).means()}
+
+
+@st.cache_resource(max_entries=128, show_spinner=NOTHING)
+def patterns(of: Of, checkpoint: str, row: int) -> np.ndarray:
+    """Every head's attention on one pair's clean prompt: layer, head, query, key."""
+    from workbench.circuits.heads import patterns
+
+    at, some = store.loaded(of.opened(), checkpoint), pairs(of)
+    ids = some.clean[row : row + 1, : int(some.last[row]) + 1]
+    with at.lock, _threads(of):
+        return patterns(at.model, ids.to(at.model.device))[:, 0].cpu().numpy()
+
+
+class _Bridge(NamedTuple):
+    model: CircuitModel
+    lock: threading.Lock
+
+
+@st.cache_resource(max_entries=3, show_spinner="Opening the checkpoint for its edges")
+def _bridge(of: Of, checkpoint: str) -> _Bridge:
+    from workbench.circuits.circuit_model import CircuitModel
+
+    return _Bridge(CircuitModel(of.opened().checkpoint(checkpoint).bridge()), threading.Lock())
+
+
+@st.cache_resource(max_entries=512, show_spinner="Taking the edge out")
+def edge(of: Of, checkpoint: str, sender: str, receiver: str) -> OneEdge:
+    """What is left without one edge, exactly."""
+    from workbench.circuits.one_edge import taken_out
+
+    at = _bridge(of, checkpoint)
+    with at.lock, _threads(of):
+        return taken_out(at.model, pairs(of), circuit(of, checkpoint), sender, receiver)
+
+
+def _threads(of: Of):  # type: ignore[no-untyped-def]
+    """As many as a model of this size is worth."""
+    from workbench.circuits.circuit_build import few_threads
+
+    return few_threads(of.opened().checkpoint(found(of).checkpoints[0]).d_model)

@@ -1,0 +1,369 @@
+"""The Circuits page: every view of a circuit that was found and of one that was not; its layout and its difference
+graph; one component and one edge looked at."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import json
+import random
+from pathlib import Path
+from xml.etree import ElementTree
+
+import numpy as np
+import polars as pl
+import pytest
+import torch
+
+from pages.components import circuit_store, circuit_transfer, circuit_verdict, show
+from pages.components.circuit_store import Of
+from tests.grown_once import grown_once
+from tests.test_pages import errors, opened, sentences
+from tests.tiny_lab import WORDS, build, make_lab, tiny_recipe
+from workbench.circuits.activation_patching import NOISE, Patching
+from workbench.circuits.circuit_model import CircuitModel
+from workbench.circuits.circuit_picture import line as way
+from workbench.circuits.circuit_picture import places, read_of, widths, writer_name
+from workbench.circuits.circuit_requests import request_circuit
+from workbench.circuits.circuit_show import as_json, svg
+from workbench.circuits.difference_graph import GAINED, KEPT, LOST, REWEIGHTED, Scored, difference
+from workbench.circuits.edge_patching import exact_scores
+from workbench.circuits.faithfulness import circuit_scores, ends, faithfulness
+from workbench.circuits.found_circuits import FoundCircuits
+from workbench.circuits.graph import Graph, alive
+from workbench.circuits.grids import HEAD, LAYER, cells
+from workbench.circuits.node_effects import cell_of, node_effect
+from workbench.circuits.one_edge import taken_out
+from workbench.circuits.overlap import overlap
+from workbench.errors import Misuse
+from workbench.feature_parts import written_by
+from workbench.lab import Lab
+
+DONE, UNDONE = "planted-base-sft", "previous_token-base"
+NAMES = ("base", "sft")
+VIEWS = {
+    "Verdict": ("What became of the circuit", "The evidence", ["competence", "faithful"]),
+    "Graph": ("The circuit of one checkpoint", "Click a component", ["circuit-graph"]),
+    "Difference": ("Two circuits, one over the other", "Click the dot", ["difference-graph"]),
+    "Curve": ("How few edges it takes", "CPR, sft", ["circuit-curve"]),
+    "Transfer": ("Each circuit in each checkpoint", "found in i", ["transfer", "overlap"]),
+    "Patching": ("What each part is worth", "restores the clean one", ["grid-position-sft", "grid-head-base"]),
+    "Prompts": ("The prompts", "differing tokens marked", []),
+}
+
+
+def planted(lab: Lab, path: Path) -> Path:
+    """A task that base does by construction: of each pair of prompts the two tokens are those that it itself
+    prefers, one on either prompt."""
+    at = lab.checkpoint("base")
+    model, tokenizer = at.model(), at.tokenizer()
+    texts = {i: tokenizer.decode([i]) for i in range(len(tokenizer))}
+    usable = [
+        i for i, text in texts.items() if text.startswith(" ") and text.strip().isalpha() and text.isascii()
+    ]
+
+    def ids(text: str) -> list[int]:
+        return [tokenizer.bos_token_id, *tokenizer.encode(text, add_special_tokens=False)]
+
+    @torch.no_grad()
+    def logits(text: str) -> torch.Tensor:
+        return model(torch.tensor([ids(text)])).logits[0, -1, usable]
+
+    rng, lines = random.Random(0), []
+    for first, (one, other) in itertools.product(WORDS, itertools.combinations(WORDS, 2)):
+        clean, corrupt = (f"the {first} {word}" for word in rng.sample([one, other], 2))
+        if len(ids(clean)) != len(ids(corrupt)):
+            continue
+        a, b = logits(clean), logits(corrupt)
+        target, foil = int(a.argmax()), int(b.argmax())
+        answers = texts[usable[target]], texts[usable[foil]]
+        whole = (ids(clean + answers[0]), ids(corrupt + answers[1]))
+        read_apart = whole == ([*ids(clean), usable[target]], [*ids(corrupt), usable[foil]])
+        if target != foil and read_apart:
+            pair = {"clean": clean, "corrupt": corrupt, "target": answers[0], "foil": answers[1]}
+            lines.append(json.dumps(pair))
+    path.write_text("\n".join(rng.sample(lines, 24)))
+    return path
+
+
+@grown_once
+def circuit_lab(home: Path) -> Lab:
+    """A tiny lab with a circuit in two checkpoints that do the task, and one in a checkpoint that does not."""
+    recipe = tiny_recipe()
+    lab = make_lab(
+        home, recipe=dataclasses.replace(recipe, model=dataclasses.replace(recipe.model, n_layers=2))
+    )
+    own = str(planted(lab, home / "planted.jsonl"))
+    names = [request_circuit(lab, own, NAMES, 12), request_circuit(lab, "previous_token", ["base"], 8)]
+    assert names == [DONE, UNDONE]
+    return build(lab, *(f"circuit/{name}" for name in names))
+
+
+@pytest.fixture
+def lab(monkeypatch: pytest.MonkeyPatch) -> Lab:
+    found = circuit_lab()
+    monkeypatch.setenv("MARBLE_HOME", str(found.path.parent))
+    monkeypatch.setenv("MARBLE_LAB", found.name)
+    return found
+
+
+@pytest.fixture
+def found(lab: Lab) -> FoundCircuits:
+    return FoundCircuits.of(lab, DONE)
+
+
+@pytest.mark.parametrize("view", list(VIEWS))
+def test_every_view_draws_itself_alone_behind_how_well_the_task_is_done(lab: Lab, view: str) -> None:
+    app = opened("circuits", circuit=DONE, view=view)
+    assert not app.exception
+    assert errors(app) == []
+    title, told, charts = VIEWS[view]
+    assert [header.value for header in app.header] == [title]
+    said = [*sentences(app), *(each.value for each in app.subheader)]
+    assert any(told in text for text in said)
+    assert "sft chooses rightly" in " ".join(said[:6])
+    assert not any("no circuit is claimed" in text for text in said)
+    drawn = [chart.proto.id for chart in app.get("plotly_chart")]
+    assert all(any(chart in id_ for id_ in drawn) for chart in charts)
+    for other in set(VIEWS) - {view}:
+        assert not any(chart in id_ for chart in VIEWS[other][2] for id_ in drawn)
+
+
+@pytest.mark.parametrize("view", list(VIEWS))
+def test_where_the_task_is_not_done_no_circuit_is_claimed(lab: Lab, view: str) -> None:
+    app = opened("circuits", circuit=UNDONE, view=view)
+    assert not app.exception
+    assert errors(app) == []
+    assert any("base does not do the task, so no circuit is claimed for it" in text for text in sentences(app))
+
+
+def test_pictures_leave_out_who_does_not_do_the_task(lab: Lab) -> None:
+    undone = FoundCircuits.of(lab, UNDONE)
+    own, controls = undone.table("transfer"), undone.table("controls")
+    for able in ([], ["base"]):
+        beside = circuit_verdict.beside_controls(own, controls, ["base"], able)
+        assert bool(beside.data) == bool(able)
+        assert any("no circuit is claimed" in note.text for note in beside.layout.annotations) != bool(able)
+        cell = circuit_transfer.matrix(own, ["base"], able).data[0]
+        assert (cell.z[0][0] is not None) == bool(able)
+        assert bool(cell.text[0][0]) == bool(able)
+
+
+def test_a_component_in_the_address_is_shown_in_each_checkpoint(lab: Lab, found: FoundCircuits) -> None:
+    head = next(name for name in found.circuit("sft").nodes if ".h" in name)
+    app = opened("circuits", circuit=DONE, view="Graph", checkpoint="sft", at=head)
+    assert not app.exception
+    assert errors(app) == []
+    assert f"{head} in each checkpoint" in [each.value for each in app.subheader]
+    drawn = " ".join(chart.proto.id for chart in app.get("plotly_chart"))
+    assert all(f"pattern-{name}" in drawn for name in NAMES)
+    said = " ".join(sentences(app))
+    of = circuit_store.of(lab, DONE)
+    direct = circuit_store.direct(of, "base")[writer_name(head)]
+    assert f"{direct.mean:.2f}".replace("-0.00", "0.00") in said
+    assert "No dictionary with a feature table" in said
+
+
+def test_an_edge_in_the_address_is_taken_out(lab: Lab, found: FoundCircuits) -> None:
+    sender, receiver, _ = found.circuit("sft").named_edges()[0]
+    for view in ("Graph", "Difference"):
+        app = opened("circuits", circuit=DONE, view=view, at=f"{sender}->{receiver}")
+        assert not app.exception
+        assert errors(app) == []
+        assert any("with this edge alone corrupt m changes by" in text for text in sentences(app))
+
+
+def test_addresses_of_nothing_say_so(lab: Lab) -> None:
+    for parameter in ("circuit", "view", "checkpoint", "share", "at", "camera"):
+        app = opened("circuits", **({"circuit": DONE, "view": "Graph"} | {parameter: "nowhere"}))
+        assert not app.exception
+        assert any("'nowhere'" in text.replace("&#x27;", "'") for text in errors(app)), parameter
+
+
+def test_one_checkpoint_into_another(lab: Lab) -> None:
+    app = opened("circuits", circuit=DONE, view="Patching", put="One checkpoint into another")
+    assert not app.exception
+    assert errors(app) == []
+    assert any("On the clean prompts" in text for text in sentences(app))
+
+
+def test_a_lab_without_circuits_tells_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = make_lab(tmp_path)
+    monkeypatch.setenv("MARBLE_HOME", str(tmp_path))
+    monkeypatch.setenv("MARBLE_LAB", made.name)
+    app = opened("circuits", task="induction")
+    assert not app.exception
+    assert any("No circuit has been found" in text for text in sentences(app))
+    [code] = app.code
+    assert code.value == "python -m workbench circuit tiny --task induction --checkpoints base,sft,grpo"
+
+
+@pytest.mark.parametrize("graph", [Graph(3, 4, 4), Graph(2, 6, 2), Graph(2, 3, 3, parallel=True)])
+def test_every_component_has_a_place_of_its_own_and_every_edge_goes_up(graph: Graph) -> None:
+    where = places(graph)
+    assert set(where) == {*graph.senders, "logits"}
+    assert len({(place.x, place.y) for place in where.values()}) == len(where)
+    ends_of = {}
+    for s, r in np.argwhere(graph.edges):
+        sender, receiver = graph.senders[s], graph.receivers[r].name
+        drawn = way(graph, where, sender, receiver)
+        assert (np.diff(drawn.y) > 0).all()
+        assert drawn.x[0] == where[sender].x
+        assert drawn.middle in list(zip(drawn.x, drawn.y, strict=True))
+        ends_of[receiver] = (drawn.x[-1], drawn.y[-1])
+    assert len(set(ends_of.values())) == len(ends_of)  # q, k and v of a head enter apart
+
+
+def test_widths_follow_the_size_of_scores() -> None:
+    assert widths(np.array([1.0, -0.25, 0.0])).tolist() == [6, 3, 1]
+    assert widths(np.zeros(2)).tolist() == [1, 1]
+    assert read_of("a0.h1<k>") == "k"
+    assert read_of("m1") == ""
+
+
+def drawn_scores(graph: Graph, seed: int) -> Scored:
+    rng = np.random.default_rng(seed)
+    mean = rng.normal(size=graph.edges.shape) * graph.edges
+    spread = np.abs(rng.normal(size=mean.shape)) * graph.edges / 4
+    return Scored(mean, mean - spread, mean + spread)
+
+
+def test_a_circuit_and_itself_keep_every_edge_whatever_the_scale() -> None:
+    graph = Graph(2, 2, 2)
+    scored = drawn_scores(graph, 0)
+    larger = Scored(*(3 * part for part in scored))
+    counts = difference(graph, scored, larger, 12).counts()
+    assert counts[KEPT] > 0
+    assert counts[REWEIGHTED] == counts[LOST] == counts[GAINED] == 0
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_what_one_way_loses_the_other_way_gains(seed: int) -> None:
+    graph = Graph(2, 2, 2)
+    a, b = drawn_scores(graph, seed), drawn_scores(graph, seed + 100)
+    there, back = difference(graph, a, b, 15), difference(graph, b, a, 15)
+    turned = {KEPT: KEPT, REWEIGHTED: REWEIGHTED, LOST: GAINED, GAINED: LOST}
+    kinds = {(c.sender, c.receiver): c.kind for c in there.changes}
+    assert {(c.sender, c.receiver): turned[c.kind] for c in back.changes} == kinds
+    assert there.jaccard == overlap(graph, a.mean, b.mean, 15).edges
+
+
+def test_the_difference_of_a_case_worked_by_hand() -> None:
+    """embed→logits halves its share and its intervals part; embed→m0→logits is lost, embed→a0.h0<v>, a0.h0→logits
+    gained."""
+    graph = Graph(1, 1, 1)
+
+    def of(**scores: float) -> Scored:
+        mean = np.zeros(graph.edges.shape)
+        for name, value in scores.items():
+            mean[graph.named(*EDGES[name])] = value
+        return Scored(mean, mean - 0.1, mean + 0.1)
+
+    EDGES = {
+        "straight": ("embed", "logits"), "into_m": ("embed", "m0"), "out_of_m": ("m0", "logits"),
+        "into_a": ("embed", "a0.h0<v>"), "out_of_a": ("a0.h0", "logits"),
+    }  # fmt: skip
+    made = difference(
+        graph, of(straight=-4, into_m=-2, out_of_m=-2), of(straight=-2, into_a=-3, out_of_a=-3), 3
+    )
+    kinds = {(c.sender, c.receiver): c.kind for c in made.changes}
+    expected = dict.fromkeys(("into_a", "out_of_a"), GAINED) | dict.fromkeys(("into_m", "out_of_m"), LOST)
+    assert kinds == {EDGES[name]: kind for name, kind in (expected | {"straight": REWEIGHTED}).items()}
+    [straight] = [c for c in made.changes if c.receiver == "logits" and c.sender == "embed"]
+    assert (straight.s_before, straight.s_after) == (-0.5, -0.25)
+    assert made.counts() == {KEPT: 0, REWEIGHTED: 1, LOST: 2, GAINED: 2}
+    assert made.jaccard == 1 / 5
+
+
+def test_the_difference_agrees_with_the_overlap_that_was_stored(found: FoundCircuits) -> None:
+    rows = found.table("overlap").filter(measure="edges")
+    assert len(rows) == 1
+    for before, after, value in rows.select("before", "after", "value").iter_rows():
+        assert found.difference(before, after).jaccard == pytest.approx(value)
+
+
+def test_the_ladder_has_a_step_for_every_circuit(found: FoundCircuits) -> None:
+    for name in NAMES:
+        own = found.circuit(name)
+        assert np.array_equal(found.at_share(name, found.own_share(name)).edges, own.edges)
+        assert np.array_equal(found.at_share(name, 1.0).edges, found.graph.edges)
+
+
+def test_the_planted_task_is_done(found: FoundCircuits) -> None:
+    assert all(found.figures["checkpoints"][name]["does_it"] for name in NAMES)
+
+
+def test_a_circuit_as_json_and_as_a_picture(found: FoundCircuits) -> None:
+    circuit = found.circuit("sft")
+    told = json.loads(as_json(circuit))
+    edges = np.zeros_like(circuit.edges)
+    for each in told["edges"]:
+        edges[circuit.graph.named(each["sender"], each["receiver"])] = True
+    assert np.array_equal(edges, circuit.edges)
+    assert "negative score" in told["sign"]
+    drawn = ElementTree.fromstring(svg(circuit))
+    assert len(drawn.findall(".//{*}polyline")) == circuit.n_edges
+    assert len(drawn.findall(".//{*}rect")) == len(circuit.graph.senders) + 1
+    shown = circuit.show()
+    assert "<svg" in shown.html
+    assert "<script" not in shown.html
+    assert f"{circuit.n_edges} of {circuit.graph.n_edges} edges" in repr(shown)
+
+
+def test_a_component_alone_is_its_cell_of_the_noise_grid(lab: Lab, found: FoundCircuits) -> None:
+    patching = Patching(lab.checkpoint("sft").model(), found.pairs(lab))
+    grid = patching.grid("z", NOISE, (LAYER, HEAD))
+    effect = node_effect(patching, "a1.h0")
+    assert effect.share.value == pytest.approx(grid.effect().value[1, 0], abs=1e-5)
+    best = effect.strongest(3)
+    assert best[0][1] == effect.lost.max()
+    assert [lost for _, lost in best] == sorted((lost for _, lost in best), reverse=True)
+    listed = cells(grid.effect(), (LAYER, HEAD))
+    assert listed.filter(layer=1, head=0)["effect"].item() == grid.effect().value[1, 0]
+    with pytest.raises(Misuse, match="the logits write into no stream"):
+        cell_of("logits")
+
+
+def test_all_that_the_embedding_writes_is_all_that_differs(lab: Lab, found: FoundCircuits) -> None:
+    effect = node_effect(Patching(lab.checkpoint("base").model(), found.pairs(lab)), "embed")
+    assert float(effect.share.value) == pytest.approx(1, abs=1e-4)
+
+
+def test_an_edge_taken_out_is_the_one_patched_for_itself(lab: Lab, found: FoundCircuits) -> None:
+    pairs, circuit = found.pairs(lab), found.circuit("sft")
+    model = CircuitModel(lab.checkpoint("sft").bridge())
+    exact = exact_scores(model, pairs).mean
+    inside, outside = np.argwhere(circuit.edges)[0], np.argwhere(circuit.graph.edges & ~circuit.edges)[0]
+    for s, r in (inside, outside):
+        left = taken_out(model, pairs, circuit, circuit.graph.senders[s], circuit.graph.receivers[r].name)
+        assert left.alone.value == pytest.approx(exact[s, r], abs=1e-4)
+        assert (left.circuit is None) == (not circuit.edges[s, r])
+    s, r = inside
+    rest = circuit.edges.copy()
+    rest[s, r] = False
+    f = faithfulness(circuit_scores(model, pairs, alive(circuit.graph, rest)[None])[0], ends(model, pairs)).f
+    left = taken_out(model, pairs, circuit, circuit.graph.senders[s], circuit.graph.receivers[r].name)
+    assert left.without is not None
+    assert left.without.f == pytest.approx(f)
+
+
+def test_latents_are_listed_by_the_share_that_a_component_has_in_them() -> None:
+    rows = [("sft", 0, "head 0.1", 0.2), ("sft", 1, "head 0.1", 0.7), ("sft", 2, "head 0.1", -0.3)]
+    rows += [("base", 3, "head 0.1", 0.9), ("sft", 4, "mlp 0", 0.9)]
+    table = pl.DataFrame(rows, schema=["checkpoint", "latent", "component", "share"], orient="row")
+    assert written_by(table, writer_name("a0.h1"), "sft", 8).rows() == [(1, 0.7), (0, 0.2)]
+    assert written_by(table, writer_name("a0.h1"), "sft", 1).rows() == [(1, 0.7)]
+    assert written_by(table, writer_name("m1"), "sft", 8).is_empty()
+
+
+def test_a_clicked_point_tells_its_name() -> None:
+    assert show.name_of({"customdata": ["a0.h1"]}) == "a0.h1"
+    assert show.name_of({"customdata": {"0": "a0.h1"}}) == "a0.h1"
+
+
+def test_the_attention_shown_is_a_pattern(lab: Lab) -> None:
+    of: Of = circuit_store.of(lab, DONE)
+    weights = circuit_store.patterns(of, "base", 0)
+    n = len(circuit_store.texts(of)[0][0])
+    assert weights.shape[2:] == (n, n)
+    assert np.allclose(weights.sum(axis=-1), 1, atol=1e-4)
