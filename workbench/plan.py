@@ -141,15 +141,7 @@ def plan(recipe: Recipe) -> Plan:
             for each in unlike.checkpoints
         ]
         planner.add("evaluation", unlike.name, "unlike", dataclasses.asdict(unlike), "corpus/text", *parents)
-    for circuit in recipe.circuits:
-        names = recipe.checkpoint_names
-        everyone = (*circuit.checkpoints, *circuit.beside)
-        parents = [checked_member(f"circuit {circuit.name!r}", each, planner.steps, names) for each in everyone]
-        planner.add("circuit", circuit.name, "circuit", dataclasses.asdict(circuit), "corpus/text", *parents)
-    for name in recipe.circuit_histories:
-        line = lineage([stage_of(c) for c in recipe.circuit(name).checkpoints], result.parent_checkpoint)
-        parents = [f"circuit/{name}", "corpus/text", *(f"checkpoint/{each}" for each in line)]
-        planner.add("circuit", history_name(name), "circuit_history", {"circuit": name}, *parents)
+    _add_circuits(planner, result)
     for name in recipe.evaluations:
         _add_quality(planner, result, recipe.dictionary(name))
         _add_truth(planner, result, recipe.dictionary(name))
@@ -180,6 +172,20 @@ def _add_branch(planner: Planner, recipe: Recipe, branch: BranchConfig) -> None:
     settings |= {"kind": branch.kind, "of": branch.of, "parent": branch.parent, "seed": branch.seed}
     builder = SHAM if branch.kind == SHAM else branch.of
     planner.add("checkpoint", branch.name, builder, settings, "corpus/text", "tokenizer/bpe", grown_from)
+
+
+def _add_circuits(planner: Planner, so_far: Plan) -> None:
+    """Circuits, and their ways along the snapshots."""
+    recipe = so_far.recipe
+    for circuit in recipe.circuits:
+        what, names = f"circuit {circuit.name!r}", recipe.checkpoint_names
+        stages = dict.fromkeys(stage_of(each) for each in (*circuit.checkpoints, *circuit.beside))
+        parents = [checked_member(what, each, planner.steps, names) for each in stages]
+        planner.add("circuit", circuit.name, "circuit", dataclasses.asdict(circuit), "corpus/text", *parents)
+    for name in recipe.circuit_histories:
+        line = lineage([stage_of(c) for c in recipe.circuit(name).checkpoints], so_far.parent_checkpoint)
+        parents = [f"circuit/{name}", "corpus/text", *(f"checkpoint/{each}" for each in line)]
+        planner.add("circuit", history_name(name), "circuit_history", {"circuit": name}, *parents)
 
 
 def _add_superposition(planner: Planner, recipe: Recipe) -> None:
