@@ -302,12 +302,13 @@ FLOOR = Overlap(0.7, 0.8, 0.7)
         ({"moved": Measured(0.4, 0.3, 0.5), "gap": Measured(-0.55, -0.6, -0.5)}, UNDETERMINED),
         ({"does_after": False}, UNDETERMINED),
         ({"does_before": False}, UNDETERMINED),
+        ({"share_before": 0.85}, UNDETERMINED),
         ({"home_after": BAD}, UNDETERMINED),
         ({"other_task": Measured(0.96, 0.94, 0.98)}, UNDETERMINED),
     ],
 )
 def test_verdicts(change, word):
-    found = Evidence(True, True, GOOD, GOOD, GOOD, Measured(0.0, -0.05, 0.05), BAD, SAME, FLOOR, 12)._replace(
-        **change
-    )
+    found = Evidence(
+        True, True, GOOD, GOOD, GOOD, Measured(0.0, -0.05, 0.05), BAD, SAME, FLOOR, 12, 0.05, 0.05
+    )._replace(**change)
     assert verdict(found, "sft", "grpo").word == word

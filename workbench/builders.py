@@ -40,7 +40,7 @@ BUILDERS: Mapping[str, Builder] = {
     "lives": Builder("workbench.lives_build:build", 1),
     "paths": Builder("workbench.paths_build:build", 1),
     "unlike": Builder("workbench.unlike_build:build", 1),
-    "circuit": Builder("workbench.circuits.circuit_build:build", 2),
+    "circuit": Builder("workbench.circuits.circuit_build:build", 3),
     "circuit_history": Builder("workbench.circuits.history_build:build", 1),
     "quality": Builder("workbench.quality_build:build", 2),
     "sweep": Builder("workbench.sweep_build:build", 2),

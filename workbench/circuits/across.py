@@ -6,8 +6,8 @@
                   of one checkpoint (or two seeds of the stage, where a sibling is grown) do
     reweighted    i's circuit is as faithful in j, but edges or weights overlap less than that
     rewired       i's circuit is less faithful in j than j's own, and edges overlap less than that
-    undetermined  a checkpoint does not do the task, a circuit is not faithful at home, the circuit of another task
-                  does as well, or the evidence points both ways
+    undetermined  a checkpoint does not do the task, a circuit is not faithful at home or is most of the model, the
+                  circuit of another task does as well, or the evidence points both ways
 
 Overlap of edges says nothing of whether a circuit works [Hanna 2024], so faithfulness is asked first.
 """
@@ -25,6 +25,7 @@ from workbench.intervals import quantiles, resampled_sums
 
 REUSED, REWEIGHTED, REWIRED, UNDETERMINED = "reused", "reweighted", "rewired", "undetermined"
 WITHIN = 0.2  # of f: what counts as faithful, and as as faithful as
+LARGEST = 0.5  # of the edges: a circuit that needs more is faithful wherever it is put
 
 
 class Evidence(NamedTuple):
@@ -40,6 +41,8 @@ class Evidence(NamedTuple):
     overlap: Overlap
     floor: Overlap
     n_edges: int  # of i's circuit
+    share_before: float  # of all edges
+    share_after: float
 
 
 class Verdict(NamedTuple):
@@ -73,6 +76,11 @@ def verdict(found: Evidence, before: str, after: str) -> Verdict:
         if not abs(1 - home.f) <= WITHIN:
             return Verdict(
                 UNDETERMINED, f"the circuit of {name} is not faithful in {name} itself (f {home.f:.2f})"
+            )
+    for name, share in ((before, found.share_before), (after, found.share_after)):
+        if share > LARGEST:
+            return Verdict(
+                UNDETERMINED, f"{name} needs {share:.0%} of all edges for the task, which is no circuit"
             )
     if found.other_task is not None and found.other_task.high >= found.moved.f:
         return Verdict(

@@ -190,7 +190,7 @@ class Study:
                 self.competence[a].does_it, self.competence[b].does_it, home.measured(home.own),
                 there.measured(there.own), there.measured(there.moved[a]), between,
                 None if there.other_m is None else there.measured(there.other_m), shared, least,
-                self.found[a].circuit.n_edges,
+                self.found[a].circuit.n_edges, self.found[a].circuit.share, self.found[b].circuit.share,
             )  # fmt: skip
             yield a, b, *verdict(found, a, b), *between
 
