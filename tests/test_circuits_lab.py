@@ -101,11 +101,24 @@ def test_it_is_followed_along_the_snapshots(lab: Lab) -> None:
         (("--task", TASK, "--checkpoints", "base,base"), ("base", "once")),
         (("--task", TASK, "--pairs", "3"), ("--pairs", "8")),
         (("--task", "nowhere.jsonl"), ("nowhere.jsonl", "jsonl")),
+        (("--task", "same.jsonl"), ("pair 1", "target and foil", "'1'")),
+        (("--task", "long.jsonl"), ("pair 1", "tokens", "equally long")),
     ],
 )
 def test_what_cannot_be_asked_is_refused_in_a_sentence(
-    lab: Lab, arguments: tuple[str, ...], words: tuple[str, ...]
+    lab: Lab,
+    arguments: tuple[str, ...],
+    words: tuple[str, ...],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    """And nothing is entered in the recipe, where it would stop every later `grow`."""
+    monkeypatch.chdir(tmp_path)
+    for name, more, foil in (("same", "", "1"), ("long", " and more of it", "2")):
+        lines = [
+            {"clean": f"{i}+1=", "corrupt": f"{i}+2={more}", "target": "1", "foil": foil} for i in range(20)
+        ]
+        Path(f"{name}.jsonl").write_text("\n".join(map(json.dumps, lines)))
     before = read_recipe(lab.path / "recipe.toml")
     assert_one_sentence(run(lab.path.parent, "circuit", "tiny", *arguments), 2, *words)
     assert read_recipe(lab.path / "recipe.toml") == before

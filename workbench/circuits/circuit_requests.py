@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from workbench.circuits.own_tasks import own_task
-from workbench.circuits.tasks import TASKS, known_task
+from workbench.circuits.tasks import TASKS, USES, known_task, task_pairs
 from workbench.disk import sha256_file
 from workbench.errors import Misuse
 from workbench.lab import Lab
@@ -42,6 +42,7 @@ def request_circuit(
             f"{', '.join(checked)} do not descend from one checkpoint ({', '.join(sorted(families))}), so no edge "
             "of one is an edge of the other: ask for each family by itself"
         )
+    _make_pairs(lab, current, task, checked[0], n_pairs, seed)
     config = CircuitConfig(
         name=short_name(f"{name}-{joined(checked)}"),
         task=name,
@@ -73,6 +74,16 @@ def _source(task: str) -> tuple[str, str, str]:
     if found.name in TASKS:
         raise Misuse(f"{path.name} is called like a task of the workbench: rename the file")
     return found.name, str(path.resolve()), sha256_file(path)
+
+
+def _make_pairs(lab: Lab, current: Plan, task: str, name: str, n_pairs: int, seed: int) -> None:
+    """`Misuse` where the pairs cannot be made, as far as that can be known: before anything is entered in the
+    recipe, where it would stop every later `grow`."""
+    steps = (current.step("checkpoint", stage_of(name)), current.step("corpus", "text"))
+    if all(lab.artefact(step.kind, step.name, step.id) is not None for step in steps):
+        asked = known_task(task) if task in TASKS else own_task(Path(task))
+        for use in USES:
+            task_pairs(lab, asked, n_pairs, use, seed, checkpoint=name)
 
 
 def _siblings(lab: Lab, current: Plan, names: Sequence[str]) -> list[str]:
