@@ -20,7 +20,7 @@ from workbench.circuits.attribution_graph import AttributionGraph
 from workbench.circuits.graph_pruning import normalised
 
 
-class Path(NamedTuple):
+class GraphPath(NamedTuple):
     """Nodes from the first to the logit."""
 
     share: float
@@ -30,11 +30,11 @@ class Path(NamedTuple):
 
 def strongest_paths(
     graph: AttributionGraph, edges: Bool[np.ndarray, "target source"], n: int = 5, rank: int = 0
-) -> list[Path]:
+) -> list[GraphPath]:
     """The `n` paths of largest share along `edges` to the logit of this rank. What is pruned counts in the share's
     denominator."""
     weights, logit = normalised(graph.adjacency), graph.logits.start + rank
-    best = {node: [Path(1.0, 1.0, (node,))] for node in range(graph.errors.start, graph.tokens.stop)}
+    best = {node: [GraphPath(1.0, 1.0, (node,))] for node in range(graph.errors.start, graph.tokens.stop)}
     for target in (*range(graph.n_latents), logit):  # latents come by layer: sources before targets
         row = graph.adjacency[target].astype(np.float64) / (graph.values[target] if target != logit else 1.0)
         best[target] = _best_into(target, np.flatnonzero(edges[target]).tolist(), weights[target], row, best, n)
@@ -46,11 +46,11 @@ def _best_into(
     sources: list[int],
     weights: Float[np.ndarray, "source"],
     relative: Float[np.ndarray, "source"],
-    best: dict[int, list[Path]],
+    best: dict[int, list[GraphPath]],
     n: int,
-) -> list[Path]:
+) -> list[GraphPath]:
     longer = (
-        Path(float(weights[s]) * path.share, float(relative[s]) * path.contribution, (*path.nodes, target))
+        GraphPath(float(weights[s]) * path.share, float(relative[s]) * path.contribution, (*path.nodes, target))
         for s in sources
         for path in best[s]
     )

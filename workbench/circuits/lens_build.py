@@ -1,8 +1,10 @@
 """Builds `evaluation/lens-<checkpoint>`: a tuned lens, and how far each layer is from the prediction.
 
-The lens is fitted on the `dictionary` set, the KL is measured on held-out text. `kl.parquet`: KL by row (the
-embedding, each block) through no lens (`logit lens`), its own (`own`) and, of all but the root of a lineage, that of
-the root (`root`). `above.parquet`: how much more is left through one lens than through another, on the same tokens.
+The lens is fitted on the `dictionary` set, the KL is measured on held-out text.
+
+    kl.parquet      KL by row (the embedding, each block) through no lens (`logit lens`), the checkpoint's own
+                    (`own`) and, of all but the root of a lineage, the root's (`root`)
+    above.parquet   how much more is left through `lens` than through `other`, on the same tokens
 """
 
 from __future__ import annotations
@@ -42,9 +44,10 @@ def build(build: Build) -> Mapping[str, Any]:
         lenses = {OWN: lens}
         if name != root:
             lenses[ROOT] = TunedLens.load(build.parents[f"evaluation/{lens_name(root)}"].path)
-        total = min(TOKENS, len(sets["heldout"]))
+        windows = sets["heldout"].sample_windows(TOKENS, 0)
+        total = int((sets["heldout"].stops - sets["heldout"].starts)[windows].sum())
         build.progress.start(total, "tokens", label=f"KL of {name}")
-        found = lens_kl(model, sets["heldout"], lenses, report=build.progress.advance)
+        found = lens_kl(model, sets["heldout"], lenses, TOKENS, 0, build.progress.advance)
     pairs = [(OWN, LOGIT_LENS), *([(ROOT, OWN)] if name != root else [])]
     through = _table((lens, found.by_layer(lens)) for lens in found.nats)
     above = [_table([(a, found.above(a, b))]).with_columns(pl.lit(b).alias("other")) for a, b in pairs]

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
 import math
 import os
 import re
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +22,7 @@ from workbench.circuits.graph_perturbation import Perturbed, most_influential, p
 from workbench.circuits.graph_pruning import EDGES, NODES, GraphScores, Pruned, graph_scores, prune
 from workbench.circuits.local_replacement import held_patterns, held_scales
 from workbench.circuits.tracer_json import tracer_graph, write_tracer_graph
+from workbench.disk import plain_disk_errors
 from workbench.errors import Failure, Misuse
 from workbench.intervals import bracketed
 from workbench.points import MLP_IN, Site
@@ -97,11 +99,12 @@ class PromptGraph:
         document = tracer_graph(
             self.graph, self.pruned, asked.checkpoint.tokenizer(), asked.slug, scan, names, thresholds=shares
         )
-        return write_tracer_graph(folder, document)
+        with plain_disk_errors(folder):
+            return write_tracer_graph(folder, document)
 
     def told(self) -> dict[str, Any]:
         """As JSON."""
-        out, logits = self.taken_out, self._logits()
+        out, logits = self.taken_out, self._logits
         return {
             "checkpoint": self.request.checkpoint.address,
             "prompt": self.request.prompt,
@@ -139,27 +142,29 @@ class PromptGraph:
         """For people."""
         told, asked = self.told(), self.request
         out, first = told["taken_out"], told["logits"][0]
+        nodes, edges, latents = told["nodes"], told["edges"], told["latents"]
+        replacement, completeness = told["replacement_score"], told["completeness_score"]
         lines = [
-            f"{told['nodes']['all']:,} nodes ({told['latents']['all']:,} of them latents) and "
-            f"{told['edges']['all']:,} edges; pruned to {asked.node_share:.0%} of the influence of nodes and "
-            f"{asked.edge_share:.0%} of that of edges {told['nodes']['kept']:,} ({told['latents']['kept']:,}) and "
-            f"{told['edges']['kept']:,}.",
-            f"Replacement score {bracketed(told['replacement_score'], None, None)} (share of influence that comes "
-            f"from tokens by paths without an error), completeness score "
-            f"{bracketed(told['completeness_score'], None, None)} (share of what comes into a node that is no error); "
-            f"what the edges into a node miss of its value is at most {told['largest_residual']:.1g} of it.",
-            f"Each of the {out['n']} most influential latents taken out alone changes the logit of {first['token']} as "
-            f"the graph foretells with r = {bracketed(*out['pearson'].values(), digits=2)}; with patterns and norm "
-            f"scales held {bracketed(*out['pearson_held'].values(), digits=2)} (intervals over latents of this one "
-            "prompt, and so narrow).",
-            f"Strongest paths to {first['token']} (p = {first['probability']:.3f}), with their share of all that comes "
-            "into it and what they bring to the logit:",
+            f"{nodes['all']:,} nodes ({latents['all']:,} of them latents) and {edges['all']:,} edges; pruned to "
+            f"{asked.node_share:.0%} of the influence of nodes and {asked.edge_share:.0%} of that of edges "
+            f"{nodes['kept']:,} ({latents['kept']:,}) and {edges['kept']:,}.",
+            f"Replacement score {bracketed(replacement, None, None)} (share of influence that comes from tokens "
+            f"by paths without an error), completeness score {bracketed(completeness, None, None)} (share of what "
+            "comes into a node that is no error); what the edges into a node miss of its value is at most "
+            f"{told['largest_residual']:.1g} of it.",
+            f"Each of the {out['n']} most influential latents taken out alone changes the logit of "
+            f"{first['token']} as the graph foretells with r = {_bracketed(out['pearson'])}; with patterns and norm "
+            f"scales held {_bracketed(out['pearson_held'])} (intervals over latents of this one prompt, and so "
+            "narrow).",
+            f"Strongest paths to {first['token']} (p = {first['probability']:.3f}), with their share of all that "
+            "comes into it and what they bring to the logit:",
         ]
         return "\n".join(
             lines
             + [f"{p['share']:7.1%} {p['contribution']:+8.3f}  {' -> '.join(p['nodes'])}" for p in told["paths"]]
         )
 
+    @functools.cached_property
     def _logits(self) -> list[str]:
         vocabulary = Vocabulary(self.request.checkpoint.tokenizer())
         return [repr(vocabulary[int(token)].shown) for token in self.graph.logit_ids]
@@ -168,7 +173,7 @@ class PromptGraph:
         """A node's name, with the token that stands there."""
         graph, tokens = self.graph, self.request.read.tokens
         if node >= graph.logits.start:
-            return f"logit {self._logits()[node - graph.logits.start]}"
+            return f"logit {self._logits[node - graph.logits.start]}"
         if node >= graph.tokens.start:
             return f"{graph.name(node)} {tokens[node - graph.tokens.start].shown!r}"
         position = (
@@ -204,6 +209,10 @@ def checked_folder(folder: Path) -> Path:
 
 def _number(value: float) -> float | None:
     return value if math.isfinite(value) else None
+
+
+def _bracketed(told: Mapping[str, float | None]) -> str:
+    return bracketed(told["value"], told["low"], told["high"], digits=2)
 
 
 def _with_interval(value: float, interval: tuple[float, float]) -> dict[str, float | None]:
