@@ -36,7 +36,7 @@ PROMPT = "What is 12+30?"
 
 def recipe() -> Recipe:
     """Small transcoders of every layer of sft."""
-    small = DictionaryConfig("", ("sft",), 96, 6, steps=60, batch_size=256, point=MLP_IN, target=MLP_OUT)
+    small = DictionaryConfig("", ("sft",), 64, 6, steps=30, batch_size=256, point=MLP_IN, target=MLP_OUT)
     coders = [dataclasses.replace(small, name=f"transcoder-{layer}", layer=layer) for layer in range(LAYERS)]
     return dataclasses.replace(tiny_recipe(), comparisons=(), dictionaries=tuple(coders))
 

@@ -147,15 +147,7 @@ def plan(recipe: Recipe) -> Plan:
             for each in unlike.checkpoints
         ]
         planner.add("evaluation", unlike.name, "unlike", dataclasses.asdict(unlike), "corpus/text", *parents)
-    for circuit in recipe.circuits:
-        names = recipe.checkpoint_names
-        everyone = (*circuit.checkpoints, *circuit.beside)
-        parents = [checked_member(f"circuit {circuit.name!r}", each, planner.steps, names) for each in everyone]
-        planner.add("circuit", circuit.name, "circuit", dataclasses.asdict(circuit), "corpus/text", *parents)
-    for name in recipe.circuit_histories:
-        line = lineage([stage_of(c) for c in recipe.circuit(name).checkpoints], result.parent_checkpoint)
-        parents = [f"circuit/{name}", "corpus/text", *(f"checkpoint/{each}" for each in line)]
-        planner.add("circuit", history_name(name), "circuit_history", {"circuit": name}, *parents)
+    _add_circuits(planner, result)
     for name in recipe.lenses:
         _add_lens(planner, result, name)
     for name in recipe.evaluations:
@@ -229,6 +221,20 @@ def _add_sweep(planner: Planner, so_far: Plan, config: SweepConfig) -> None:
     read = add_activations(planner, so_far.recipe, like, config.checkpoint, RESID_POST, tokens)
     parents = [tokens, read, f"checkpoint/{config.checkpoint}"]
     planner.add("evaluation", config.name, "sweep", dataclasses.asdict(config), *parents)
+
+
+def _add_circuits(planner: Planner, so_far: Plan) -> None:
+    """Circuits, and those that are followed along the snapshots."""
+    recipe = so_far.recipe
+    for circuit in recipe.circuits:
+        names = recipe.checkpoint_names
+        everyone = (*circuit.checkpoints, *circuit.beside)
+        parents = [checked_member(f"circuit {circuit.name!r}", each, planner.steps, names) for each in everyone]
+        planner.add("circuit", circuit.name, "circuit", dataclasses.asdict(circuit), "corpus/text", *parents)
+    for name in recipe.circuit_histories:
+        line = lineage([stage_of(c) for c in recipe.circuit(name).checkpoints], so_far.parent_checkpoint)
+        parents = [f"circuit/{name}", "corpus/text", *(f"checkpoint/{each}" for each in line)]
+        planner.add("circuit", history_name(name), "circuit_history", {"circuit": name}, *parents)
 
 
 def _add_lens(planner: Planner, so_far: Plan, checkpoint: str) -> None:

@@ -153,9 +153,9 @@ class PromptGraph:
             "comes into a node that is no error); what the edges into a node miss of its value is at most "
             f"{told['largest_residual']:.1g} of it.",
             f"Each of the {out['n']} most influential latents taken out alone changes the logit of "
-            f"{first['token']} as the graph foretells with r = {_bracketed(out['pearson'])}; with patterns and norm "
-            f"scales held {_bracketed(out['pearson_held'])} (intervals over latents of this one prompt, and so "
-            "narrow).",
+            f"{first['token']} as the graph foretells with r = {_bracketed(out['pearson'])}; with patterns and "
+            f"norm scales held {_bracketed(out['pearson_held'])} (intervals over latents of this one prompt, "
+            "and so narrow).",
             f"Strongest paths to {first['token']} (p = {first['probability']:.3f}), with their share of all that "
             "comes into it and what they bring to the logit:",
         ]
