@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -51,3 +52,63 @@ def tasks(as_json: Json = False) -> None:
     told = {name: {"question": task.question, "wording": task.wording} for name, task in TASKS.items()}
     width = max(map(len, told))
     answer(told, as_json, lambda: "\n".join(f"{name:<{width}}  {t['question']}" for name, t in told.items()))
+
+
+@app.command()
+def graph(
+    lab: LabName,
+    checkpoint: Annotated[str, typer.Argument(help="A checkpoint, or a snapshot of it such as sft@128.")],
+    prompt: Annotated[str, typer.Argument(help="What the model goes on from.")],
+    out: Annotated[Path, typer.Option(help="Folder for the graph, as circuit-tracer's front end reads it.")],
+    chat: Annotated[bool, typer.Option(help="Ask the prompt as a question in chat form.")] = False,
+    top_k: Annotated[int, typer.Option(min=1, help="Logits at most; fewer where they hold 95 %.")] = 10,
+    node_threshold: Annotated[
+        float, typer.Option(min=0, max=1, help="Nodes are kept up to this share of influence.")
+    ] = 0.8,
+    edge_threshold: Annotated[float, typer.Option(min=0, max=1, help="So are edges.")] = 0.98,
+    as_json: Json = False,
+) -> None:
+    """Which tokens and transcoder latents make what a checkpoint says behind a prompt: its attribution graph."""
+    from workbench.circuits.prompt_graph import GraphRequest, PromptGraph, checked_folder, refuse_unlike
+    from workbench.circuits.site_dictionaries import open_layer_transcoders, wanted_layer_transcoders
+    from workbench.comparison_requests import grown_first
+    from workbench.grow import grow as grow_lab
+    from workbench.lab import Lab
+
+    opened = Lab.open(lab)
+    shares = {"node_share": node_threshold, "edge_share": edge_threshold}
+    asked = GraphRequest.of(opened.checkpoint(checkpoint), prompt, chat, most_logits=top_k, **shares)
+    model = asked.checkpoint.model()
+    refuse_unlike(model, asked)
+    folder = checked_folder(out)
+    names = wanted_layer_transcoders(opened, checkpoint)
+    steps = [f"dictionary/{name}" for name in names]
+    sys.stderr.write(grown_first(opened, steps))
+    grow_lab(opened, steps)
+    found = PromptGraph.of(asked, model, open_layer_transcoders(opened, names), names)
+    path = found.write(folder)
+    answer({"lab": lab, "file": str(path), **found.told()}, as_json, lambda: f"{path}\n{found.describe()}")
+
+
+@app.command()
+def lens(
+    lab: LabName,
+    checkpoints: Annotated[list[str], typer.Argument(help="Checkpoints, or snapshots such as sft@128.")],
+    as_json: Json = False,
+) -> None:
+    """How far each layer is from the prediction: logit lens, tuned lens, and the root checkpoint's tuned lens."""
+    from workbench.circuits.found_lenses import FoundLens
+    from workbench.circuits.lens_requests import request_lenses
+    from workbench.comparison_requests import grown_first
+    from workbench.grow import grow as grow_lab
+    from workbench.lab import Lab
+    from workbench.plan import lens_name
+
+    opened = Lab.open(lab)
+    names = request_lenses(opened, listed_names(checkpoints))
+    steps = [f"evaluation/{lens_name(name)}" for name in names]
+    sys.stderr.write(grown_first(opened, steps))
+    grow_lab(opened, steps)
+    found = [FoundLens.of(opened, name) for name in names]
+    told = {"lab": lab, "lenses": {each.name: each.told() for each in found}}
+    answer(told, as_json, lambda: "\n\n".join(each.describe() for each in found))

@@ -21,13 +21,21 @@ def sha256_file(path: Path) -> str:
 
 
 def write_json(path: Path, value: object) -> None:
-    """Write JSON under a temporary name beside `path`, flush to disk, rename: never half a file."""
+    """`value` as JSON, whole or not at all."""
+    write_text(path, json.dumps(value, indent=1, ensure_ascii=False))
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write under a temporary name beside `path`, flush to disk, rename: never half a file."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    with temporary.open("w", encoding="utf-8") as handle:
-        json.dump(value, handle, indent=1, ensure_ascii=False)
-        handle.flush()
-        os.fsync(handle.fileno())
-    temporary.replace(path)
+    try:
+        with temporary.open("w", encoding="utf-8") as handle:
+            handle.write(text)
+            handle.flush()
+            os.fsync(handle.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)  # there only where something went wrong
 
 
 def folder_bytes(path: Path) -> int:

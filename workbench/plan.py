@@ -29,6 +29,7 @@ from workbench.recipe import (
     DictionaryConfig,
     Recipe,
     SweepConfig,
+    joined,
     read_recipe,
     stage_of,
 )
@@ -40,6 +41,11 @@ STUDY = "superposition"  # name of the evaluation
 def history_name(circuit: str) -> str:
     """What a circuit's way along the snapshots is called."""
     return f"history-{circuit}"
+
+
+def lens_name(checkpoint: str) -> str:
+    """What the tuned lens of a checkpoint is called: `lens-sft`, of a snapshot `lens-sft.64`."""
+    return f"lens-{joined([checkpoint])}"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -142,6 +148,8 @@ def plan(recipe: Recipe) -> Plan:
         ]
         planner.add("evaluation", unlike.name, "unlike", dataclasses.asdict(unlike), "corpus/text", *parents)
     _add_circuits(planner, result)
+    for name in recipe.lenses:
+        _add_lens(planner, result, name)
     for name in recipe.evaluations:
         _add_quality(planner, result, recipe.dictionary(name))
         _add_truth(planner, result, recipe.dictionary(name))
@@ -227,6 +235,33 @@ def _add_sweep(planner: Planner, so_far: Plan, config: SweepConfig) -> None:
     read = add_activations(planner, so_far.recipe, like, config.checkpoint, RESID_POST, tokens)
     parents = [tokens, read, f"checkpoint/{config.checkpoint}"]
     planner.add("evaluation", config.name, "sweep", dataclasses.asdict(config), *parents)
+
+
+def _add_circuits(planner: Planner, so_far: Plan) -> None:
+    """Circuits, and those that are followed along the snapshots."""
+    recipe = so_far.recipe
+    for circuit in recipe.circuits:
+        names = recipe.checkpoint_names
+        everyone = (*circuit.checkpoints, *circuit.beside)
+        parents = [checked_member(f"circuit {circuit.name!r}", each, planner.steps, names) for each in everyone]
+        planner.add("circuit", circuit.name, "circuit", dataclasses.asdict(circuit), "corpus/text", *parents)
+    for name in recipe.circuit_histories:
+        line = lineage([stage_of(c) for c in recipe.circuit(name).checkpoints], so_far.parent_checkpoint)
+        parents = [f"circuit/{name}", "corpus/text", *(f"checkpoint/{each}" for each in line)]
+        planner.add("circuit", history_name(name), "circuit_history", {"circuit": name}, *parents)
+
+
+def _add_lens(planner: Planner, so_far: Plan, checkpoint: str) -> None:
+    """A checkpoint's tuned lens, and before it that of the root of its lineage, which is read on it too."""
+    own = checked_member("a lens", stage_of(checkpoint), planner.steps, so_far.recipe.checkpoint_names)
+    family, tokens = add_tokens(planner, so_far.recipe, so_far.family, DictionaryConfig("", (checkpoint,)))
+    parents = [tokens, own]
+    if checkpoint != family:
+        if f"evaluation/{lens_name(family)}" not in planner.steps:
+            _add_lens(planner, so_far, family)
+        parents.append(f"evaluation/{lens_name(family)}")
+    config = {"checkpoint": checkpoint, "root": family}
+    planner.add("evaluation", lens_name(checkpoint), "lens", config, *parents)
 
 
 def _add_truth(planner: Planner, so_far: Plan, config: DictionaryConfig) -> None:

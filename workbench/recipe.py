@@ -214,6 +214,7 @@ class Recipe:
     unlike: tuple[UnlikeConfig, ...] = ()
     circuits: tuple[CircuitConfig, ...] = ()
     circuit_histories: tuple[str, ...] = ()  # circuits to be followed along the snapshots
+    lenses: tuple[str, ...] = ()  # checkpoints, or snapshots, to have a tuned lens
     superposition: tuple[str, ...] = ()  # SAEs whose checkpoints are studied for it
 
     def stage(self, name: str) -> StageConfig:

@@ -27,6 +27,7 @@ from saes.transcoder import Transcoder
 from workbench.circuits.attribution_graph import AttributionGraph
 from workbench.circuits.graph_pruning import influence, normalised
 from workbench.circuits.local_replacement import held_patterns, held_scales, of_last_row
+from workbench.intervals import RESAMPLES, Interval
 from workbench.points import MLP_OUT, Site
 from workbench.site import replaced
 
@@ -52,6 +53,16 @@ class Perturbed(NamedTuple):
         return _pearson(self.foretold, self.held)
 
     @property
+    def interval(self) -> Interval:
+        """Of `pearson`, by bootstrap over latents; latents of one prompt are not independent: it is narrow."""
+        return _interval(self.foretold, self.true)
+
+    @property
+    def interval_held(self) -> Interval:
+        """Of `pearson_held`."""
+        return _interval(self.foretold, self.held)
+
+    @property
     def same_sign(self) -> float:
         """Share of the latents whose true change has the sign foretold."""
         return float((np.sign(self.foretold) == np.sign(self.true)).mean())
@@ -59,6 +70,14 @@ class Perturbed(NamedTuple):
 
 def _pearson(x: Float[np.ndarray, "node"], y: Float[np.ndarray, "node"]) -> float:
     return float(np.corrcoef(x, y)[0, 1]) if len(x) > 2 and x.std() and y.std() else float("nan")
+
+
+def _interval(x: Float[np.ndarray, "node"], y: Float[np.ndarray, "node"], seed: int = 0) -> Interval:
+    rng = np.random.default_rng(seed)
+    draws = (rng.integers(0, len(x), len(x)) for _ in range(RESAMPLES if len(x) > 2 else 0))
+    found = np.array([_pearson(x[some], y[some]) for some in draws])
+    found = found[np.isfinite(found)]
+    return Interval(*map(float, np.quantile(found, (0.025, 0.975)))) if len(found) else Interval(np.nan, np.nan)
 
 
 def most_influential(graph: AttributionGraph, n: int = N_LATENTS) -> Int[np.ndarray, "node"]:

@@ -9,7 +9,7 @@ fitted on an earlier checkpoint. `above` is the difference of two, document by d
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -70,8 +70,10 @@ def lens_kl(
     lenses: Mapping[str, TunedLens],
     tokens: int = TOKENS,
     seed: int = 0,
+    report: Callable[[int], None] = lambda tokens: None,
 ) -> LensKl:
-    """KL by layer through each of `lenses`, and through none, on windows drawn from `token_set`."""
+    """KL by layer through each of `lenses`, and through none, on windows drawn from `token_set`. `report` is told
+    the tokens of each batch."""
     windows = token_set.sample_windows(tokens, seed)
     all_lenses = {name: lens.checked_for(model) for name, lens in lenses.items()}
     rows: list[str] = []
@@ -85,6 +87,7 @@ def lens_kl(
             read = [kl(log_p, read_through(model, lens(layer, x))) for layer, x in enumerate(streams)]
             found[name].append(torch.stack(read, dim=1).double().cpu().numpy())
         places.append(batch.rows[batch.real])
+        report(len(log_p))
     of, document = np.unique(np.asarray(token_set.document)[np.concatenate(places)], return_inverse=True)
     nats = {name: _by_document(np.concatenate(parts), document, len(of)) for name, parts in found.items()}
     return LensKl(tuple(rows), nats, np.bincount(document, minlength=len(of)).astype(float))

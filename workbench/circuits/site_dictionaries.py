@@ -84,6 +84,15 @@ def layer_transcoder_names(lab: Lab, checkpoint: str) -> list[str]:
     return [whole[layer] for layer in range(n_layers)]
 
 
+def wanted_layer_transcoders(lab: Lab, checkpoint: str) -> list[str]:
+    """`layer_transcoder_names`; where no settings have one of every layer, the usual ones are entered."""
+    known_checkpoint(lab, checkpoint)  # near names are offered for unknown ones
+    try:
+        return layer_transcoder_names(lab, checkpoint)
+    except Misuse:
+        return request_layer_transcoders(lab, checkpoint)
+
+
 def open_layer_transcoders(lab: Lab, names: list[str]) -> list[Transcoder]:
     """The transcoders of these names."""
     from saes.transcoder import Transcoder

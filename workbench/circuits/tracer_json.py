@@ -23,6 +23,7 @@ import numpy as np
 
 from workbench.circuits.attribution_graph import AttributionGraph
 from workbench.circuits.graph_pruning import EDGES, NODES, Pruned
+from workbench.disk import write_text
 from workbench.errors import Misuse
 from workbench.lab import checked_name
 
@@ -71,17 +72,31 @@ def tracer_graph(
 
 
 def write_tracer_graph(folder: Path, document: Mapping[str, Any]) -> Path:
-    """Write the document as `<slug>.json` and enter it in the folder's list; one of that name gives way."""
+    """Write the document as `<slug>.json`, whole or not at all, and enter it in the folder's list; one of that name
+    gives way."""
     folder.mkdir(parents=True, exist_ok=True)
     about, index = document["metadata"], folder / INDEX
     path = folder / f"{about['slug']}.json"
     if path == index:
         raise Misuse(f"a graph cannot be called {about['slug']!r}, the name of the folder's list: give another")
-    path.write_text(json.dumps(document, ensure_ascii=False, allow_nan=False), encoding="utf-8")
-    known = json.loads(index.read_text(encoding="utf-8"))["graphs"] if index.exists() else []
-    listed = [each for each in known if each["slug"] != about["slug"]] + [dict(about)]
-    index.write_text(json.dumps({"graphs": listed}, ensure_ascii=False), encoding="utf-8")
+    listed = [each for each in _listed(index) if each["slug"] != about["slug"]] + [dict(about)]
+    write_text(path, json.dumps(document, ensure_ascii=False, allow_nan=False))
+    write_text(index, json.dumps({"graphs": listed}, ensure_ascii=False))
     return path
+
+
+def _listed(index: Path) -> list[dict[str, Any]]:
+    """What the folder's list holds so far."""
+    if not index.exists():
+        return []
+    try:
+        return [
+            dict(each, slug=each["slug"]) for each in json.loads(index.read_text(encoding="utf-8"))["graphs"]
+        ]
+    except (ValueError, KeyError, TypeError) as error:
+        raise Misuse(
+            f"{index} is no list of graphs ({type(error).__name__}): remove it, or name another folder"
+        ) from error
 
 
 class _Nodes:
