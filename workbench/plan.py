@@ -237,20 +237,6 @@ def _add_sweep(planner: Planner, so_far: Plan, config: SweepConfig) -> None:
     planner.add("evaluation", config.name, "sweep", dataclasses.asdict(config), *parents)
 
 
-def _add_circuits(planner: Planner, so_far: Plan) -> None:
-    """Circuits, and those that are followed along the snapshots."""
-    recipe = so_far.recipe
-    for circuit in recipe.circuits:
-        names = recipe.checkpoint_names
-        everyone = (*circuit.checkpoints, *circuit.beside)
-        parents = [checked_member(f"circuit {circuit.name!r}", each, planner.steps, names) for each in everyone]
-        planner.add("circuit", circuit.name, "circuit", dataclasses.asdict(circuit), "corpus/text", *parents)
-    for name in recipe.circuit_histories:
-        line = lineage([stage_of(c) for c in recipe.circuit(name).checkpoints], so_far.parent_checkpoint)
-        parents = [f"circuit/{name}", "corpus/text", *(f"checkpoint/{each}" for each in line)]
-        planner.add("circuit", history_name(name), "circuit_history", {"circuit": name}, *parents)
-
-
 def _add_lens(planner: Planner, so_far: Plan, checkpoint: str) -> None:
     """A checkpoint's tuned lens, and before it that of the root of its lineage, which is read on it too."""
     own = checked_member("a lens", stage_of(checkpoint), planner.steps, so_far.recipe.checkpoint_names)
