@@ -6,7 +6,9 @@ from pages.components import (
     circuit_difference,
     circuit_graph,
     circuit_grids,
+    circuit_heads,
     circuit_prompts,
+    circuit_snapshots,
     circuit_transfer,
     circuit_verdict,
     frame,
@@ -20,6 +22,8 @@ VIEWS = {
     "Curve": View("How few edges it takes", circuit_curve.view),
     "Transfer": View("Each circuit in each checkpoint", circuit_transfer.view),
     "Patching": View("What each part is worth", circuit_grids.view),
+    "Heads": View("Where heads look, and what they write", circuit_heads.view),
+    "Snapshots": View("The circuit's way along the snapshots", circuit_snapshots.view),
     "Prompts": View("The prompts", circuit_prompts.view),
 }
 

@@ -15,29 +15,43 @@ import polars as pl
 import pytest
 import torch
 
-from pages.components import circuit_store, circuit_transfer, circuit_verdict, show
+from pages.components import (
+    circuit_heads,
+    circuit_snapshots,
+    circuit_store,
+    circuit_transfer,
+    circuit_verdict,
+    show,
+    store,
+)
 from pages.components.circuit_store import Of
 from tests.grown_once import grown_once
 from tests.test_pages import errors, opened, sentences
 from tests.tiny_lab import WORDS, build, make_lab, tiny_recipe
 from workbench.circuits.activation_patching import NOISE, Patching
+from workbench.circuits.circuit_history import LAST_HERE, OWN, TOLD_APART, CircuitHistory
 from workbench.circuits.circuit_model import CircuitModel
 from workbench.circuits.circuit_picture import line as way
 from workbench.circuits.circuit_picture import places, read_of, widths, writer_name
 from workbench.circuits.circuit_requests import request_circuit
 from workbench.circuits.circuit_show import as_json, svg
+from workbench.circuits.competence import competence
 from workbench.circuits.difference_graph import GAINED, KEPT, LOST, REWEIGHTED, Scored, difference
 from workbench.circuits.edge_patching import exact_scores
 from workbench.circuits.faithfulness import circuit_scores, ends, faithfulness
 from workbench.circuits.found_circuits import FoundCircuits
 from workbench.circuits.graph import Graph, alive
 from workbench.circuits.grids import HEAD, LAYER, cells
+from workbench.circuits.heads import KINDS
+from workbench.circuits.history_build import N_PAIRS, SCHEMA
 from workbench.circuits.node_effects import cell_of, node_effect
 from workbench.circuits.one_edge import taken_out
 from workbench.circuits.overlap import overlap
-from workbench.errors import Misuse
+from workbench.circuits.pairs import logit_difference
+from workbench.errors import Failure, Misuse
 from workbench.feature_parts import written_by
 from workbench.lab import Lab
+from workbench.plan import history_name
 
 DONE, UNDONE = "planted-base-sft", "previous_token-base"
 NAMES = ("base", "sft")
@@ -48,6 +62,16 @@ VIEWS = {
     "Curve": ("How few edges it takes", "CPR, sft", ["circuit-curve"]),
     "Transfer": ("Each circuit in each checkpoint", "found in i", ["transfer", "overlap"]),
     "Patching": ("What each part is worth", "restores the clean one", ["grid-position-sft", "grid-head-base"]),
+    "Heads": (
+        "Where heads look, and what they write",
+        "what a part writes",
+        ["last-attention-base", "direct-logits"],
+    ),
+    "Snapshots": (
+        "The circuit's way along the snapshots",
+        "the first key left out",
+        ["snapshots", "snapshot-heads"],
+    ),
     "Prompts": ("The prompts", "differing tokens marked", []),
 }
 
@@ -94,9 +118,12 @@ def circuit_lab(home: Path) -> Lab:
         home, recipe=dataclasses.replace(recipe, model=dataclasses.replace(recipe.model, n_layers=2))
     )
     own = str(planted(lab, home / "planted.jsonl"))
-    names = [request_circuit(lab, own, NAMES, 12), request_circuit(lab, "previous_token", ["base"], 8)]
+    names = [
+        request_circuit(lab, own, NAMES, 12, history=True),
+        request_circuit(lab, "previous_token", ["base"], 8),
+    ]
     assert names == [DONE, UNDONE]
-    return build(lab, *(f"circuit/{name}" for name in names))
+    return build(lab, *(f"circuit/{name}" for name in (*names, history_name(DONE))))
 
 
 @pytest.fixture
@@ -367,3 +394,154 @@ def test_the_attention_shown_is_a_pattern(lab: Lab) -> None:
     n = len(circuit_store.texts(of)[0][0])
     assert weights.shape[2:] == (n, n)
     assert np.allclose(weights.sum(axis=-1), 1, atol=1e-4)
+
+
+def test_a_way_along_the_snapshots_is_not_offered_as_a_circuit(lab: Lab) -> None:
+    assert history_name(DONE) in store.finished(lab, "circuit")
+    assert circuit_store.names(lab) == [DONE, UNDONE]
+
+
+def test_a_circuit_that_was_not_followed_tells_the_command_it_was_asked_for_with(lab: Lab) -> None:
+    app = opened("circuits", circuit=UNDONE, view="Snapshots")
+    asked = "python -m workbench circuit tiny --task previous_token --checkpoints base --pairs 8 --snapshots"
+    assert any(f"<code>{asked}</code>" in text for text in sentences(app))
+    with pytest.raises(Misuse, match="has not been followed"):
+        CircuitHistory.of(lab, UNDONE)
+
+
+def test_the_way_ends_where_the_last_checkpoint_is(lab: Lab, found: FoundCircuits) -> None:
+    """Its figures there are those of the model opened for itself, on the pairs that the way is judged on."""
+    history = CircuitHistory.of(lab, DONE)
+    assert history.moments.filter("end")["address"].to_list() == list(NAMES)
+    asked = dataclasses.replace(found, config={**found.config, "n_pairs": N_PAIRS})
+    judge = asked.pairs(lab, "judge")
+    for name in NAMES:
+        at = {
+            figure: history.curve(figure).filter(address=name).row(0, named=True)
+            for figure in (TOLD_APART, LAST_HERE)
+        }
+        assert at[TOLD_APART]["value"] == competence(lab.checkpoint(name).model(), judge).told_apart.value
+        assert at[TOLD_APART]["n"] == len(judge)
+        model = CircuitModel(lab.checkpoint(name).bridge())
+        m = circuit_scores(model, judge, found.circuit("sft").edges[None])[0]
+        assert at[LAST_HERE]["value"] == pytest.approx(faithfulness(m, ends(model, judge)).f, abs=1e-4)
+    assert history.at_home("edges") == history.curve("edges")["value"][-1]
+
+
+def test_the_strongest_heads_are_those_with_the_largest_score_anywhere(lab: Lab) -> None:
+    history = CircuitHistory.of(lab, DONE)
+    rows = history.table("heads")
+    for kind in KINDS:
+        largest: dict[tuple[int, int], float] = {}
+        for layer, head, score in rows.filter(kind=kind).select("layer", "head", "score").iter_rows():
+            largest[layer, head] = max(score, largest.get((layer, head), score))
+        best = history.strongest(kind, 2)
+        assert best == sorted(largest, key=lambda at: -largest[at])[:2]
+        named = history.head_curves(kind, 2)["name"].unique(maintain_order=True).to_list()
+        assert named == [f"head {layer}.{head}" for layer, head in best]
+
+
+def followed(found: FoundCircuits, folder: Path, done: list[bool]) -> CircuitHistory:
+    """A way of four moments, base 0, 4, 9 and sft 2, of which `done` do the task."""
+    rows = []
+    for (stage, step, axis, place), does in zip(
+        (("base", 0, 0, 0.0), ("base", 4, 4, 0.7), ("base", 9, 9, 1.0), ("sft", 2, 11, 2.0)), done, strict=True
+    ):
+        at = (stage, step, axis, place)
+        rows.append((*at, TOLD_APART, 0.5 + 0.4 * does, 0.4 + 0.4 * does, 0.6 + 0.4 * does, 32))
+        if does:
+            rows += [(*at, LAST_HERE, 0.8, 0.7, 0.9, 32), (*at, OWN, 0.9, 0.8, 1.0, 32)]
+            rows += [(*at, measure, axis / 20, None, None, 32) for measure in ("edges", "nodes", "weights")]
+    pl.DataFrame(rows, schema=SCHEMA, orient="row").write_parquet(folder / "history.parquet")
+    return CircuitHistory(found, {}, folder)
+
+
+def test_a_way_worked_by_hand(found: FoundCircuits, tmp_path: Path) -> None:
+    """Done at base@4 and at the end, not at base between: the line breaks there, and the sentences count it."""
+    history = followed(found, tmp_path, [False, True, False, True])
+    assert history.moments["address"].to_list() == ["base@0", "base@4", "base", "sft"]
+    assert history.moments["done"].to_list() == [False, True, False, True]
+    assert history.curve("edges")["value"].to_list() == [None, 0.2, None, 0.55]
+    first, f, shared = history.sentences()
+    assert (
+        first
+        == "The task is first done at base@4, told apart 0.90 [0.80, 1.00]; at 1 of 3 from there on it is not"
+    )
+    assert f == (
+        "sft's circuit does f = 0.80 [0.70, 0.90] of the task at base@4 and 0.80 [0.70, 0.90] at sft, one found "
+        "there 0.90 [0.80, 1.00] and 0.90 [0.80, 1.00]"
+    )
+    assert (
+        shared == "The two share 0.20 of their edges at base@4; sft's, found on 32 pairs and on 12, share 0.55"
+    )
+    drawn = {trace.name: list(trace.y) for trace in way_of(history).data}
+    assert drawn["edges"] == [None, 0.2, None, 0.55]
+    assert drawn["the task"] == [0.5, 0.9, 0.5, 0.9]
+
+
+def way_of(history: CircuitHistory):  # type: ignore[no-untyped-def]
+    figures = (TOLD_APART, LAST_HERE, OWN, "edges", "weights") if history.claimed else (TOLD_APART, OWN)
+    return circuit_snapshots.way({f: history.curve(f) for f in figures}, history.moments, history.last)
+
+
+def test_no_circuit_is_followed_where_none_is_claimed(found: FoundCircuits, tmp_path: Path) -> None:
+    never = followed(found, tmp_path, [False] * 4)
+    assert never.sentences() == ["At none of 4 moments is the task done: no circuit is claimed on the way"]
+    checkpoints = {name: {**found.figures["checkpoints"][name], "does_it": name != "sft"} for name in NAMES}
+    unable = dataclasses.replace(found, figures={**found.figures, "checkpoints": checkpoints})
+    folder = tmp_path / "unable"
+    folder.mkdir()
+    history = followed(unable, folder, [False, True, True, False])
+    assert history.sentences()[1:] == ["sft does not do the task: it has no circuit that could be followed"]
+    assert history.at_home("edges") is None
+    assert {trace.name for trace in way_of(history).data} == {"the task", "the moment's own"}
+
+
+def test_last_attention_is_the_last_row_of_every_pattern(lab: Lab) -> None:
+    of = circuit_store.of(lab, DONE)
+    some, looked = circuit_store.pairs(of, "judge", True), circuit_store.last_attention(of, "sft")
+    with torch.inference_mode():
+        out = lab.checkpoint("sft").model()(input_ids=some.clean, output_attentions=True)
+    expected = torch.stack(out.attentions)[:, :, :, -1].mean(dim=1).numpy()
+    assert np.allclose(looked.mean, expected, atol=1e-5)
+    assert np.allclose(looked.mean.sum(axis=-1), 1, atol=1e-5)
+    assert (looked.interval[..., 0] <= looked.mean + 1e-9).all()
+    assert (looked.mean <= looked.interval[..., 1] + 1e-9).all()
+    listed = looked.table.filter(layer=1, head=0)["attention"].to_list()
+    assert listed == pytest.approx(looked.mean[1, 0].tolist())
+    labels = [str(at) for at in range(looked.mean.shape[-1])]
+    (drawn,) = circuit_heads.attention(looked.mean.tolist(), looked.interval.tolist(), labels, "#123456").data
+    heads = looked.mean.shape[1]
+    assert np.allclose(drawn.z[heads], looked.mean[1, 0])
+    assert drawn.customdata[heads][0][:2] == ["1.0", "0"]
+
+
+def test_the_parts_drawn_add_up_to_the_logits_of_the_model(lab: Lab) -> None:
+    of = circuit_store.of(lab, DONE)
+    some, made = circuit_store.pairs(of), {name: circuit_store.written(of, name) for name in NAMES}
+    rows = [(name, *each) for name in NAMES for each in made[name].parts.values()]
+    schema = ["checkpoint", "component", "logits", "low", "high", "n"]
+    drawn = circuit_heads.writes(pl.DataFrame(rows, schema=schema, orient="row")).data
+    for name, trace in zip(NAMES, drawn, strict=True):
+        with torch.inference_mode():
+            logits = lab.checkpoint(name).model()(input_ids=some.clean).logits
+        m = logit_difference(logits[torch.arange(len(some)), some.last], some.target, some.foil)
+        assert sum(trace.x) == pytest.approx(float(m.mean()), abs=1e-4)
+        assert f"over {len(some)} pairs" in made[name].check
+
+
+def test_a_head_that_does_more_than_a_norm_and_an_unembedding_is_told(lab: Lab) -> None:
+    of = circuit_store.of(lab, DONE)
+    circuit_store.written.clear()
+    head = store.loaded(of.opened(), "sft").model.get_output_embeddings()
+    capped = head.register_forward_hook(lambda module, read, out: 3 * torch.tanh(out / 3))
+    try:
+        with pytest.raises(Failure, match=r"in sft: .*does more than a norm and an unembedding"):
+            circuit_store.written(of, "sft")
+        app = opened("circuits", circuit=DONE, view="Heads")
+    finally:
+        capped.remove()
+    assert not app.exception
+    said = sentences(app)
+    assert any("nothing is attributed in sft" in text for text in said)
+    assert any("base, planted: m =" in text for text in said)

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import streamlit as st
 
-from pages.components import circuit_export, circuit_store, frame, store, theme, words
+from pages.components import circuit_export, circuit_store, frame, theme, words
 from pages.components.circuit_store import Of
 from workbench.circuits.found_circuits import FoundCircuits
 from workbench.lab import Lab
@@ -23,7 +23,7 @@ class View(NamedTuple):
 
 def page(lab: Lab, views: Mapping[str, View]) -> None:
     """The circuit that the address names, how well its checkpoints do the task, and one view of it."""
-    names = store.finished(lab, "circuit")
+    names = circuit_store.names(lab)
     if not names:
         frame.note(
             f"No circuit has been found in {lab.name} yet. Pick a task: the command below finds its circuit "
@@ -62,9 +62,7 @@ def command(lab: Lab) -> None:
     there = [name for name in ("base", "sft", "grpo") if name in recipe.checkpoint_names]
     among = ",".join(there or recipe.checkpoint_names[:1])
     st.code(f"python -m workbench circuit {lab.name} --task {task} --checkpoints {among}", language="bash")
-    waiting = [
-        c.name for c in recipe.circuits if c.task == task and c.name not in store.finished(lab, "circuit")
-    ]
+    waiting = [c.name for c in recipe.circuits if c.task == task and c.name not in circuit_store.names(lab)]
     if waiting:
         frame.caption(f"Asked for and not found yet: {', '.join(waiting)}.")
 

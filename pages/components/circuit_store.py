@@ -11,12 +11,16 @@ import streamlit as st
 
 from pages.components import store
 from workbench.circuits.found_circuits import FoundCircuits
+from workbench.errors import Failure
 from workbench.lab import Lab
+from workbench.plan import Plan
 
 if TYPE_CHECKING:
     import numpy as np
+    import polars as pl
 
     from workbench.circuits.circuit import Circuit
+    from workbench.circuits.circuit_history import CircuitHistory
     from workbench.circuits.circuit_model import CircuitModel
     from workbench.circuits.cross_patching import BothWays
     from workbench.circuits.difference_graph import DifferenceGraph
@@ -27,7 +31,7 @@ if TYPE_CHECKING:
     from workbench.circuits.pairs import Pairs
     from workbench.vocabulary import TokenText
 
-NOTHING = "Patching the checkpoint"
+NOTHING, READING = "Patching the checkpoint", "Reading the checkpoint"
 
 
 class Of(NamedTuple):
@@ -51,6 +55,19 @@ class Patched(NamedTuple):
 def of(lab: Lab, name: str) -> Of:
     """The circuit as it stands in the lab's recipe now."""
     return Of(str(lab.path), name, lab.find("circuit", name).id)
+
+
+def names(lab: Lab) -> list[str]:
+    """The recipe's circuits that are finished; not their ways along the snapshots, which are of this kind too."""
+    finished = set(store.finished(lab, "circuit"))
+    return [circuit.name for circuit in Plan.of(lab).recipe.circuits if circuit.name in finished]
+
+
+def history(of: Of) -> CircuitHistory:
+    """The circuit's way along the snapshots, as it stands now; `Misuse` with the command where there is none."""
+    from workbench.circuits.circuit_history import CircuitHistory
+
+    return CircuitHistory.of(of.opened(), of.name)
 
 
 @st.cache_resource(max_entries=16, show_spinner=False)
@@ -132,14 +149,50 @@ def node(of: Of, checkpoint: str, name: str) -> NodeEffect:
         return node_effect(Patching(at.model, pairs(of)), name)
 
 
-@st.cache_resource(max_entries=64, show_spinner=NOTHING)
-def direct(of: Of, checkpoint: str) -> dict[str, Contribution]:
-    """What each part writes into logit(target) − logit(foil), by its name."""
+class Written(NamedTuple):
+    """What each part writes into logit(target) − logit(foil), by its name, and the check that this adds up."""
+
+    parts: dict[str, Contribution]
+    check: str
+
+
+@st.cache_resource(max_entries=64, show_spinner=READING)
+def written(of: Of, checkpoint: str) -> Written:
+    """Direct logit attribution on the prompts that found the circuit; `Failure` where the parts do not add up."""
     from workbench.circuits.direct_logits import attribute
+    from workbench.residual_writers import NotASum
 
     at = store.loaded(of.opened(), checkpoint)
     with at.lock, _threads(of):
-        return {each.component: each for each in attribute(at.model, pairs(of)).means()}
+        try:
+            made = attribute(at.model, pairs(of))
+        except NotASum as error:
+            raise Failure(f"nothing is attributed in {checkpoint}: {error}") from error
+    return Written({each.component: each for each in made.means()}, made.sentence())
+
+
+def direct(of: Of, checkpoint: str) -> dict[str, Contribution]:
+    """What each part writes, by its name."""
+    return written(of, checkpoint).parts
+
+
+class Looked(NamedTuple):
+    """Where the last tokens look, the mean over pairs with its interval, and the same as a table."""
+
+    mean: np.ndarray  # layer, head, position
+    interval: np.ndarray  # the same, then low and high
+    table: pl.DataFrame
+
+
+@st.cache_resource(max_entries=64, show_spinner=READING)
+def last_attention(of: Of, checkpoint: str) -> Looked:
+    """Every head's attention from the last token of the clean prompts, on pairs of one length."""
+    from workbench.circuits.heads import last_attention
+
+    at = store.loaded(of.opened(), checkpoint)
+    with at.lock, _threads(of):
+        made = last_attention(at.model, pairs(of, "judge", True))
+    return Looked(made.mean(), made.interval(), made.table())
 
 
 @st.cache_resource(max_entries=128, show_spinner=NOTHING)

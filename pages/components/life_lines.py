@@ -11,7 +11,7 @@ import polars as pl
 import streamlit as st
 from plotly.subplots import make_subplots
 
-from pages.components import charts, frame, kept, life_words, show, theme
+from pages.components import charts, frame, kept, life_words, show, step_axis, theme
 
 if TYPE_CHECKING:
     from workbench.comparison import Comparison
@@ -92,7 +92,7 @@ def overview(moments: pl.DataFrame, curves: pl.DataFrame) -> go.Figure:
         _curve(made, row, curves.filter(pl.col("name") == name))
     made.update_yaxes(rangemode="tozero", row=1)
     made.update_yaxes(type="log", dtick=1, range=[-0.5, None], row=2)
-    _stages(made, moments)
+    step_axis.draw(made, moments)
     made.update_layout(margin={"t": 60})
     return made
 
@@ -182,7 +182,7 @@ def one(life: Life, moments: pl.DataFrame) -> go.Figure:
     if life.half is not None:
         made.add_hline(y=life.half, line={"color": palette.muted, "dash": "dash", "width": 1}, row=1)
     made.update_yaxes(range=[-0.25, None], row=2)
-    _stages(made, moments)
+    step_axis.draw(made, moments)
     made.update_layout(showlegend=True, legend={"orientation": "h", "y": -0.16, "yanchor": "top", "x": 0})
     made.update_layout(margin={"t": 60})
     return made
@@ -235,24 +235,3 @@ def _curve(made: go.Figure, row: int, curve: pl.DataFrame) -> None:
             1,
         )
     made.update_yaxes(nticks=3, row=row)
-
-
-def _stages(made: go.Figure, moments: pl.DataFrame) -> None:
-    """Steps under the axis; where each stage ends, with its name."""
-    made.update_xaxes(
-        tickvals=moments["place"].to_list(),
-        ticktext=[f"{step:,}" for step in moments["step"]],
-        range=[-0.03, moments["place"].max() + 0.06],
-        tickangle=0,
-        showgrid=False,
-    )
-    made.update_annotations(x=0, xanchor="left")
-    made.update_xaxes(title="step of the stage (log scale within each)", row=len(made.layout.annotations))
-    ends = moments.filter(pl.col("end"))
-    colours = theme.colours(ends["stage"].to_list())
-    for stage, place in ends.select("stage", "place").iter_rows():
-        made.add_vline(x=place, line={"color": colours[stage], "width": 1.5, "dash": "dot"})
-        made.add_annotation(
-            x=place, y=1, yref="paper", yshift=34, xanchor="right", showarrow=False,
-            text=f"{charts.plain(stage)} ends", font={"color": colours[stage]},
-        )  # fmt: skip

@@ -28,6 +28,7 @@ from workbench.intervals import ratio_intervals
 from workbench.vocabulary import Vocabulary
 
 if TYPE_CHECKING:
+    import polars as pl
     from transformers import PreTrainedTokenizerFast
 
 PREVIOUS, DUPLICATE, INDUCTION = "previous token", "duplicate token", "induction"
@@ -170,6 +171,18 @@ class LastAttention:
         layers, heads, pairs, positions = self.attention.shape
         flat = self.attention.transpose(2, 0, 1, 3).reshape(pairs, -1)
         return ratio_intervals(flat, np.ones(pairs)).reshape(layers, heads, positions, 2)
+
+    def table(self) -> pl.DataFrame:
+        """A row a head and place: `mean` with its `interval`, and the number of pairs."""
+        import polars as pl
+
+        mean, ends = self.mean(), self.interval()
+        rows = [
+            (*at, float(mean[at]), *(float(end) for end in ends[at]), len(self.last))
+            for at in np.ndindex(*mean.shape)
+        ]
+        schema = ["layer", "head", "position", "attention", "low", "high", "n"]
+        return pl.DataFrame(rows, schema=schema, orient="row")
 
     def _checked(self) -> None:
         if len(lengths := np.unique(self.last + 1)) > 1:

@@ -1,0 +1,168 @@
+"""A circuit's way along the snapshots (`workbench.circuits.history_build`), read.
+
+    CircuitHistory.of(lab, "capitals-base-sft-grpo").sentences()
+
+A moment at which the task is not done has no f and nothing in common with anything: its rows are null, so that a
+line breaks there. Circuits of moments are found on fewer pairs than the last checkpoint's, which alone keeps them
+apart: what the last checkpoint's own moment has in common with it (`at_home`) is what the others are read against.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import shlex
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from workbench.circuits.found_circuits import FoundCircuits
+from workbench.errors import Misuse
+from workbench.intervals import bracketed
+from workbench.lab import Lab
+from workbench.part_tables import read_part
+from workbench.plan import Plan, history_name
+from workbench.recipe import CircuitConfig
+
+if TYPE_CHECKING:
+    import polars as pl
+
+TOLD_APART, LAST_HERE, OWN = "told_apart", "last here", "own"
+MOMENT = ("stage", "step", "axis", "place")
+COLUMNS: Mapping[str, tuple[str, ...]] = {
+    "history": (*MOMENT, "figure", "value", "low", "high", "n"),
+    "heads": (*MOMENT, "kind", "layer", "head", "score", "low", "high", "null", "attending", "n"),
+    "copying": (*MOMENT, "first", "second", "copying", "low", "high", "n"),
+}
+
+
+def how_to_follow(lab: str, config: Mapping[str, Any]) -> str:
+    """The command that follows a circuit along the snapshots, as it was asked for."""
+    words = ["circuit", lab, "--task", config["source"] or config["task"]]
+    words += ["--checkpoints", ",".join(config["checkpoints"])]
+    for option, name in (("--pairs", "n_pairs"), ("--seed", "seed")):
+        if config[name] != getattr(CircuitConfig, name):
+            words += [option, str(config[name])]
+    return shlex.join(["python", "-m", "workbench", *words, "--snapshots"])
+
+
+@dataclasses.dataclass(frozen=True)
+class CircuitHistory:
+    """One artefact: `figures` of its manifest, its tables, and the circuits that it follows."""
+
+    found: FoundCircuits
+    figures: Mapping[str, Any]
+    path: Path
+
+    @classmethod
+    def of(cls, lab: Lab, name: str) -> CircuitHistory:
+        """`Misuse`, with the command, where circuit `name` has not been followed."""
+        found = FoundCircuits.of(lab, name)
+        step = Plan.of(lab).steps.get(f"circuit/{history_name(name)}")
+        artefact = None if step is None else lab.artefact(step.kind, step.name, step.id)
+        if artefact is None:
+            raise Misuse(
+                f"circuit {name!r} has not been followed along the snapshots of {', '.join(found.checkpoints)}: "
+                f"`{how_to_follow(lab.name, found.config)}` does that, and takes minutes"
+            )
+        return cls(found, artefact.figures, artefact.path)
+
+    def table(self, name: str) -> pl.DataFrame:
+        """One of the tables in `COLUMNS`."""
+        if name not in self._read:
+            remedy = f"follow circuit {self.found.name!r} again"
+            self._read[name] = read_part(self.path, name, COLUMNS[name], remedy)
+        return self._read[name]
+
+    @functools.cached_property
+    def _read(self) -> dict[str, pl.DataFrame]:
+        return {}
+
+    @property
+    def last(self) -> str:
+        """The checkpoint whose circuit is followed."""
+        return self.found.checkpoints[-1]
+
+    @property
+    def claimed(self) -> bool:
+        """It does the task: else it has no circuit that could be followed."""
+        return self.last in self.found.able
+
+    @functools.cached_property
+    def moments(self) -> pl.DataFrame:
+        """Every model on the axis: stage, step, axis, place, `end` of its stage, address, and whether it does the
+        task."""
+        import polars as pl
+
+        rows = self.table("history")
+        done = rows.filter(figure=OWN)["axis"].implode()
+        address = pl.when("end").then("stage").otherwise(pl.format("{}@{}", "stage", "step"))
+        return (
+            rows.filter(figure=TOLD_APART)
+            .select(*MOMENT, end=pl.col("step") == pl.col("step").max().over("stage"))
+            .with_columns(address=address, done=pl.col("axis").is_in(done))
+        )
+
+    def curve(self, figure: str) -> pl.DataFrame:
+        """A row a moment: where on the axis, value, low, high, n; null where the task is not done."""
+        rows = self.table("history").filter(figure=figure).select("axis", "value", "low", "high", "n")
+        return self.moments.join(rows, on="axis", how="left", maintain_order="left")
+
+    def strongest(self, kind: str, n: int = 3) -> list[tuple[int, int]]:
+        """Layer and head of those that score highest of one kind at any moment, the highest first."""
+        import polars as pl
+
+        largest = self.table("heads").filter(kind=kind).group_by("layer", "head").agg(pl.col("score").max())
+        best = largest.sort("score", "layer", "head", descending=[True, False, False])
+        return best.select("layer", "head").head(n).rows()
+
+    def head_curves(self, kind: str, n: int = 3) -> pl.DataFrame:
+        """The rows of the strongest heads of one kind, with `name`; null is uniform attention's score."""
+        import polars as pl
+
+        rows = self.table("heads").filter(kind=kind)
+        some = [rows.filter(layer=layer, head=head) for layer, head in self.strongest(kind, n)]
+        return pl.concat(some).with_columns(name=pl.format("head {}.{}", "layer", "head"))
+
+    def at_home(self, figure: str) -> float | None:
+        """What the last checkpoint's own moment has, None where it is not on the axis or does not do the task."""
+        rows = self.curve(figure).filter(address=self.last)
+        return rows["value"].item() if len(rows) else None
+
+    def sentences(self) -> list[str]:
+        """What a person reads of the task and of its circuit."""
+        done = self.moments.filter("done")
+        if done.is_empty():
+            return [
+                f"At none of {len(self.moments)} moments is the task done: no circuit is claimed on the way"
+            ]
+        first, end = done["address"][0], done["address"][-1]
+        every = self.moments.filter(self.moments["axis"] >= done["axis"][0])
+        missed = len(every) - len(done)
+        after = (
+            "at every later one too" if not missed else f"at {missed} of {len(every)} from there on it is not"
+        )
+        told = [f"The task is first done at {first}, told apart {self._told(TOLD_APART, first)}; {after}"]
+        if not self.claimed:
+            return [*told, f"{self.last} does not do the task: it has no circuit that could be followed"]
+        told.append(
+            f"{self.last}'s circuit does f = {self._told(LAST_HERE, first)} of the task at {first} and "
+            f"{self._told(LAST_HERE, end)} at {end}, one found there {self._told(OWN, first)} and "
+            f"{self._told(OWN, end)}"
+        )
+        told.append(f"The two share {self._told('edges', first)} of their edges at {first}{self._beside()}")
+        return told
+
+    def _told(self, figure: str, address: str) -> str:
+        ((value, low, high),) = (
+            self.curve(figure).filter(address=address).select("value", "low", "high").iter_rows()
+        )
+        return bracketed(value, low, high, 2)
+
+    def _beside(self) -> str:
+        """What the overlap is read against."""
+        home = self.at_home("edges")
+        if home is None:
+            return ""
+        fewer, pairs = self.table("history").filter(figure=OWN)["n"][0], self.found.config["n_pairs"]
+        return f"; {self.last}'s, found on {fewer} pairs and on {pairs}, share {bracketed(home, None, None, 2)}"
