@@ -199,7 +199,7 @@ def test_an_opened_address_is_the_view_that_was_left(address: str, page: Any) ->
     heading = page.get_by_role("heading", name="Latent").first.inner_text()
     page.goto(page.url)
     page.get_by_role("heading", name=heading).wait_for()
-    expect(page.get_by_label("Search", exact=True)).to_have_value("the")
+    expect(page.get_by_label("Search", exact=True)).to_have_value("the", timeout=PATIENCE)
 
 
 def test_a_clicked_token_of_an_answer_is_in_the_address(address: str, page: Any) -> None:
