@@ -239,6 +239,7 @@ def test_a_comparison_stopped_by_any_gentle_signal_says_so(tmp_path: Path, numbe
     running = subprocess.Popen(
         [sys.executable, "-m", "workbench", "compare", "tiny", "sft", "foreign", "wide"],
         env={**os.environ, "MARBLE_HOME": str(tmp_path)}, stderr=subprocess.PIPE, text=True,
+        preexec_fn=lambda: signal.signal(number, signal.SIG_DFL),  # as where the tests run under nohup
     )  # fmt: skip
     assert running.stderr is not None
     read = ""
