@@ -99,7 +99,7 @@ def test_transcoders_are_grown_once_and_thresholds_count(lab: Lab, told: dict) -
     fewer = json.loads(file.read_text(encoding="utf-8"))
     assert sum(node["feature_type"] == tracer_json.LOGIT for node in fewer["nodes"]) == 1
     assert len(fewer["links"]) < told["edges"]["kept"]
-    for words in ("Replacement score", "completeness score", "foretells with r =", "Strongest paths to"):
+    for words in ("Replacement score", "completeness score", "foretells have r =", "Strongest paths to"):
         assert words in done.stdout
     listed = json.loads((folder / tracer_json.INDEX).read_text(encoding="utf-8"))["graphs"]
     assert {each["slug"] for each in listed} == {file.stem, Path(told["file"]).stem}

@@ -457,16 +457,18 @@ def followed(found: FoundCircuits, folder: Path, done: list[bool]) -> CircuitHis
 
 
 def test_a_way_worked_by_hand(found: FoundCircuits, tmp_path: Path) -> None:
-    """Done at base@4 and at the end, not at base between: the line breaks there, and the sentences count it."""
+    """Done at base@4 and at the end, not at base between: the line breaks there, and the sentences say so."""
     history = followed(found, tmp_path, [False, True, False, True])
     assert history.moments["address"].to_list() == ["base@0", "base@4", "base", "sft"]
     assert history.moments["done"].to_list() == [False, True, False, True]
     assert history.curve("edges")["value"].to_list() == [None, 0.2, None, 0.55]
-    first, f, shared = history.sentences()
-    assert (
-        first
-        == "The task is first done at base@4, told apart 0.90 [0.80, 1.00]; at 1 of 3 from there on it is not"
-    )
+    assert history.sentences()[:2] == [
+        "The task is done from sft on, told apart 0.90 [0.80, 1.00] there",
+        "Before that it is done at 1 of 4 moments (base@4) and lost again: by chance, or in another way",
+    ]
+    history = followed(found, tmp_path, [False, True, True, True])
+    first, f, _, shared = history.sentences()
+    assert first == "The task is done from base@4 on, told apart 0.90 [0.80, 1.00] there"
     assert f == (
         "sft's circuit does f = 0.80 [0.70, 0.90] of the task at base@4 and 0.80 [0.70, 0.90] at sft, one found "
         "there 0.90 [0.80, 1.00] and 0.90 [0.80, 1.00]"
@@ -474,6 +476,7 @@ def test_a_way_worked_by_hand(found: FoundCircuits, tmp_path: Path) -> None:
     assert (
         shared == "The two share 0.20 of their edges at base@4; sft's, found on 32 pairs and on 12, share 0.55"
     )
+    history = followed(found, tmp_path, [False, True, False, True])
     drawn = {trace.name: list(trace.y) for trace in way_of(history).data}
     assert drawn["edges"] == [None, 0.2, None, 0.55]
     assert drawn["the task"] == [0.5, 0.9, 0.5, 0.9]

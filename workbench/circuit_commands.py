@@ -51,7 +51,8 @@ def tasks(as_json: Json = False) -> None:
 
     told = {name: {"question": task.question, "wording": task.wording} for name, task in TASKS.items()}
     width = max(map(len, told))
-    answer(told, as_json, lambda: "\n".join(f"{name:<{width}}  {t['question']}" for name, t in told.items()))
+    lines = [f"{name:<{width}}  {each['wording']:<5}  {each['question']}" for name, each in told.items()]
+    answer(told, as_json, lambda: "\n".join(lines))
 
 
 @app.command()

@@ -69,7 +69,7 @@ def command(lab: Lab) -> None:
 
 def competence(found: FoundCircuits) -> None:
     """How well each checkpoint does the task, and where none of what follows is a circuit."""
-    frame.caption(f"{found.figures['question'].capitalize()}.")
+    frame.caption(f"{found.figures['question'][:1].upper()}{found.figures['question'][1:]}.")
     told = {row["checkpoint"]: row for row in found.table("competence").filter(figure="told_apart").to_dicts()}
     frame.facts([(f"{name} chooses rightly", _share(told[name])) for name in found.checkpoints])
     for name in found.checkpoints:

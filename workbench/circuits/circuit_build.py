@@ -82,6 +82,7 @@ class Study:
     def __init__(self, build: Build) -> None:
         self.build, self.config = build, build.config
         self.names: list[str] = list(self.config["checkpoints"])
+        self.done = 0
         self.d_model = build.lab.checkpoint(self.names[0]).d_model
         self.task, other = (
             the_task(self.config["task"], self.config["source"], self.config["source_sha256"]),
@@ -112,7 +113,14 @@ class Study:
         for name in self.names:
             model = self._model(name)
             found = {each: self.found[each] for each in self.names}
-            self.judged[name] = judge(model, name, found, self.pairs["judge"], done=self.build.progress.advance)
+            self.judged[name] = judge(model, name, found, self.pairs["judge"], done=self._advance)
+        self._advance(
+            a_find * len(everyone) + a_judge * len(self.names) - self.done
+        )  # equal circuits are run once
+
+    def _advance(self, n: int) -> None:
+        self.done += n
+        self.build.progress.advance(n)
 
     def _open(self, name: str) -> None:
         checkpoint = self.build.lab.checkpoint(name)
@@ -120,7 +128,7 @@ class Study:
         model = self._model(name)
         self.residual[name] = model.residual(self.pairs["search"][:8].to(model.device))
         self.found[name] = find(
-            model, name, self.pairs["search"], self.other, self.config["n_steps"], self.build.progress.advance
+            model, name, self.pairs["search"], self.other, self.config["n_steps"], self._advance
         )
 
     def _model(self, name: str) -> CircuitModel:

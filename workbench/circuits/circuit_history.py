@@ -136,19 +136,28 @@ class CircuitHistory:
             return [
                 f"At none of {len(self.moments)} moments is the task done: no circuit is claimed on the way"
             ]
-        first, end = done["address"][0], done["address"][-1]
-        every = self.moments.filter(self.moments["axis"] >= done["axis"][0])
-        missed = len(every) - len(done)
-        after = (
-            "at every later one too" if not missed else f"at {missed} of {len(every)} from there on it is not"
+        last_without = self.moments.filter(~self.moments["done"])["axis"].max()
+        kept = done if last_without is None else done.filter(done["axis"] > last_without)
+        before = list(done["address"][: len(done) - len(kept)])
+        alone = (
+            f"{len(before)} of {len(self.moments)} moments ({', '.join(before[:3])}{' …' * (len(before) > 3)})"
         )
-        told = [f"The task is first done at {first}, told apart {self._told(TOLD_APART, first)}; {after}"]
+        if kept.is_empty():
+            lost = f"The task is done at {alone}, and not in the end"
+            return [lost, f"{self.last} does not do the task: it has no circuit that could be followed"]
+        first, end = kept["address"][0], kept["address"][-1]
+        told = [f"The task is done from {first} on, told apart {self._told(TOLD_APART, first)} there"]
+        if before:
+            told.append(f"Before that it is done at {alone} and lost again: by chance, or in another way")
         if not self.claimed:
             return [*told, f"{self.last} does not do the task: it has no circuit that could be followed"]
         told.append(
             f"{self.last}'s circuit does f = {self._told(LAST_HERE, first)} of the task at {first} and "
             f"{self._told(LAST_HERE, end)} at {end}, one found there {self._told(OWN, first)} and "
             f"{self._told(OWN, end)}"
+        )
+        told.append(
+            "One found at a moment has as many edges as the last one, so it may do less there than that one does"
         )
         told.append(f"The two share {self._told('edges', first)} of their edges at {first}{self._beside()}")
         return told

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from jaxtyping import Float
 
+from workbench.circuits.across import WITHIN
 from workbench.circuits.circuit import GREEDY, Circuit, chosen
 from workbench.circuits.difference_graph import DifferenceGraph, Scored, difference
 from workbench.circuits.graph import Graph
@@ -155,7 +156,8 @@ class FoundCircuits:
         low, high = np.quantile(random["f"].to_numpy(), (0.025, 0.975))
         told = (
             f"{len(random)} random circuits of its degrees {bracketed(float(random['f'].mean()), low, high, 2)}"  # type: ignore[arg-type]
-            f" (they share {float(random['overlap'].mean()):.0%} of its edges)"  # type: ignore[arg-type]
+            f" (they share {float(random['overlap'].mean()):.0%} of its edges on average; "  # type: ignore[arg-type]
+            f"{int(((random['f'] - 1).abs() <= WITHIN).sum())} of them are as faithful as is asked)"
         )
         other = rows.filter(pl.col("kind") == "other task")
         if len(other):

@@ -145,17 +145,17 @@ class PromptGraph:
         nodes, edges, latents = told["nodes"], told["edges"], told["latents"]
         replacement, completeness = told["replacement_score"], told["completeness_score"]
         lines = [
-            f"{nodes['all']:,} nodes ({latents['all']:,} of them latents) and {edges['all']:,} edges; pruned to "
-            f"{asked.node_share:.0%} of the influence of nodes and {asked.edge_share:.0%} of that of edges "
-            f"{nodes['kept']:,} ({latents['kept']:,}) and {edges['kept']:,}.",
+            f"{nodes['all']:,} nodes ({latents['all']:,} of them latents) and {edges['all']:,} edges; of "
+            f"these {nodes['kept']:,} nodes ({latents['kept']:,} latents) and {edges['kept']:,} edges hold "
+            f"{asked.node_share:.0%} and {asked.edge_share:.0%} of the influence.",
             f"Replacement score {bracketed(replacement, None, None)} (share of influence that comes from tokens "
             f"by paths without an error), completeness score {bracketed(completeness, None, None)} (share of what "
             "comes into a node that is no error); what the edges into a node miss of its value is at most "
             f"{told['largest_residual']:.1g} of it.",
-            f"Each of the {out['n']} most influential latents taken out alone changes the logit of "
-            f"{first['token']} as the graph foretells with r = {_bracketed(out['pearson'])}; with patterns and "
-            f"norm scales held {_bracketed(out['pearson_held'])} (intervals over latents of this one prompt, "
-            "and so narrow).",
+            f"Each of the {out['n']} most influential latents is taken out alone. The true change of the logit of "
+            f"{first['token']} and the one that the graph foretells have r = {_bracketed(out['pearson'])}; with "
+            f"patterns and norm scales held {_bracketed(out['pearson_held'])} (intervals over the latents of this "
+            "one prompt). The first figure says what the graph is worth for interventions.",
             f"Strongest paths to {first['token']} (p = {first['probability']:.3f}), with their share of all that "
             "comes into it and what they bring to the logit:",
         ]
