@@ -62,6 +62,17 @@ def tiny_recipe() -> Recipe:
     )
 
 
+@pytest.fixture(scope="module")
+def one_thread() -> Iterator[None]:
+    """Models this small are slower on two threads than on one, most of all on a busy machine."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
 @pytest.fixture
 def lab(monkeypatch: pytest.MonkeyPatch) -> Lab:
     """The lab that many tests read, grown up to its comparison, as the one that pages show. Read-only."""

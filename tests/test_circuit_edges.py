@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from tests.tiny_models import VOCAB, save_tiny
+from tests.random_pairs import pairs
+from tests.tiny_models import save_tiny
 from workbench.circuits.acdc import acdc
 from workbench.circuits.across import REUSED, REWEIGHTED, REWIRED, UNDETERMINED, Evidence, gap, verdict
 from workbench.circuits.attribution import EdgeScores, edge_scores
@@ -50,18 +51,6 @@ def family(request, tmp_path_factory):
 @pytest.fixture(scope="module")
 def llama(tmp_path_factory):
     return circuit_model(tmp_path_factory.mktemp("llama"), n_layers=2)
-
-
-def pairs(n=3, length=6, seed=0, ragged=False):
-    draw = torch.Generator().manual_seed(seed)
-    clean = torch.randint(5, VOCAB, (n, length), generator=draw)
-    corrupt = clean.clone()
-    corrupt[:, 1] = (clean[:, 1] + 7) % (VOCAB - 5) + 5
-    last = torch.full((n,), length - 1)
-    if ragged:
-        last[0] = length - 3
-    target = torch.randint(5, 150, (n,), generator=draw)
-    return Pairs("random", clean, corrupt, target, target + 100, last)
 
 
 @pytest.mark.parametrize("name", GRAPHS)

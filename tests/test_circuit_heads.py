@@ -36,12 +36,7 @@ from workbench.step_axis import Moment
 THEIRS = {PREVIOUS: "previous_token_head", DUPLICATE: "duplicate_token_head", INDUCTION: "induction_head"}
 
 
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.mark.parametrize("family", ["llama", "gpt_neox", "gpt2"])

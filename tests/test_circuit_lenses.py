@@ -22,13 +22,7 @@ from workbench.loading import load_model, load_tokenizer
 from workbench.residual_writers import NotASum
 from workbench.tokens import TokenSet
 
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def some_pairs(n: int = 5, width: int = 9, seed: int = 0) -> Pairs:

@@ -8,13 +8,13 @@ import torch
 
 from saes.dictionary import Dictionary
 from saes.transcoder import Transcoder
-from tests.tiny_models import VOCAB, tiny_model
+from tests.random_pairs import pairs
+from tests.tiny_models import tiny_model
 from workbench.circuits.feature_circuit import feature_scores
 from workbench.circuits.feature_edges import ERROR, feature_edges
 from workbench.circuits.feature_faithfulness import curve, exact_effects, foremost, kept_scores
 from workbench.circuits.feature_model import FeatureModel, Kept, put
 from workbench.circuits.feature_reach import latent_writers, latent_writes
-from workbench.circuits.pairs import Pairs
 from workbench.errors import Misuse
 from workbench.points import MLP_IN, MLP_OUT, RESID_POST, Site
 
@@ -38,18 +38,6 @@ def a_transcoder():
     return Transcoder(
         blank(1, D, 8), blank(8), blank(8, 1, D), blank(1, D), blank(8), torch.ones(1), ("m",), k=4
     )
-
-
-def pairs(n=3, length=6, seed=0, ragged=False):
-    draw = torch.Generator().manual_seed(seed)
-    clean = torch.randint(5, VOCAB, (n, length), generator=draw)
-    corrupt = clean.clone()
-    corrupt[:, 1] = (clean[:, 1] + 7) % (VOCAB - 5) + 5
-    last = torch.full((n,), length - 1)
-    if ragged:
-        last[0] = length - 3
-    target = torch.randint(5, 150, (n,), generator=draw)
-    return Pairs("random", clean, corrupt, target, target + 100, last)
 
 
 def sae(W_enc, W_dec, threshold=0.0, b_enc=0.0, b_dec=0.0):

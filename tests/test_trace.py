@@ -28,13 +28,7 @@ from workbench.vocabulary import Vocabulary, read, shown
 TEXT = "héllo  world\n\x00 🙂\u202e this is <b>a</b> test"
 
 
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    """Models this small are slower on two threads than on one, most of all on a busy machine."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module", params=FAMILIES)

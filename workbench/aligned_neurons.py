@@ -18,7 +18,7 @@ from jaxtyping import Float, Float32, Int64
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from workbench.site import decoder_layers
+from workbench.site import decoder_layers, gain_of
 
 N_NEURONS = 3
 WRITING = ("down_proj", "dense_4h_to_h", "c_proj", "fc2", "fc_out")
@@ -52,8 +52,7 @@ def read_directions(model: PreTrainedModel, layer: int) -> Float[Tensor, "neuron
         return None
     weight: Tensor = found.get_parameter("weight")
     weight = weight.T if "Conv1D" in type(found).__name__ else weight
-    gain = norm.get_parameter("weight")
-    return weight * (gain + 1 if "Gemma" in type(norm).__name__ else gain)
+    return weight * gain_of(norm)
 
 
 def _first(parent: nn.Module | None, names: tuple[str, ...]) -> nn.Module | None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import ctypes
 
+SMALL = 256  # d_model of a model whose products one thread does soonest
+
 # glibc's mallopt(3): parameter numbers from malloc.h.
 _TRIM_THRESHOLD, _TOP_PAD, _MMAP_THRESHOLD = -1, -2, -3
 
@@ -14,6 +16,14 @@ def best_device() -> str:
     import torch
 
     return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def few_threads(d_model: int) -> contextlib.AbstractContextManager[object]:
+    """One thread for a small model: its products are too small to share, and threads that wait for one another on
+    busy cores took eight times as long."""
+    from threadpoolctl import threadpool_limits
+
+    return threadpool_limits(1) if d_model <= SMALL and best_device() == "cpu" else contextlib.nullcontext()
 
 
 def fast_bfloat16() -> bool:

@@ -72,11 +72,16 @@ def read_stream(model: PreTrainedModel, ids: Int[Tensor, "position"]) -> Stream:
     """One forward pass of `ids` with everything the trace needs of it."""
     with recorded_stream(model) as resid:
         out = model(ids[None], output_attentions=True, use_cache=False)
-    if not out.attentions or any(pattern is None for pattern in out.attentions):
-        raise Failure(f"{type(model).__name__} gives no attention patterns: load it with Checkpoint.model()")
-    stream = Stream(torch.cat(resid), torch.cat(tuple(out.attentions)), out.logits[0])
+    stream = Stream(torch.cat(resid), torch.cat(given_patterns(model, out)), out.logits[0])
     check_head(model, stream.resid[-1], stream.logits)
     return stream
+
+
+def given_patterns(model: PreTrainedModel, out: Any) -> tuple[Float[Tensor, "window head query key"], ...]:
+    """Attention by layer of what a model gave back; `Failure` where it keeps its patterns to itself."""
+    if not out.attentions or any(pattern is None for pattern in out.attentions):
+        raise Failure(f"{type(model).__name__} gives no attention patterns: load it with Checkpoint.model()")
+    return tuple(out.attentions)
 
 
 @contextlib.contextmanager

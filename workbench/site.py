@@ -180,6 +180,15 @@ def unembedded(model: PreTrainedModel, chosen: Callable[[Tensor], Tensor]) -> It
         handle.remove()
 
 
+def last_logits(
+    model: PreTrainedModel, ids: Int[Tensor, "window position"], last: Int[Tensor, "window"]
+) -> Float[Tensor, "window vocab"]:
+    """Logits behind one token of each window; nothing else is unembedded."""
+    rows = torch.arange(len(ids), device=ids.device)
+    with unembedded(model, lambda hidden: hidden[rows, last][:, None]):
+        return model(input_ids=ids, use_cache=False).logits[:, 0]
+
+
 def layer_output(model: PreTrainedModel) -> Tensor | tuple[Any, ...]:
     """What a decoder layer gives back for one token: families differ in what goes with the stream."""
     found: list[Any] = []
@@ -221,9 +230,8 @@ def final_norm(model: PreTrainedModel) -> nn.Module:
     )
 
 
-def final_gain(model: PreTrainedModel) -> Float[Tensor, "d"]:
-    """γ of the final norm; Gemma stores γ - 1."""
-    norm = final_norm(model)
+def gain_of(norm: nn.Module) -> Float[Tensor, "d"]:
+    """γ of a norm; Gemma stores γ - 1."""
     gain: Tensor = norm.get_parameter("weight")
     return gain + 1 if "Gemma" in type(norm).__name__ else gain
 
@@ -240,8 +248,9 @@ def direct_logits(
 
     d is centred for LayerNorm.
     """
-    gain = final_gain(model)
-    if centres(final_norm(model)):
+    norm = final_norm(model)
+    gain = gain_of(norm)
+    if centres(norm):
         directions = directions - directions.mean(dim=-1, keepdim=True)
     with torch.inference_mode():
         return (directions.to(gain) * gain) @ model.get_output_embeddings().get_parameter("weight").T

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import polars as pl
 import streamlit as st
@@ -67,7 +69,7 @@ def view(lab: Lab, of: Of) -> None:
             frame.note("Click the dot on an edge to see its scores, and what is left without it.")
     with picture:
         graph = found.graph
-        shape = (graph.n_layers, graph.n_heads, graph.n_kv_heads, graph.parallel)
+        shape = dataclasses.astuple(graph)
         figure = kept.picture(circuit_figure.graph, shape, edges, made.nodes(graph), str(chosen or ""))
         show.clickable(
             figure, "difference-graph", f"edges kept, reweighted, lost and gained from {before} to {after}",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import polars as pl
 import streamlit as st
@@ -53,7 +55,7 @@ def view(lab: Lab, of: Of) -> None:
         picture, panel = st.columns([3, 2], gap="large")
     with picture:
         graph = found.graph
-        shape = (graph.n_layers, graph.n_heads, graph.n_kv_heads, graph.parallel)
+        shape = dataclasses.astuple(graph)
         made = kept.picture(circuit_figure.graph, shape, edges, circuit.nodes, chosen)
         table = edges.select("sender", "receiver", "score", "low", "high")
         show.clickable(

@@ -22,7 +22,7 @@ from pages.components import (
 from pages.components.circuit_store import Of
 from workbench.circuits.circuit import Circuit
 from workbench.circuits.circuit_picture import fed_by, writer_name
-from workbench.circuits.graph import LOGITS
+from workbench.circuits.graph import LOGITS, head_at
 from workbench.intervals import bracketed
 from workbench.lab import Lab
 from workbench.points import RESID_POST
@@ -96,8 +96,7 @@ def _figures(of: Of, checkpoint: str, node: str) -> None:
 
 
 def _pattern(of: Of, checkpoint: str, node: str, row: int) -> None:
-    layer, head = (int(part) for part in node[1:].split(".h"))
-    weights = circuit_store.patterns(of, checkpoint, row)[layer, head]
+    weights = circuit_store.patterns(of, checkpoint, row)[head_at(node)]
     shown = [token.shown for token in circuit_store.texts(of)[row][0]]
     colour = theme.colours(circuit_store.found(of).checkpoints)[checkpoint]
     made = kept.picture(circuit_words.pattern, weights.tolist(), shown, colour)

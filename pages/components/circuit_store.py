@@ -230,6 +230,6 @@ def edge(of: Of, checkpoint: str, sender: str, receiver: str) -> OneEdge:
 
 def _threads(of: Of):  # type: ignore[no-untyped-def]
     """As many as a model of this size is worth."""
-    from workbench.circuits.circuit_build import few_threads
+    from workbench.device import few_threads
 
     return few_threads(of.opened().checkpoint(found(of).checkpoints[0]).d_model)

@@ -7,6 +7,7 @@ import polars as pl
 
 from pages.components import charts, circuit_store, theme, tokens
 from pages.components.circuit_store import Of
+from workbench.circuits.graph import head_at
 
 SEEN = 0.01  # weights below are left out of the table
 CELL = 17  # pixels
@@ -21,8 +22,7 @@ def short(of: Of, row: int, length: int = 46) -> str:
 
 def last_row(of: Of, checkpoint: str, node: str, row: int) -> list[float]:
     """Where the last token looks."""
-    layer, head = (int(part) for part in node[1:].split(".h"))
-    return [float(w) for w in circuit_store.patterns(of, checkpoint, row)[layer, head, -1]]
+    return [float(w) for w in circuit_store.patterns(of, checkpoint, row)[head_at(node)][-1]]
 
 
 def pattern(weights: list[list[float]], shown: list[str], colour: str) -> go.Figure:

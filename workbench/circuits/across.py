@@ -19,9 +19,8 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float
 
-from workbench.circuits.faithfulness import Ends, Measured
+from workbench.circuits.faithfulness import Ends, Measured, share_of_task
 from workbench.circuits.overlap import Overlap
-from workbench.intervals import quantiles, resampled_sums
 
 REUSED, REWEIGHTED, REWIRED, UNDETERMINED = "reused", "reweighted", "rewired", "undetermined"
 WITHIN = 0.2  # of f: what counts as faithful, and as as faithful as
@@ -56,9 +55,7 @@ def gap(
     moved: Float[np.ndarray, "pair"], own: Float[np.ndarray, "pair"], between: Ends, seed: int = 0
 ) -> Measured:
     """F[i, j] − F[j, j], its interval over pairs drawn for both at once."""
-    under = between.full - between.none
-    sums = resampled_sums(np.stack([moved - own, under], axis=1), seed)
-    return Measured(float((moved - own).sum() / under.sum()), *quantiles(sums[:, 0], sums[:, 1], len(under)))
+    return share_of_task(moved - own, between, seed)
 
 
 def verdict(found: Evidence, before: str, after: str) -> Verdict:

@@ -69,7 +69,7 @@ def _scores(model: CircuitModel, pairs: Pairs, n_steps: int) -> Float[np.ndarray
     start, way = corrupt[:, :, 0], clean[:, :, 0] - corrupt[:, :, 0]
     summed: dict[Read, Tensor] = {}
     for step in range(1, n_steps + 1):
-        for read, gradient in model.gradients(pairs.clean, pairs, start + (step / n_steps) * way).at.items():
+        for read, gradient in model.gradients(pairs, start + (step / n_steps) * way).items():
             summed[read] = summed[read].add_(gradient) if read in summed else gradient
     change = corrupt.sub_(clean).transpose(1, 2).flatten(2)  # [pair, sender, position · d_model]
     found = torch.zeros(len(pairs), *model.graph.edges.shape, device=model.device)

@@ -8,32 +8,28 @@ task's. `transfer.parquet`: F[i, j]. `overlap.parquet` and `verdicts.parquet`: p
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import itertools
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import polars as pl
-from threadpoolctl import threadpool_limits
 
 from workbench.circuits.across import WITHIN, Evidence, gap, verdict
 from workbench.circuits.asked import Task
+from workbench.circuits.circuit import HELPING, TOP
 from workbench.circuits.circuit_model import CircuitModel
 from workbench.circuits.competence import Competence, competence
 from workbench.circuits.faithfulness import cmd, cpr
 from workbench.circuits.overlap import Overlap, floor, overlap, redrawn
-from workbench.circuits.own_tasks import own_task
+from workbench.circuits.own_tasks import the_task
 from workbench.circuits.pairs import Pairs
 from workbench.circuits.study import LADDER, N_RANDOM, ORDERS, Found, Judged, find, judge
-from workbench.circuits.tasks import known_task, task_pairs
-from workbench.device import best_device
-from workbench.disk import sha256_file
-from workbench.errors import Failure, Misuse
+from workbench.circuits.tasks import USES, known_task, task_pairs
+from workbench.device import best_device, few_threads
 from workbench.grow import Build
-from workbench.intervals import resampled_sums
+from workbench.intervals import ratio_intervals
 from workbench.part_tables import write_part
 from workbench.recipe import stage_of
 
@@ -61,7 +57,6 @@ SCHEMAS: Mapping[str, Mapping[str, Any]] = {
     "prompts": {"use": pl.String, "clean": pl.String, "corrupt": pl.String, "target": pl.String, "foil": pl.String},
 }  # fmt: skip
 FIGURES = ("m_clean", "m_corrupt", "gap", "told_apart", "target_preferred", "foil_preferred", "top1")
-SMALL = 256  # d_model
 RANDOM, OTHER_TASK = "random", "other task"
 
 
@@ -84,14 +79,9 @@ class Study:
         self.names: list[str] = list(self.config["checkpoints"])
         self.done = 0
         self.d_model = build.lab.checkpoint(self.names[0]).d_model
-        self.task, other = (
-            the_task(self.config["task"], self.config["source"], self.config["source_sha256"]),
-            None,
-        )
-        if self.config["other"]:
-            other = known_task(self.config["other"])
-        self.pairs = {use: self._pairs(self.task, use) for use in ("search", "judge")}
-        self.other = self._pairs(other, "search") if other else None
+        self.task, other = the_task(self.config), self.config["other"]
+        self.pairs = {use: self._pairs(self.task, use) for use in USES}
+        self.other = self._pairs(known_task(other), "search") if other else None
         self.competence: dict[str, Competence] = {}
         self.found: dict[str, Found] = {}
         self.judged: dict[str, Judged] = {}
@@ -141,8 +131,8 @@ class Study:
     def edges_rows(self) -> Iterator[tuple[Any, ...]]:
         for name, found in self.found.items():
             graph, by_pair = found.circuit.graph, found.scores.by_pair
-            drawn = resampled_sums(by_pair.reshape(len(by_pair), -1)) / len(by_pair)
-            low, high = (q.reshape(graph.edges.shape) for q in np.quantile(drawn, (0.025, 0.975), axis=0))
+            ends = ratio_intervals(by_pair.reshape(len(by_pair), -1), np.ones(len(by_pair)))
+            low, high = ends.T.reshape(2, *graph.edges.shape)
             for s, r in np.argwhere(graph.edges):
                 figures = (float(each[s, r]) for each in (found.scores.mean, low, high))
                 yield name, graph.senders[s], graph.receivers[r].name, *figures, bool(found.circuit.edges[s, r])
@@ -220,37 +210,10 @@ class Study:
                 "does_it": self.competence[name].does_it, "why_not": self.competence[name].why_not,
                 "n_edges": found.circuit.n_edges, "share": found.circuit.share, "f": own.f, "low": own.low,
                 "high": own.high, "faithful": abs(1 - own.f) <= WITHIN and self.competence[name].does_it,
-                "cpr": cpr(judged.at_shares("helping")), "cmd": cmd(judged.at_shares("top")),
+                "cpr": cpr(judged.at_shares(HELPING)), "cmd": cmd(judged.at_shares(TOP)),
                 "residual": self.residual[name],
             }  # fmt: skip
         graph = self.found[self.names[0]].circuit.graph
-        shape = {
-            "n_layers": graph.n_layers,
-            "n_heads": graph.n_heads,
-            "n_kv_heads": graph.n_kv_heads,
-            "parallel": graph.parallel,
-            "n_edges": graph.n_edges,
-        }
         about = {"question": self.task.question, "method": self.found[self.names[0]].scores.method}
         n = {use: len(pairs) for use, pairs in self.pairs.items()}
-        return {"task": self.task.name, **about, "n_pairs": n, "graph": shape, "checkpoints": told}
-
-
-def few_threads(d_model: int) -> contextlib.AbstractContextManager[Any]:
-    """One thread for a small model: its products are too small to share, and threads that wait for one another on
-    busy cores took eight times as long."""
-    return threadpool_limits(1) if d_model <= SMALL and best_device() == "cpu" else contextlib.nullcontext()
-
-
-def the_task(name: str, source: str, sha256: str) -> Task:
-    """A task that comes with the workbench, or one's own as its file was when it was asked for."""
-    if not source:
-        return known_task(name)
-    path = Path(source)
-    if not path.is_file():
-        raise Misuse(f"the task's file {source} is gone: put it back, or ask for another task")
-    if sha256_file(path) != sha256:
-        raise Failure(
-            f"{source} is not the file that was asked for, it has changed since: ask for the circuit again"
-        )
-    return own_task(path)
+        return {"task": self.task.name, **about, "n_pairs": n, "graph": graph.told(), "checkpoints": told}

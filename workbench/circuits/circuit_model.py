@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -35,13 +35,6 @@ Written = Float[Tensor, "pair position sender d_model"]
 Kept = Bool[Tensor, "pair sender receiver"]
 Read = tuple[int, str]  # layer and kind: q, k, v, mlp, logits
 Hook = Callable[[Tensor, Any], Tensor | None]
-
-
-class Gradients(NamedTuple):
-    """m of every pair, and ∂m/∂x_v by layer and kind of read: [pair, position, head, d_model]."""
-
-    m: Float[Tensor, "pair"]
-    at: dict[Read, Tensor]
 
 
 class CircuitModel:
@@ -130,16 +123,14 @@ class CircuitModel:
             return logit_difference(self.run(ids, pairs.last, []), pairs.target, pairs.foil)
 
     def gradients(
-        self,
-        ids: Int[Tensor, "pair position"],
-        pairs: Pairs,
-        embedding: Float[Tensor, "pair position d_model"] | None,
-    ) -> Gradients:
-        """∂m/∂x_v of a run of `ids`; with `embedding` in the place of what the embedding wrote."""
+        self, pairs: Pairs, embedding: Float[Tensor, "pair position d_model"]
+    ) -> dict[Read, Float[Tensor, "pair position head d_model"]]:
+        """∂m/∂x_v by layer and kind of read, of a run that has `embedding` in the place of what the embedding
+        wrote."""
         read, hooks = dict[Read, Tensor](), list[tuple[str, Hook]]()
 
         def enter(x: Tensor, hook: Any) -> Tensor:
-            return (x if embedding is None else embedding).detach().requires_grad_(True)
+            return embedding.detach().requires_grad_(True)
 
         def reader(layer: int, kind: str) -> Hook:
             def hook(x: Tensor, hook: Any) -> Tensor:
@@ -152,10 +143,10 @@ class CircuitModel:
         hooks.append(("blocks.0.hook_resid_pre", enter))
         hooks += [(self._read(*at), reader(*at)) for at in self.reads]
         with torch.enable_grad():
-            m = logit_difference(self.run(ids, pairs.last, hooks), pairs.target, pairs.foil)
+            m = logit_difference(self.run(pairs.clean, pairs.last, hooks), pairs.target, pairs.foil)
             found = torch.autograd.grad(m.sum(), list(read.values()))
         by_head = (each if each.ndim == 4 else each[:, :, None] for each in found)
-        return Gradients(m.detach(), dict(zip(read, by_head, strict=True)))
+        return dict(zip(read, by_head, strict=True))
 
     @torch.no_grad()
     def patched(self, pairs: Pairs, corrupt: Written, kept: Kept) -> Float[Tensor, "pair"]:

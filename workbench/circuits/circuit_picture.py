@@ -17,7 +17,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float, Int
 
-from workbench.circuits.graph import EMBED, LOGITS, READS, Graph
+from workbench.circuits.graph import EMBED, LOGITS, READS, Graph, head_at
 
 HALF = 0.2  # half of a component's height, in rows
 PORT = 0.11  # how far q and v enter from the middle, in columns
@@ -103,5 +103,5 @@ def writer_name(node: str) -> str:
         return "embedding" if node == EMBED else ""
     if node.startswith("m"):
         return f"mlp {node[1:]}"
-    layer, head = node[1:].split(".h")
+    layer, head = head_at(node)
     return f"head {layer}.{head}"

@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 
+from workbench.circuits.asked import Task
 from workbench.circuits.own_tasks import own_task
 from workbench.circuits.tasks import TASKS, USES, known_task, task_pairs
 from workbench.disk import sha256_file
@@ -27,7 +28,8 @@ def request_circuit(
     are read beside them. `grow` builds it."""
     if n_pairs < LEAST_PAIRS:
         raise Misuse(f"--pairs is {n_pairs}: at least {LEAST_PAIRS} are needed to say anything")
-    name, source, sha256 = _source(task)
+    asked, source, sha256 = _asked(task)
+    name = asked.name
     checked = tuple(names)
     if len(set(checked)) < max(1, len(checked)):
         raise Misuse(
@@ -42,7 +44,7 @@ def request_circuit(
             f"{', '.join(checked)} do not descend from one checkpoint ({', '.join(sorted(families))}), so no edge "
             "of one is an edge of the other: ask for each family by itself"
         )
-    _make_pairs(lab, current, task, checked[0], n_pairs, seed)
+    _make_pairs(lab, current, asked, checked[0], n_pairs, seed)
     config = CircuitConfig(
         name=short_name(f"{name}-{joined(checked)}"),
         task=name,
@@ -65,23 +67,22 @@ def request_circuit(
     return config.name
 
 
-def _source(task: str) -> tuple[str, str, str]:
-    """Name, file and its hash; a name that is none of the tasks' may be a file."""
+def _asked(task: str) -> tuple[Task, str, str]:
+    """The task, its file and that file's hash; a name that is none of the tasks' may be a file."""
     if task in TASKS or not task.endswith(".jsonl"):
-        return known_task(task).name, "", ""
+        return known_task(task), "", ""
     path = Path(task)
     found = own_task(path)
     if found.name in TASKS:
         raise Misuse(f"{path.name} is called like a task of the workbench: rename the file")
-    return found.name, str(path.resolve()), sha256_file(path)
+    return found, str(path.resolve()), sha256_file(path)
 
 
-def _make_pairs(lab: Lab, current: Plan, task: str, name: str, n_pairs: int, seed: int) -> None:
+def _make_pairs(lab: Lab, current: Plan, asked: Task, name: str, n_pairs: int, seed: int) -> None:
     """`Misuse` where the pairs cannot be made, as far as that can be known: before anything is entered in the
     recipe, where it would stop every later `grow`."""
     steps = (current.step("checkpoint", stage_of(name)), current.step("corpus", "text"))
     if all(lab.artefact(step.kind, step.name, step.id) is not None for step in steps):
-        asked = known_task(task) if task in TASKS else own_task(Path(task))
         for use in USES:
             task_pairs(lab, asked, n_pairs, use, seed, checkpoint=name)
 

@@ -29,11 +29,8 @@ LISTED = 15  # edges in a notebook
 def told(circuit: Circuit) -> dict[str, Any]:
     """For JSON: everything that makes the circuit, the largest |score| first."""
     graph = circuit.graph
-    shape = {
-        name: getattr(graph, name) for name in ("n_layers", "n_heads", "n_kv_heads", "parallel", "n_edges")
-    }
     edges = [{"sender": s, "receiver": r, "score": score} for s, r, score in circuit.named_edges()]
-    about = {"task": circuit.task, "checkpoint": circuit.checkpoint, "sign": SIGN, "graph": shape}
+    about = {"task": circuit.task, "checkpoint": circuit.checkpoint, "sign": SIGN, "graph": graph.told()}
     return {**about, "n_edges": circuit.n_edges, "share": circuit.share, "nodes": circuit.nodes, "edges": edges}
 
 

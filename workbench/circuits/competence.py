@@ -28,6 +28,7 @@ from transformers import PreTrainedModel
 from workbench.circuits.pairs import Pairs, logit_difference
 from workbench.errors import Failure
 from workbench.intervals import bracketed, ratio_interval, wilson
+from workbench.site import last_logits
 
 _BATCH = 64
 CHANCE, KNOWN = 0.5, 0.75  # told_apart of who guesses, and of who knows half of the answers
@@ -97,7 +98,7 @@ def answered(model: PreTrainedModel, pairs: Pairs) -> Answered:
     parts: list[tuple[Tensor, ...]] = []
     for at in range(0, len(pairs), _BATCH):
         some = pairs[at : at + _BATCH].to(model.device)
-        clean, corrupt = (_last_logits(model, ids, some.last) for ids in (some.clean, some.corrupt))
+        clean, corrupt = (last_logits(model, ids, some.last).float() for ids in (some.clean, some.corrupt))
         m = (logit_difference(logits, some.target, some.foil) for logits in (clean, corrupt))
         parts.append((*m, clean.argmax(dim=1) == some.target))
     found = Answered(*(torch.cat(column).numpy(force=True) for column in zip(*parts, strict=True)))
@@ -106,11 +107,6 @@ def answered(model: PreTrainedModel, pairs: Pairs) -> Answered:
             f"the model's logits on task {pairs.task!r} are NaN or infinite: it cannot be looked into"
         )
     return found
-
-
-def _last_logits(model: PreTrainedModel, ids: Tensor, last: Tensor) -> Float[Tensor, "pair vocab"]:
-    logits = model(input_ids=ids, use_cache=False).logits
-    return logits[torch.arange(len(ids), device=ids.device), last].float()
 
 
 def of_answers(task: str, found: Answered) -> Competence:

@@ -22,7 +22,7 @@ from transformers import PreTrainedModel
 from workbench.circuits.pairs import Pairs, logit_difference
 from workbench.intervals import bracketed, ratio_intervals
 from workbench.residual_writers import NotASum, decompose
-from workbench.site import centres, decoder_layers, final_gain, final_norm, read_resid_post, unembedded
+from workbench.site import centres, decoder_layers, final_norm, gain_of, read_resid_post, unembedded
 
 PAIRS_AT_ONCE = 64
 ROUNDING = 1e-4  # largest |m − Σ| that is rounding, as a part of the largest logit
@@ -128,7 +128,8 @@ def _direction(
 
     s is read off the norm's own output, so its ε is in it: ‖γ ⊙ (x − x̄)‖ / ‖norm(x) − β‖.
     """
-    norm, gain = final_norm(model), final_gain(model).double()
+    norm = final_norm(model)
+    gain = gain_of(norm).double()
     x = stream.double()
     x = x - x.mean(dim=-1, keepdim=True) if centres(norm) else x
     out = norm(stream).double()

@@ -21,7 +21,7 @@ from workbench.circuits.circuit import TOP, Scores, chosen
 from workbench.circuits.circuit_model import CircuitModel
 from workbench.circuits.graph import Graph
 from workbench.circuits.pairs import Pairs
-from workbench.intervals import Interval, quantiles, resampled_sums
+from workbench.intervals import ratio_interval
 
 SHARES = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
 
@@ -71,10 +71,13 @@ def ends(model: CircuitModel, pairs: Pairs) -> Ends:
 
 def faithfulness(scores: Float[np.ndarray, "pair"], between: Ends, seed: int = 0) -> Measured:
     """f of one circuit."""
-    over, under = scores - between.none, between.full - between.none
-    sums = resampled_sums(np.stack([over, under], axis=1), seed)
-    interval: Interval = quantiles(sums[:, 0], sums[:, 1], len(over))
-    return Measured(float(over.sum() / under.sum()), *interval)
+    return share_of_task(scores - between.none, between, seed)
+
+
+def share_of_task(over: Float[np.ndarray, "pair"], between: Ends, seed: int = 0) -> Measured:
+    """Σ over / Σ (m(M) − m(∅)), with its interval over pairs drawn for both at once."""
+    under = between.full - between.none
+    return Measured(float(over.sum() / under.sum()), *ratio_interval(over, under, seed))
 
 
 def ladder(graph: Graph, scores: Scores, how: str = TOP, shares: Sequence[float] = SHARES) -> Circuits:

@@ -24,7 +24,7 @@ from saes.transcoder import Transcoder
 from workbench.circuits.pairs import Pairs, logit_difference
 from workbench.errors import Misuse
 from workbench.points import MLP_IN, Site
-from workbench.site import read_sites, replaced, site_module, unembedded
+from workbench.site import last_logits, read_sites, replaced, site_module
 
 TOKENS_AT_ONCE = 2_048  # their dense latents are held
 
@@ -99,12 +99,10 @@ class FeatureModel:
         self, ids: Int[Tensor, "pair position"], pairs: Pairs, changes: Mapping[Site, Change] | None = None
     ) -> Float[Tensor, "pair"]:
         """m of a run of `ids` in which what stands at some sites is changed."""
-        rows = torch.arange(len(ids), device=ids.device)
         with contextlib.ExitStack() as hooks:
-            hooks.enter_context(unembedded(self.model, lambda x: x[rows, pairs.last][:, None]))
             for site, change in (changes or {}).items():
                 hooks.enter_context(replaced(self.model, site, _of_written(change)))
-            logits = self.model(input_ids=ids, use_cache=False).logits[:, 0]
+            logits = last_logits(self.model, ids, pairs.last)
         return logit_difference(logits.float(), pairs.target, pairs.foil)
 
     @torch.no_grad()

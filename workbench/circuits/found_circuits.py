@@ -117,14 +117,11 @@ class FoundCircuits:
 
     def pairs(self, lab: Lab, use: str = "search", one_length: bool = False) -> Pairs:
         """The pairs that were read, or with `one_length` as many that are equally long."""
-        from workbench.circuits.circuit_build import the_task
+        from workbench.circuits.own_tasks import the_task
         from workbench.circuits.tasks import task_pairs
 
-        config = self.config
-        task = the_task(config["task"], config["source"], config["source_sha256"])
-        return task_pairs(
-            lab, task, config["n_pairs"], use, config["seed"], self.checkpoints[0], one_length=one_length
-        )
+        n, seed = self.config["n_pairs"], self.config["seed"]
+        return task_pairs(lab, the_task(self.config), n, use, seed, self.checkpoints[0], one_length=one_length)
 
     def difference(self, before: str, after: str) -> DifferenceGraph:
         """What became of the edges, the two circuits as large as the larger one is."""

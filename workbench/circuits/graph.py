@@ -98,6 +98,10 @@ class Graph:
                 found[first + receiver.head * group : first + (receiver.head + 1) * group, at] = True
         return found
 
+    def told(self) -> dict[str, int]:
+        """For JSON: what the graph is made of, and how many edges that makes."""
+        return {**dataclasses.asdict(self), "n_edges": self.n_edges}
+
     def slice_of(self, layer: int, read: str) -> slice:
         """The receivers of a layer with that read, in the order of their heads; "logits" has them all to itself."""
         found = [i for i, r in enumerate(self.receivers) if r.read == read and r.layer == layer]
@@ -112,6 +116,12 @@ class Graph:
         if not self.edges[at]:
             raise KeyError(f"{sender}->{receiver}")
         return at
+
+
+def head_at(node: str) -> tuple[int, int]:
+    """Layer and number of the head that a component is called after: `a1.h3`."""
+    layer, head = node[1:].split(".h")
+    return int(layer), int(head)
 
 
 def alive(graph: Graph, edges: Edges) -> Edges:

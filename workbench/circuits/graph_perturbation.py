@@ -62,11 +62,6 @@ class Perturbed(NamedTuple):
         """Of `pearson_held`."""
         return _interval(self.foretold, self.held)
 
-    @property
-    def same_sign(self) -> float:
-        """Share of the latents whose true change has the sign foretold."""
-        return float((np.sign(self.foretold) == np.sign(self.true)).mean())
-
 
 def _pearson(x: Float[np.ndarray, "node"], y: Float[np.ndarray, "node"]) -> float:
     return float(np.corrcoef(x, y)[0, 1]) if len(x) > 2 and x.std() and y.std() else float("nan")

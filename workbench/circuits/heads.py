@@ -23,8 +23,9 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from workbench.circuits.pairs import Pairs
-from workbench.errors import Failure, Misuse
+from workbench.errors import Misuse
 from workbench.intervals import ratio_intervals
+from workbench.lens import given_patterns
 from workbench.vocabulary import Vocabulary
 
 if TYPE_CHECKING:
@@ -110,9 +111,7 @@ def patterns(
 ) -> Float[Tensor, "layer sequence head query key"]:
     """Attention after softmax of every head; a row sums to 1."""
     out = model(input_ids=ids, output_attentions=True, use_cache=False)
-    if not out.attentions or any(pattern is None for pattern in out.attentions):
-        raise Failure(f"{type(model).__name__} gives no attention patterns: load it with Checkpoint.model()")
-    return torch.stack(tuple(out.attentions)).float()
+    return torch.stack(given_patterns(model, out)).float()
 
 
 def sequences_at_once(model: PreTrainedModel, position: int) -> int:

@@ -18,16 +18,16 @@ import polars as pl
 from workbench.checkpoint import Checkpoint
 from workbench.circuits.attribution import edge_scores
 from workbench.circuits.circuit import GREEDY, Circuit, Scores, chosen
-from workbench.circuits.circuit_build import few_threads, the_task
 from workbench.circuits.circuit_model import CircuitModel
 from workbench.circuits.competence import competence
 from workbench.circuits.faithfulness import circuit_scores, ends, faithfulness
 from workbench.circuits.found_circuits import FoundCircuits
 from workbench.circuits.overlap import Overlap, overlap
+from workbench.circuits.own_tasks import the_task
 from workbench.circuits.pairs import Pairs
 from workbench.circuits.phase_change import history
 from workbench.circuits.tasks import task_pairs
-from workbench.device import best_device
+from workbench.device import best_device, few_threads
 from workbench.grow import Build
 from workbench.parents import lineage
 from workbench.part_tables import write_part
@@ -58,7 +58,7 @@ def build(build: Build) -> Mapping[str, Any]:
 
 def _rows(build: Build, found: FoundCircuits, axis: list[Moment]) -> Iterator[tuple[Any, ...]]:
     config, last = found.config, found.circuit(found.checkpoints[-1])
-    task = the_task(config["task"], config["source"], config["source_sha256"])
+    task = the_task(config)
     search, judge = (
         task_pairs(build.lab, task, N_PAIRS, use, config["seed"], checkpoint=found.checkpoints[0])
         for use in ("search", "judge")

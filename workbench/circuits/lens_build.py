@@ -15,9 +15,9 @@ from typing import Any
 import polars as pl
 
 from workbench.checkpoint import fast_models
-from workbench.circuits.circuit_build import few_threads
 from workbench.circuits.lens_kl import LOGIT_LENS, TOKENS, LayerKl, LensKl, lens_kl
 from workbench.circuits.tuned_lens import LensTraining, TunedLens, fit
+from workbench.device import few_threads
 from workbench.dictionaries import token_sets
 from workbench.grow import Build
 from workbench.part_tables import write_part

@@ -30,7 +30,7 @@ from transformers.masking_utils import AttentionMaskInterface, eager_mask
 from saes.transcoder import Transcoder
 from workbench.errors import Failure
 from workbench.points import MLP_IN, Site
-from workbench.site import decoder_layers, final_norm, site_module
+from workbench.site import centres, decoder_layers, final_norm, gain_of, site_module
 
 HELD = "marble_held_pattern"
 TOLERANCE = 1e-4  # of a norm's output
@@ -165,11 +165,9 @@ def held_norm(
 ) -> Tensor:
     """A forward hook: with its own scale `held` the same output, and linear in the input."""
     x, shift = args[0], getattr(module, "bias", None)
-    gain: Tensor = module.get_parameter("weight")
-    gain = gain + 1 if "Gemma" in type(module).__name__ else gain
-    if "LayerNorm" in type(module).__name__:
+    if centres(module):
         x = x - x.mean(dim=-1, keepdim=True)
-    direction = gain * x
+    direction = gain_of(module) * x
     with torch.no_grad():
         target = output if shift is None else output - shift
         across = direction.square().sum(dim=-1, keepdim=True).clamp_min(torch.finfo(x.dtype).tiny)

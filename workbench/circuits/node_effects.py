@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Float
 
 from workbench.circuits.activation_patching import NOISE, Patching
-from workbench.circuits.graph import EMBED, LOGITS
+from workbench.circuits.graph import EMBED, LOGITS, head_at
 from workbench.circuits.grids import Effects, Grid
 from workbench.circuits.places import MLP_OUT, RESID_PRE, Cell, Z
 from workbench.errors import Misuse
@@ -51,8 +51,7 @@ def cell_of(node: str) -> Cell:
         return Cell(RESID_PRE, 0)
     if node.startswith("m"):
         return Cell(MLP_OUT, int(node[1:]))
-    layer, head = node[1:].split(".h")
-    return Cell(Z, int(layer), int(head))
+    return Cell(Z, *head_at(node))
 
 
 def node_effect(patching: Patching, node: str) -> NodeEffect:

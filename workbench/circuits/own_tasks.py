@@ -12,12 +12,15 @@ from __future__ import annotations
 import functools
 import json
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 from workbench.circuits.asked import LEAST, Material, Task, Use
 from workbench.circuits.pairs import PairIds, PromptPair, encoded
-from workbench.errors import Misuse
+from workbench.circuits.tasks import known_task
+from workbench.disk import sha256_file
+from workbench.errors import Failure, Misuse
 from workbench.tasks import USER
 
 _FIELDS = ("clean", "corrupt", "target", "foil")
@@ -88,3 +91,18 @@ def _check_read_together(of: str, pair: PromptPair, material: Material) -> None:
                 f"{of}: {prompt[-20:]!r} and {answer!r} are read as other tokens together than one by one: "
                 "a blank between them belongs to the answer"
             )
+
+
+def the_task(config: Mapping[str, Any]) -> Task:
+    """The task that a circuit of the recipe is about: one of the workbench's, or one's own as its file was when it
+    was asked for."""
+    if not config["source"]:
+        return known_task(config["task"])
+    path = Path(config["source"])
+    if not path.is_file():
+        raise Misuse(f"the task's file {path} is gone: put it back, or ask for another task")
+    if sha256_file(path) != config["source_sha256"]:
+        raise Failure(
+            f"{path} is not the file that was asked for, it has changed since: ask for the circuit again"
+        )
+    return own_task(path)

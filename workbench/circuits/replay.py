@@ -42,8 +42,8 @@ from workbench.circuits.places import (
     place,
 )
 from workbench.errors import Failure, Misuse
-from workbench.lens import Trunk, trunk
-from workbench.site import unembedded
+from workbench.lens import Trunk, recorded_stream, trunk
+from workbench.site import last_logits, unembedded
 
 MAX_TOKENS = 4_096  # at a time on a processor: a batch of a small model stays in its cache
 MAX_TOKENS_ACCELERATOR = 32_768
@@ -90,25 +90,18 @@ class Replay:
     def record(self, ids: Int[Tensor, "pair position"], points: Sequence[str]) -> Run:
         """An ordinary pass that keeps the stream and `points` of every layer."""
         points = [ATTN_OUT if point == RESID_MID else point for point in points]
-        resid: list[Tensor] = []
         at: dict[tuple[str, int], Tensor] = {}
-
-        def keep(_module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-            resid.append(args[0] if args else kwargs["hidden_states"])
 
         def note(key: tuple[str, int], where: Place) -> Callable[[Tensor], None]:
             return lambda x: at.update({key: where.split(x)})
 
-        rows = torch.arange(len(self.pairs), device=ids.device)
         with contextlib.ExitStack() as hooks:
-            for module in (*self.parts.blocks, self.parts.final_norm):
-                hooks.callback(module.register_forward_pre_hook(keep, with_kwargs=True).remove)
+            resid = hooks.enter_context(recorded_stream(self.model))
             for point in dict.fromkeys(p for p in points if p not in STREAM):
                 for layer in range(self.n_layers):
                     where = place(self.model, point, layer)
                     hooks.enter_context(_at(where, note((point, layer), where)))
-            hooks.enter_context(unembedded(self.model, lambda x: x[rows, self.pairs.last][:, None]))
-            logits = self.model(input_ids=ids, use_cache=False).logits[:, 0]
+            logits = last_logits(self.model, ids, self.pairs.last)
         run = Run(torch.stack(resid), at, logit_difference(logits, self.pairs.target, self.pairs.foil))
         if not self._checked:
             self._check(run, float(logits.abs().max()))

@@ -32,22 +32,8 @@ from workbench.circuits.graph import Edges
 from workbench.circuits.pairs import Pairs
 from workbench.circuits.random_circuits import RandomCircuit, random_circuit
 
-LADDER = (
-    0.01,
-    0.02,
-    0.03,
-    0.05,
-    0.075,
-    0.1,
-    0.15,
-    0.2,
-    0.3,
-    0.4,
-    0.5,
-    0.7,
-    0.85,
-    1.0,
-)  # MIB's and some between
+# MIB's shares and some between
+LADDER = (0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.7, 0.85, 1.0)
 WITHIN_SEARCHED = 0.1
 UNFAITHFUL_SHARE = 0.2
 N_RANDOM = 20
