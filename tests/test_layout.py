@@ -93,5 +93,5 @@ def test_nothing_is_unpickled_and_no_foreign_code_runs():
 def test_the_readme_names_every_module():
     """A newcomer's question "where does X happen?" has its answer in the README."""
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    unnamed = [_name(p) for p in _sources("saes", "workbench", "pages") if f"`{p.name}`" not in readme]
+    unnamed = [_name(p) for p in _sources(*PACKAGES) if f"`{p.name}`" not in readme]
     assert [name for name in unnamed if not name.endswith("__init__.py")] == []

@@ -6,8 +6,6 @@ Exit 0 done, 1 failed, 2 misuse; both failures are one sentence.
 
 from __future__ import annotations
 
-import os
-import signal
 import sys
 from typing import Annotated, Any
 
@@ -21,9 +19,7 @@ from workbench import (
     latent_commands,
 )
 from workbench.answers import Json, LabName, answer
-from workbench.errors import Failure, MarbleError
-
-STOPPED = 130  # exit code of a command that Ctrl-C ended
+from workbench.entry import run_app
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -203,43 +199,6 @@ app.add_typer(evaluation_commands.app)
 app.add_typer(latent_commands.app)
 
 
-def _stop_as_by_hand() -> None:
-    """A closed terminal and `kill` stop a command as Ctrl-C does, so that its job says that it was stopped. What a
-    shell told to be ignored (`nohup`) stays ignored."""
-    for name in ("SIGTERM", "SIGHUP"):
-        number = getattr(signal, name, None)  # Windows has no SIGHUP
-        if number is not None and signal.getsignal(number) == signal.SIG_DFL:
-            signal.signal(number, signal.default_int_handler)
-
-
 def main() -> None:
-    """Entry of `python -m workbench`: every error a person can meet is one sentence."""
-    _stop_as_by_hand()
-    try:
-        app(standalone_mode=True)
-    except SystemExit as ended:  # typer makes one of a Ctrl-C
-        if ended.code == STOPPED:
-            sys.stderr.write("marble: stopped; run the same command again to go on from here\n")
-        raise
-    except MarbleError as error:
-        sys.stderr.write(f"marble: {error}\n")
-        sys.exit(error.exit_code)
-    except BrokenPipeError:
-        sys.exit(0)
-    except MemoryError:
-        sys.stderr.write("marble: out of memory: close other programs or use a smaller preset\n")
-        sys.exit(1)
-    except OSError as error:
-        sys.stderr.write(
-            f"marble: {error.strerror or error} ({error.filename}): check the path and its permissions\n"
-        )
-        sys.exit(Failure.exit_code)
-    except Exception as error:
-        if os.environ.get("MARBLE_DEBUG"):
-            raise
-        gist = (str(error).strip().splitlines() or [""])[0]
-        sys.stderr.write(
-            f"marble: unexpected trouble ({type(error).__name__}: {gist}); finished steps are kept; "
-            "run the command again with MARBLE_DEBUG=1 to see where\n"
-        )
-        sys.exit(Failure.exit_code)
+    """Entry of `python -m workbench`."""
+    run_app(app)

@@ -74,8 +74,8 @@ def new_job(lab: Lab, what: str) -> Path:
     return lab.path / "jobs" / f"{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}-{what}"
 
 
-def start(lab: Lab, arguments: Sequence[str]) -> subprocess.Popen[bytes]:
-    """Run `python -m workbench ARGUMENTS…` in a session of its own; its output goes to the lab's log.
+def start(lab: Lab, arguments: Sequence[str], package: str = "workbench") -> subprocess.Popen[bytes]:
+    """Run `python -m PACKAGE ARGUMENTS…` in a session of its own; its output goes to the lab's log.
 
     The process outlives the caller. `MARBLE_HOME` is set so that it finds this very lab.
     """
@@ -83,7 +83,7 @@ def start(lab: Lab, arguments: Sequence[str]) -> subprocess.Popen[bytes]:
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / "last.log").open("wb") as log:
         return subprocess.Popen(
-            [sys.executable, "-m", "workbench", *arguments],
+            [sys.executable, "-m", package, *arguments],
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=subprocess.STDOUT,

@@ -1,0 +1,5 @@
+"""`python -m probes`."""
+
+from probes.kit.commands import entry
+
+entry()

@@ -1,0 +1,163 @@
+"""Which probes there are: the modules of this package and the files of `$MARBLE_HOME/probes`; none is run for it.
+
+A probe is a file with a function `ask(lab, checkpoints, …)` at its top level. Its question is the first line of its
+docstring, its options are the arguments behind the first two, with their defaults. `READS` names kinds of artefacts
+that the answer depends on besides the checkpoints (`READS = ("dictionary",)`).
+"""
+
+from __future__ import annotations
+
+import ast
+import dataclasses
+import hashlib
+import importlib
+import importlib.util
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from workbench.errors import Failure, Misuse, unknown
+from workbench.lab import checked_name, labs_home
+
+PACKAGE = Path(__file__).parents[1]
+
+
+@dataclasses.dataclass(frozen=True)
+class Probe:
+    """One probe; `broken` says in a sentence why it cannot be asked, and is empty where it can."""
+
+    name: str
+    path: Path
+    question: str
+    options: Mapping[str, Any]
+    broken: str = ""
+
+    @property
+    def own(self) -> bool:
+        """A file of the person's, beside their labs."""
+        return self.path.parent != PACKAGE
+
+    @property
+    def source_sha256(self) -> str:
+        return hashlib.sha256(self.path.read_bytes()).hexdigest()
+
+    def module(self) -> ModuleType:
+        """The probe, loaded; one that cannot be is `Failure`."""
+        try:
+            if not self.own:
+                return importlib.import_module(f"probes.{self.name}")
+            spec = importlib.util.spec_from_file_location(f"own_probes.{self.name}", self.path)
+            assert spec is not None
+            assert spec.loader is not None
+            module = importlib.util.module_from_spec(spec)
+            spec.loader.exec_module(module)
+            return module
+        except Exception as error:
+            raise Failure(f"{self.path} cannot be loaded, {type(error).__name__}: {error}") from error
+
+    def told(self) -> dict[str, Any]:
+        """For machines."""
+        about = {
+            "question": self.question,
+            "options": dict(self.options),
+            "path": str(self.path),
+            "own": self.own,
+        }
+        return {"name": self.name, **about, **({"broken": self.broken} if self.broken else {})}
+
+
+def own_folder() -> Path:
+    """Where a person's own probes lie."""
+    return labs_home() / "probes"
+
+
+def probes() -> list[Probe]:
+    """All probes by name; a file of one's own that bears the name of one of the package is told as broken."""
+    found: dict[str, Probe] = {}
+    for folder in (PACKAGE, own_folder()):
+        for path in sorted(folder.glob("[!_]*.py")):
+            probe = _read(path)
+            if probe is None:
+                continue
+            if probe.name in found:
+                probe = dataclasses.replace(
+                    probe,
+                    name=f"{probe.name}-own",
+                    broken=f"there is a probe {probe.name!r} already: rename {path}",
+                )
+            found[probe.name] = probe
+    return [found[name] for name in sorted(found)]
+
+
+def probe(name: str) -> Probe:
+    """The probe of this name, if it can be asked; near names are offered for unknown ones."""
+    everyone = {each.name: each for each in probes()}
+    if name not in everyone:
+        raise unknown("probe", name, everyone)
+    if everyone[name].broken:
+        raise Misuse(f"probe {name!r} cannot be asked: {everyone[name].broken}")
+    return everyone[name]
+
+
+def checked_options(asked: Probe, given: Sequence[str]) -> dict[str, Any]:
+    """`n=100` and the like, of the type that the option's default has."""
+    options: dict[str, Any] = {}
+    for each in given:
+        name, equals, text = each.partition("=")
+        if not equals:
+            raise Misuse(f"{each!r} is no setting: write NAME=VALUE, such as seed=1")
+        if name not in asked.options:
+            raise unknown(f"option of probe {asked.name!r}", name, asked.options)
+        options[name] = _as(type(asked.options[name]), name, text)
+    return options
+
+
+def _as(wanted: type, name: str, text: str) -> Any:
+    try:
+        value = text if wanted is str else ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        value = None
+    if wanted is float and isinstance(value, int) and not isinstance(value, bool):
+        value = float(value)
+    if wanted is not type(None) and type(value) is not wanted:
+        raise Misuse(
+            f"{name}={text!r} was given, and a {wanted.__name__} is expected: write it as in the probe's file"
+        )
+    return value
+
+
+def _read(path: Path) -> Probe | None:
+    """The probe in a file, from its text alone; None for a module that is none."""
+    name = path.stem
+    try:
+        checked_name(name, "probe's name")
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+    except SyntaxError as error:
+        return Probe(name, path, "", {}, f"{path} is not valid Python (line {error.lineno}: {error.msg})")
+    except (UnicodeDecodeError, OSError, Misuse) as error:
+        return Probe(name, path, "", {}, f"{path} cannot be read as a probe: {error}")
+    ask = next((node for node in tree.body if isinstance(node, ast.FunctionDef) and node.name == "ask"), None)
+    if ask is None:
+        return None
+    question = (ast.get_docstring(tree) or "").strip().split("\n\n")[0].replace("\n", " ")
+    if not question:
+        return Probe(
+            name, path, "", {}, f"{path} has no docstring: its first line is the question that it asks"
+        )
+    if len(ask.args.args) < 2:
+        return Probe(name, path, question, {}, f"ask in {path} must take a lab and a list of checkpoints first")
+    try:
+        return Probe(name, path, question, _options(ask))
+    except ValueError:
+        return Probe(name, path, question, {}, f"the options of ask in {path} need plain values as defaults")
+
+
+def _options(ask: ast.FunctionDef) -> dict[str, Any]:
+    args = ask.args
+    behind = args.args[2:]
+    if len(args.defaults) < len(behind) or None in args.kw_defaults:
+        raise ValueError
+    defaults = args.defaults[len(args.defaults) - len(behind) :] if behind else []
+    pairs = [*zip(behind, defaults, strict=True), *zip(args.kwonlyargs, args.kw_defaults, strict=True)]
+    return {arg.arg: ast.literal_eval(default) for arg, default in pairs if default is not None}

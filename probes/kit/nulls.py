@@ -1,0 +1,112 @@
+"""Figures with intervals and nulls, the ways of making them that probes have in common.
+
+    p = (1 + number of draws as far as the observed) / (1 + number of draws)       never 0 [Phipson and Smyth 2010]
+
+Cases that are not independent (tokens of one document) are summed by document first: what is drawn, permuted or
+flipped is a document. `shuffled` gives labels that say nothing, document by document, for the question whether a
+probe claims something where nothing is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from probes.kit.finding import Figure, Null
+from workbench.intervals import quantiles, resampled_sums, wilson
+
+DRAWS = 999
+GREATER, LESS, EITHER = "greater", "less", "either"
+
+
+def against(
+    observed: float, draws: Sequence[float] | Float[np.ndarray, " draw"], what: str, side: str = GREATER
+) -> Null:
+    """The null that these draws are of; `side` says which way is far from it."""
+    values = np.asarray(draws, float)
+    centre = float(values.mean())
+    far = {
+        GREATER: values >= observed,
+        LESS: values <= observed,
+        EITHER: np.abs(values - centre) >= abs(observed - centre),
+    }[side]
+    low, high = np.quantile(values, (0.025, 0.975))
+    return Null(centre, float(low), float(high), len(values), what, float((1 + far.sum()) / (1 + len(values))))
+
+
+def beside(null: Null) -> Null:
+    """The same null for a figure that no claim rests on."""
+    return Null(null.value, null.low, null.high, null.n, null.what)
+
+
+def mean_of(
+    values: Float[np.ndarray, " case"],
+    what: str,
+    seed: int = 0,
+    side: str = EITHER,
+    about: float = 0.0,
+    draws: int = DRAWS,
+) -> tuple[float, float, float, Null]:
+    """Mean of independent cases, its bootstrap interval, and the null that their signs about `about` are random (a
+    sign-flip test: right where the null is symmetric). Splat it into a `Figure`'s value, low, high and null."""
+    cases = np.asarray(values, float) - about
+    rng, n = np.random.default_rng(seed), len(cases)
+    signs = rng.choice((-1.0, 1.0), size=(draws, n))
+    mean = float(cases.mean())
+    null = against(mean, signs @ cases / n, what, side)
+    sums = resampled_sums(np.stack([cases, np.ones(n)], axis=1), seed)
+    low, high = quantiles(sums[:, 0], sums[:, 1], n) if n > 1 else (mean, mean)
+    shifted = Null(null.value + about, null.low + about, null.high + about, null.n, what, null.p)
+    return mean + about, float(low) + about, float(high) + about, shifted
+
+
+def mean_figure(name: str, values: Any, of: str, what: str, **settings: Any) -> Figure:
+    """`mean_of` as a figure; settings that a `Figure` has (checkpoint, where) go there, the others to `mean_of`."""
+    placed = {key: settings.pop(key) for key in ("checkpoint", "where") if key in settings}
+    value, low, high, null = mean_of(values, what, **settings)
+    return Figure(name, value, low, high, len(values), of, null, **placed)
+
+
+def share_figure(
+    name: str, hits: int, n: int, of: str, chance: float, what: str, side: str = GREATER, **placed: Any
+) -> Figure:
+    """A share with its Wilson interval against a chance that is known: an exact binomial test."""
+    from scipy.stats import binom, binomtest
+
+    sides = {GREATER: "greater", LESS: "less", EITHER: "two-sided"}
+    p = float(binomtest(hits, n, chance, alternative=sides[side]).pvalue)
+    low, high = (float(binom.ppf(q, n, chance)) / n for q in (0.025, 0.975))
+    return Figure(name, hits / n, *wilson(hits, n), n, of, Null(chance, low, high, n, what, p), **placed)
+
+
+def permuted(
+    statistic: Callable[[Any], float],
+    labels: np.ndarray,
+    what: str,
+    draws: int,
+    seed: int = 0,
+    side: str = GREATER,
+) -> Null:
+    """`statistic(labels)` against the same of labels in random order."""
+    rng = np.random.default_rng(seed)
+    return against(statistic(labels), [statistic(rng.permutation(labels)) for _ in range(draws)], what, side)
+
+
+def shuffled(labels: np.ndarray, groups: Int[np.ndarray, " case"] | None, seed: int) -> np.ndarray:
+    """Labels without meaning: dealt anew at random; with `groups`, each group (a document) is given the labels of
+    another one, so that cases of one document stay as alike as they were.
+
+    A longer group begins the other's labels again where they end.
+    """
+    rng = np.random.default_rng(seed)
+    if groups is None:
+        return rng.permutation(labels)
+    names = np.unique(groups)
+    rows = {name: np.flatnonzero(groups == name) for name in names}
+    dealt = np.empty_like(labels)
+    for name, giver in zip(names, rng.permutation(names), strict=True):
+        dealt[rows[name]] = np.resize(labels[rows[giver]], len(rows[name]))
+    return dealt

@@ -1,0 +1,158 @@
+"""Asking probes one after the other; each answer is stored, and one that raises is told while others go on."""
+
+from __future__ import annotations
+
+import contextlib
+import random
+import sys
+import time
+import traceback
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from probes.kit.finding import Finding, told_figure
+from probes.kit.found import Probe
+from probes.kit.stored import Asked, Stored
+from workbench.errors import MarbleError, Misuse
+from workbench.jobs import new_job, settle
+from workbench.lab import Lab
+from workbench.progress import Progress
+
+DONE, FAILED, LACKING = "done", "failed", "lacking"
+
+
+class LackingError(Misuse):
+    """What a probe asks about is not in the lab; the sentence says which step grows it."""
+
+
+class Answer(NamedTuple):
+    """What became of one probe: its stored finding, or a message."""
+
+    probe: Probe
+    state: str
+    stored: Stored | None
+    message: str
+    seconds: float
+
+    def told(self) -> dict[str, Any]:
+        """For machines."""
+        about = {"state": self.state, "seconds": round(self.seconds, 2), "question": self.probe.question}
+        return about | (dict(self.stored.finding) if self.stored else {"message": self.message})
+
+    def whole(self) -> str:
+        """For a terminal, with every figure."""
+        assert self.stored is not None
+        finding = self.stored.finding
+        figures = [f"  {told_figure(figure)}" for figure in finding["figures"]]
+        ends = [f"  held against: {finding['null']}", f"  would change it: {finding['changes']}"]
+        return "\n".join([self.describe(), *figures, *ends])
+
+    def describe(self) -> str:
+        """For a terminal, in one line."""
+        if self.stored is None:
+            return f"{self.probe.name} [{self.state}]: {self.message}"
+        finding = self.stored.finding
+        mark = "claims" if finding["claims"] else "claims nothing"
+        return f"{self.probe.name} [{mark}]: {finding['claim']}"
+
+
+def run(
+    lab: Lab,
+    asked: Sequence[Probe],
+    checkpoints: Sequence[str],
+    options: Mapping[str, Any] | None = None,
+    again: bool = False,
+    quiet: bool = False,
+) -> list[Answer]:
+    """The probes' answers about these checkpoints; those that are stored already are read, unless `again`.
+
+    Raises `Misuse` for a checkpoint that is not there; the lab is held while it runs.
+    """
+    lab.checkpoints(*checkpoints)  # wrong names are refused before the lab is held
+    todo, answers = [], dict[str, Answer]()
+    for probe in asked:
+        try:
+            put = Asked(probe, tuple(checkpoints), options or {}, tuple(getattr(probe.module(), "READS", ())))
+        except MarbleError as error:
+            answers[probe.name] = Answer(probe, FAILED, None, str(error), 0.0)
+            continue
+        if not again and (known := put.found(lab)):
+            answers[probe.name] = Answer(probe, DONE, known, "", known.seconds)
+        else:
+            todo.append(put)
+    if todo:
+        with lab.writing("probes"):
+            answers |= {answer.probe.name: answer for answer in _run(lab, todo, quiet)}
+    return [answers[probe.name] for probe in asked]
+
+
+def _run(lab: Lab, todo: Sequence[Asked], quiet: bool) -> list[Answer]:
+    settle(lab)
+    folder = new_job(lab, "probes")
+    progress, found = Progress(folder, "probes", quiet), list[Answer]()
+    try:
+        for position, put in enumerate(todo, start=1):
+            with progress.step(f"probe/{put.probe.name}", position, len(todo)):
+                progress.start(len(todo), "probes", initial=position - 1, label=put.probe.name)
+                found.append(_ask(lab, put, folder / "log.txt"))
+                progress.advance()
+    except BaseException as error:
+        stopped = isinstance(error, KeyboardInterrupt)
+        told = "stopped by hand; answers that were finished are kept" if stopped else str(error)
+        progress.finish("stopped" if stopped else FAILED, told)
+        raise
+    failed = [f"{answer.probe.name}: {answer.message}" for answer in found if answer.state == FAILED]
+    progress.finish(FAILED if failed else DONE, "; ".join(failed))
+    return found
+
+
+def _ask(lab: Lab, put: Asked, log: Path) -> Answer:
+    """One probe asked and its answer stored. Whatever it prints goes to standard error."""
+    began = time.monotonic()
+
+    def over(state: str, stored: Stored | None, message: str = "") -> Answer:
+        return Answer(put.probe, state, stored, message, time.monotonic() - began)
+
+    try:
+        finding = ask(lab, put)
+        return over(DONE, put.write(lab, finding, time.monotonic() - began))
+    except LackingError as error:
+        return over(LACKING, None, str(error))
+    except MarbleError as error:
+        return over(FAILED, None, str(error))
+    except (Exception, SystemExit) as error:
+        with log.open("a", encoding="utf-8") as file:
+            file.write(f"{put.probe.name}\n{traceback.format_exc()}\n")
+        return over(FAILED, None, f"{_gist(error)}{_place(error, put.probe.path)}")
+
+
+def ask(lab: Lab, put: Asked) -> Finding:
+    """The probe's answer, not stored; the same whenever it is asked, since chance is seeded."""
+    import numpy as np
+    import torch
+
+    from workbench.device import few_threads
+    from workbench.loading import quiet_transformers
+
+    random.seed(0)
+    np.random.seed(0)  # a person's probe may draw from it
+    torch.manual_seed(0)
+    checkpoints = lab.checkpoints(*put.checkpoints)
+    small = max(checkpoint.d_model for checkpoint in checkpoints)
+    with contextlib.redirect_stdout(sys.stderr), quiet_transformers(), few_threads(small):
+        finding = put.probe.module().ask(lab, checkpoints, **put.options)
+    if not isinstance(finding, Finding):
+        raise TypeError(f"ask gave back {type(finding).__name__}, and a Finding is expected")
+    return finding
+
+
+def _gist(error: BaseException) -> str:
+    first = (str(error).strip().splitlines() or [""])[0]
+    return f"{type(error).__name__}: {first}" if first else type(error).__name__
+
+
+def _place(error: BaseException, path: Path) -> str:
+    """The line of the probe's own file that it came from, if there is one."""
+    lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)]
+    return f" (line {lines[-1]} of {path.name})" if lines else ""

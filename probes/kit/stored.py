@@ -1,0 +1,129 @@
+"""Findings of a lab, written and read: `probe/<name>-<id>/` with `finding.json` and a file for each picture.
+
+The id holds the probe's own source, its options, the checkpoints and what else it says it reads: a probe that was
+changed, or whose checkpoint was grown anew, is asked again, and an unchanged one never.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from typing import Any
+
+from probes.kit.finding import Finding
+from probes.kit.found import Probe
+from workbench.disk import plain_disk_errors, write_json
+from workbench.errors import Failure
+from workbench.lab import Artefact, Lab, artefact_id
+from workbench.plan import Plan
+from workbench.recipe import stage_of
+
+VERSION = 1  # of what is written
+KIND = "probe"
+
+
+@dataclasses.dataclass(frozen=True)
+class Asked:
+    """A probe put to some checkpoints of a lab."""
+
+    probe: Probe
+    checkpoints: tuple[str, ...]
+    options: Mapping[str, Any]
+    reads: tuple[str, ...] = ()  # kinds of artefacts besides the checkpoints
+
+    def config(self, plan: Plan) -> dict[str, Any]:
+        """What the id is made of, besides the checkpoints' own ids."""
+        steps = {s.key: s.id for s in plan.steps.values() if s.kind in self.reads}
+        return {
+            "probe": self.probe.name,
+            "source_sha256": self.probe.source_sha256,
+            "checkpoints": list(self.checkpoints),
+            "options": dict(self.options),
+            "reads": steps,
+        }
+
+    def parents(self, plan: Plan) -> dict[str, str]:
+        """The checkpoints' steps."""
+        steps = [plan.step("checkpoint", stage_of(address)) for address in self.checkpoints]
+        return {step.key: step.id for step in steps}
+
+    def found(self, lab: Lab) -> Stored | None:
+        """The answer that is stored already."""
+        plan = Plan.of(lab)
+        id_ = artefact_id(KIND, self.config(plan), list(self.parents(plan).values()), VERSION)
+        made = lab.artefact(KIND, self.probe.name, id_)
+        return Stored(made) if made else None
+
+    def write(self, lab: Lab, finding: Finding, seconds: float) -> Stored:
+        """Store an answer; the lab must be held."""
+        plan = Plan.of(lab)
+        draft = lab.begin(KIND, self.probe.name, self.config(plan), self.parents(plan), VERSION)
+        told = finding.told()
+        with plain_disk_errors(draft.path):
+            write_json(draft.path / "finding.json", {"question": self.probe.question, **told})
+            for number, plot in enumerate(finding.plots):
+                write_json(draft.path / f"plot-{number}.json", dataclasses.asdict(plot))
+        figures = {"question": self.probe.question, "claim": finding.claim, "claims": finding.claims}
+        return Stored(
+            draft.commit({**figures, "n_figures": len(finding.figures), "seconds": round(seconds, 2)})
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class Stored:
+    """One stored finding."""
+
+    artefact: Artefact
+
+    @property
+    def name(self) -> str:
+        return self.artefact.name
+
+    @property
+    def checkpoints(self) -> tuple[str, ...]:
+        return tuple(self.artefact.config["checkpoints"])
+
+    @property
+    def seconds(self) -> float:
+        return float(self.artefact.figures["seconds"])
+
+    @cached_property
+    def finding(self) -> Mapping[str, Any]:
+        """What `Finding.told` gave, and the question."""
+        return self._json("finding.json")
+
+    @cached_property
+    def plots(self) -> list[Mapping[str, Any]]:
+        """The pictures: title, figure, alt, rows."""
+        numbers = range(len(list(self.artefact.path.glob("plot-*.json"))))
+        return [self._json(f"plot-{number}.json") for number in numbers]
+
+    def _json(self, name: str) -> Mapping[str, Any]:
+        try:
+            return json.loads((self.artefact.path / name).read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise Failure(
+                f"{self.artefact.path / name} cannot be read ({type(error).__name__}): remove the folder "
+                f"{self.artefact.path.name} and run the probe again"
+            ) from error
+
+
+def stored(lab: Lab) -> list[Stored]:
+    """Findings about checkpoints as they are now, newest first; those about older ones are left out."""
+    plan = Plan.of(lab)
+    current = {s.key: s.id for s in plan.steps.values()}
+    return [
+        Stored(a)
+        for a in reversed(lab.artefacts(KIND))
+        if all(current.get(k) == v for k, v in a.manifest["parents"].items())
+    ]
+
+
+def newest(lab: Lab, name: str, checkpoints: Sequence[str] | None = None) -> Stored | None:
+    """The newest finding of a probe, about these checkpoints if they are given."""
+    for each in stored(lab):
+        if each.name == name and (checkpoints is None or each.checkpoints == tuple(checkpoints)):
+            return each
+    return None
