@@ -5,8 +5,7 @@
 
 Features are standardised with mean and sd of the cases fitted on. Accuracy is balanced: the mean over classes of
 the share told, so that chance is 1 / number of classes whatever their frequencies. Selectivity is accuracy on the
-task
-less accuracy on a control task, another labelling that says nothing of the context [Hewitt and Liang 2019].
+task less accuracy on a control task, another labelling that says nothing of the context [Hewitt and Liang 2019].
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Pictures of findings: plotly figures without colours of their own, each with its numbers as rows.
 
-A trace's `name` is its series; where that is a checkpoint, the page gives it the checkpoint's colour. `null` is drawn
+A trace's `name` is its series; where that is a checkpoint, the page gives it its colour. `null` is drawn
 as a band or a dashed line, so what a figure is held against is in sight.
 """
 
