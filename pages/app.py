@@ -24,6 +24,7 @@ st.navigation(
         st.Page(ROOT / "dictionaries_page.py", title="Dictionaries", url_path="dictionaries"),
         st.Page(ROOT / "compare_page.py", title="Compare", url_path="compare"),
         st.Page(ROOT / "circuits_page.py", title="Circuits", url_path="circuits"),
+        st.Page(ROOT / "probes_page.py", title="Probes", url_path="probes"),
         st.Page(ROOT / "drift_page.py", title="Drift", url_path="drift"),
         st.Page(ROOT / "verdict_page.py", title="Verdict", url_path="verdict"),
     ],

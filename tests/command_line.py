@@ -11,10 +11,12 @@ import io
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from probes.kit.commands import entry as probes_main
 from workbench.cli import main
 
 Done = subprocess.CompletedProcess[str]
@@ -22,13 +24,22 @@ Done = subprocess.CompletedProcess[str]
 
 def run(home: Path, *arguments: str) -> Done:
     """The command within this process: its exit code and what it wrote to `sys.stdout` and `sys.stderr`."""
+    return _run(main, home, *arguments)
+
+
+def run_probes(home: Path, *arguments: str) -> Done:
+    """The same of `python -m probes`."""
+    return _run(probes_main, home, *arguments)
+
+
+def _run(entry: Callable[[], None], home: Path, *arguments: str) -> Done:
     out, err = io.StringIO(), io.StringIO()
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MARBLE_HOME", str(home))
         patch.setattr("sys.argv", ["workbench", *arguments])
         with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
             try:
-                main()
+                entry()
                 code = 0
             except SystemExit as ended:
                 code = int(ended.code or 0)

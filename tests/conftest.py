@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from jaxtyping import install_import_hook
 
-install_import_hook(["saes", "workbench"], "beartype.beartype")
+install_import_hook(["saes", "workbench", "probes"], "beartype.beartype")
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")

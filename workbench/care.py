@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 from workbench.builders import BUILDERS
 from workbench.disk import folder_bytes
+from workbench.findings import current_findings
 from workbench.lab import KINDS, Lab
 from workbench.plan import Plan
 
@@ -23,10 +24,12 @@ class Pruned(NamedTuple):
 
 
 def prune(lab: Lab, dry_run: bool) -> Pruned:
-    """Remove artefacts and partial folders that the lab's recipe does not name."""
+    """Remove artefacts and partial folders that the lab's recipe does not name, and answers of probes about
+    checkpoints that it does not name."""
     with lab.writing("prune"):
         plan = Plan.of(lab)
         named = {f"{s.name}-{s.id}" for s in plan.steps.values()}
+        named |= {f"{finding.name}-{finding.id}" for finding in current_findings(lab, plan)}
         stray = [
             path
             for kind in KINDS

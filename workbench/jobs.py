@@ -16,6 +16,7 @@ from workbench.disk import write_json
 from workbench.lab import Lab
 
 LOST = "lost"
+_started: list[subprocess.Popen[bytes]] = []  # of this process, until they end: one let go of stays a zombie
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,7 +83,7 @@ def start(lab: Lab, arguments: Sequence[str], package: str = "workbench") -> sub
     folder = lab.path / "jobs"
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / "last.log").open("wb") as log:
-        return subprocess.Popen(
+        process = subprocess.Popen(
             [sys.executable, "-m", package, *arguments],
             stdin=subprocess.DEVNULL,
             stdout=log,
@@ -91,3 +92,5 @@ def start(lab: Lab, arguments: Sequence[str], package: str = "workbench") -> sub
             # The app and the browser want the same cores: threads that wait for one another must not spin.
             env={"OMP_WAIT_POLICY": "passive", **os.environ, "MARBLE_HOME": str(lab.path.parent.resolve())},
         )
+    _started[:] = [each for each in (*_started, process) if each.poll() is None]
+    return process

@@ -6,6 +6,7 @@ from collections.abc import Collection
 from typing import Any
 
 from workbench.disk import folder_bytes
+from workbench.findings import current_findings, newest_by_name
 from workbench.jobs import jobs
 from workbench.lab import Artefact, Lab
 from workbench.plan import Plan, Resolved, resolve
@@ -25,7 +26,7 @@ def status(lab: Lab) -> dict[str, Any]:
         "dictionaries": {a.name: _dictionary(a) for a in made.values() if a.kind == "dictionary"},
         "comparisons": {a.name: dict(a.figures) for a in _comparisons(plan, made.values())},
         "circuits": {a.name: dict(a.figures) for a in made.values() if a.kind == "circuit"},
-        "probes": {},
+        "probes": newest_by_name(current_findings(lab, plan)),
         "jobs": [{"name": job.name, **job.status, "state": job.state} for job in jobs(lab)[:5]],
         "steps": [_step(r) for r in resolved],
         "bytes": folder_bytes(lab.path),
@@ -78,6 +79,7 @@ def describe(found: dict[str, Any]) -> str:
     for name, figures in found["comparisons"].items():
         apart = f": {figures['headline']}" if "headline" in figures else ""
         lines.append(f"  comparison {name}{apart}")
+    lines += [f"  probe {name}: {figures['claim']}" for name, figures in found["probes"].items()]
     waiting = [s["step"] for s in found["steps"] if s["state"] != "done"]
     if waiting:
         lines.append(f"  not grown yet: {', '.join(waiting)}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
@@ -93,11 +94,12 @@ def tell(
 
     if not checkpoints:
         raise Misuse("name a checkpoint at least: --checkpoints base,sft,grpo")
+    began = time.monotonic()
     answers = run_probes(Lab.open(lab), asked, checkpoints, options, again)
     told = {
         "lab": lab,
         "checkpoints": list(checkpoints),
-        "seconds": round(sum(each.seconds for each in answers), 2),
+        "seconds": round(time.monotonic() - began, 2),
         "probes": {each.probe.name: each.told() for each in answers},
     }
     whole = len(answers) == 1 and answers[0].stored is not None

@@ -23,7 +23,7 @@ GREATER, LESS, EITHER = "greater", "less", "either"
 
 
 def against(
-    observed: float, draws: Sequence[float] | Float[np.ndarray, " draw"], what: str, side: str = GREATER
+    observed: float, draws: Sequence[Any] | Float[np.ndarray, " draw"], what: str, side: str = GREATER
 ) -> Null:
     """The null that these draws are of; `side` says which way is far from it."""
     values = np.asarray(draws, float)
@@ -43,7 +43,7 @@ def beside(null: Null) -> Null:
 
 
 def mean_of(
-    values: Float[np.ndarray, " case"],
+    values: Sequence[Any] | Float[np.ndarray, " case"],
     what: str,
     seed: int = 0,
     side: str = EITHER,

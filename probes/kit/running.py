@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import random
 import sys
 import time
@@ -14,12 +15,14 @@ from typing import Any, NamedTuple
 from probes.kit.finding import Finding, told_figure
 from probes.kit.found import Probe
 from probes.kit.stored import Asked, Stored
+from workbench.disk import write_json
 from workbench.errors import MarbleError, Misuse
-from workbench.jobs import new_job, settle
+from workbench.jobs import jobs, new_job, settle
 from workbench.lab import Lab
 from workbench.progress import Progress
 
 DONE, FAILED, LACKING = "done", "failed", "lacking"
+MESSAGES = "answers.json"  # of a job: what became of each of its probes
 
 
 class LackingError(Misuse):
@@ -96,6 +99,7 @@ def _run(lab: Lab, todo: Sequence[Asked], quiet: bool) -> list[Answer]:
             with progress.step(f"probe/{put.probe.name}", position, len(todo)):
                 progress.start(len(todo), "probes", initial=position - 1, label=put.probe.name)
                 found.append(_ask(lab, put, folder / "log.txt"))
+                write_json(folder / MESSAGES, {a.probe.name: [a.state, a.message] for a in found})
                 progress.advance()
     except BaseException as error:
         stopped = isinstance(error, KeyboardInterrupt)
@@ -111,20 +115,21 @@ def _ask(lab: Lab, put: Asked, log: Path) -> Answer:
     """One probe asked and its answer stored. Whatever it prints goes to standard error."""
     began = time.monotonic()
 
-    def over(state: str, stored: Stored | None, message: str = "") -> Answer:
-        return Answer(put.probe, state, stored, message, time.monotonic() - began)
+    def over(state: str, message: str) -> Answer:
+        return Answer(put.probe, state, None, message, time.monotonic() - began)
 
     try:
         finding = ask(lab, put)
-        return over(DONE, put.write(lab, finding, time.monotonic() - began))
+        stored = put.write(lab, finding, time.monotonic() - began)
+        return Answer(put.probe, DONE, stored, "", stored.seconds)
     except LackingError as error:
-        return over(LACKING, None, str(error))
+        return over(LACKING, str(error))
     except MarbleError as error:
-        return over(FAILED, None, str(error))
+        return over(FAILED, str(error))
     except (Exception, SystemExit) as error:
         with log.open("a", encoding="utf-8") as file:
             file.write(f"{put.probe.name}\n{traceback.format_exc()}\n")
-        return over(FAILED, None, f"{_gist(error)}{_place(error, put.probe.path)}")
+        return over(FAILED, f"{_gist(error)}{_place(error, put.probe.path)}")
 
 
 def ask(lab: Lab, put: Asked) -> Finding:
@@ -145,6 +150,15 @@ def ask(lab: Lab, put: Asked) -> Finding:
     if not isinstance(finding, Finding):
         raise TypeError(f"ask gave back {type(finding).__name__}, and a Finding is expected")
     return finding
+
+
+def last_message(lab: Lab, name: str) -> tuple[float, str, str] | None:
+    """When a probe was last asked in vain or not, its state, and its message."""
+    for job in jobs(lab):
+        with contextlib.suppress(OSError, ValueError, KeyError):
+            state, message = json.loads((job.log.parent / MESSAGES).read_text(encoding="utf-8"))[name]
+            return float(job.status["updated"]), state, message
+    return None
 
 
 def _gist(error: BaseException) -> str:

@@ -16,12 +16,12 @@ from probes.kit.finding import Finding
 from probes.kit.found import Probe
 from workbench.disk import plain_disk_errors, write_json
 from workbench.errors import Failure
+from workbench.findings import KIND, current_findings
 from workbench.lab import Artefact, Lab, artefact_id
 from workbench.plan import Plan
 from workbench.recipe import stage_of
 
 VERSION = 1  # of what is written
-KIND = "probe"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -111,14 +111,8 @@ class Stored:
 
 
 def stored(lab: Lab) -> list[Stored]:
-    """Findings about checkpoints as they are now, newest first; those about older ones are left out."""
-    plan = Plan.of(lab)
-    current = {s.key: s.id for s in plan.steps.values()}
-    return [
-        Stored(a)
-        for a in reversed(lab.artefacts(KIND))
-        if all(current.get(k) == v for k, v in a.manifest["parents"].items())
-    ]
+    """Findings about checkpoints as they are now, newest first."""
+    return [Stored(each) for each in current_findings(lab, Plan.of(lab))]
 
 
 def newest(lab: Lab, name: str, checkpoints: Sequence[str] | None = None) -> Stored | None:
