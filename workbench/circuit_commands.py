@@ -39,7 +39,7 @@ def circuit(
     name = request_circuit(opened, task, listed_names([checkpoints]), pairs, seed, snapshots)
     steps = [f"circuit/{name}", *([f"circuit/{history_name(name)}"] if snapshots else [])]
     sys.stderr.write(grown_first(opened, steps))
-    grow_lab(opened, steps)
+    grow_lab(opened, steps, command="circuit")
     found = FoundCircuits.of(opened, name)
     answer({"lab": lab, "circuit": name, **found.told()}, as_json, found.describe)
 
@@ -85,7 +85,7 @@ def graph(
     names = wanted_layer_transcoders(opened, checkpoint)
     steps = [f"dictionary/{name}" for name in names]
     sys.stderr.write(grown_first(opened, steps))
-    grow_lab(opened, steps)
+    grow_lab(opened, steps, command="graph")
     found = PromptGraph.of(asked, model, open_layer_transcoders(opened, names), names)
     path = found.write(folder)
     answer({"lab": lab, "file": str(path), **found.told()}, as_json, lambda: f"{path}\n{found.describe()}")
@@ -109,7 +109,7 @@ def lens(
     names = request_lenses(opened, listed_names(checkpoints))
     steps = [f"evaluation/{lens_name(name)}" for name in names]
     sys.stderr.write(grown_first(opened, steps))
-    grow_lab(opened, steps)
+    grow_lab(opened, steps, command="lens")
     found = [FoundLens.of(opened, name) for name in names]
     told = {"lab": lab, "lenses": {each.name: each.told() for each in found}}
     answer(told, as_json, lambda: "\n\n".join(each.describe() for each in found))

@@ -88,10 +88,12 @@ TEXT_TASKS = (
         "go on with random tokens that come a second time; the corrupt prompt had another token at this place "
         "the first time",
         _write_induction,
+        about=("copies",),
     ),
     Task(
         "previous_token",
         "tell from the token before the last one what comes next; the corrupt prompt has another token there",
         _write_previous_token,
+        about=("triples",),
     ),
 )
