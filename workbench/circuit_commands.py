@@ -71,7 +71,12 @@ def graph(
 ) -> None:
     """Which tokens and transcoder latents make what a checkpoint says behind a prompt: its attribution graph."""
     from workbench.circuits.prompt_graph import GraphRequest, PromptGraph, checked_folder, refuse_unlike
-    from workbench.circuits.site_dictionaries import open_layer_transcoders, wanted_layer_transcoders
+    from workbench.circuits.site_dictionaries import (
+        latent_labels,
+        open_layer_transcoders,
+        wanted_layer_transcoders,
+    )
+    from workbench.circuits.tracer_json import how_to_view
     from workbench.comparison_requests import grown_first
     from workbench.grow import grow as grow_lab
     from workbench.lab import Lab
@@ -86,9 +91,13 @@ def graph(
     steps = [f"dictionary/{name}" for name in names]
     sys.stderr.write(grown_first(opened, steps))
     grow_lab(opened, steps, command="graph")
-    found = PromptGraph.of(asked, model, open_layer_transcoders(opened, names), names)
+    labels = latent_labels(opened, names)
+    found = PromptGraph.of(asked, model, open_layer_transcoders(opened, names), names, labels)
     path = found.write(folder)
-    answer({"lab": lab, "file": str(path), **found.told()}, as_json, lambda: f"{path}\n{found.describe()}")
+    lines = [str(path), how_to_view(folder)]
+    answer(
+        {"lab": lab, "file": str(path), **found.told()}, as_json, lambda: "\n".join([*lines, found.describe()])
+    )
 
 
 @app.command()

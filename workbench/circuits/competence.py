@@ -35,6 +35,11 @@ CHANCE, KNOWN = 0.5, 0.75  # told_apart of who guesses, and of who knows half of
 BAR = f"{KNOWN} (half of the answers known, the rest guessed)"
 
 
+def choices(n_pairs: int) -> int:
+    """How many choices `told_apart` is a share of: one on either prompt of a pair."""
+    return 2 * n_pairs
+
+
 class Estimate(NamedTuple):
     """A figure and its 95 % interval."""
 
@@ -74,7 +79,7 @@ class Competence:
             )
         if not self.does_it:
             return (
-                f"it chooses rightly between target and foil in a share of {self.told_apart} of {2 * self.n} "
+                f"it chooses rightly between target and foil in a share of {self.told_apart} of {choices(self.n)} "
                 f"choices, on the clean and the corrupt prompt of {self.n} pairs: chance gives {CHANCE}, and {BAR} "
                 "is asked for"
             )
