@@ -16,6 +16,7 @@ from transformers import PreTrainedTokenizerFast
 from tests import tiny_lab
 from tests.tiny_lab import build, make_lab, tiny_recipe
 from tests.tiny_models import save_tiny
+from workbench.circuits.circuit_requests import request_circuit
 from workbench.circuits.competence import Answered, answered, competence, of_answers
 from workbench.circuits.control_task import control_of, controls_of
 from workbench.circuits.own_tasks import own_task
@@ -23,6 +24,7 @@ from workbench.circuits.tasks import TASKS, known_task, task_pairs
 from workbench.errors import Misuse
 from workbench.external import add
 from workbench.lexicon import make_world
+from workbench.recipe import read_recipe
 from workbench.stage_config import ModelConfig, TokenizerConfig
 from workbench.tasks import sum_use
 
@@ -269,6 +271,16 @@ def test_a_lab_without_a_world_has_the_tasks_of_any_text(tmp_path):
     with pytest.raises(Misuse, match=r"has no generated world .* jsonl file"):
         task_pairs(lab, "capitals")
     assert len(task_pairs(lab, "induction", N)) == N
+
+
+def test_a_control_is_one_that_the_lab_can_make(lab, tmp_path):
+    """Capitals, the usual one, where there is a world; without one the first task that needs none."""
+    bare = make_lab(tmp_path, recipe=_recipe(world_characters=0))
+    for where, expected in ((lab, "capitals"), (bare, "sums_units")):
+        name = request_circuit(where, "induction", ["base"], N)
+        circuit = read_recipe(where.path / "recipe.toml").circuit(name)
+        assert circuit.other == expected
+        assert len(task_pairs(where, circuit.other, N)) == N
 
 
 def test_a_tokenizer_without_the_markers_has_no_chat_tasks(lab, tmp_path):

@@ -131,8 +131,8 @@ def _row(of: Of, grids: dict[str, Patched], axes: tuple[str, ...], what: str, ke
             )  # fmt: skip
             if name in undone:
                 frame.caption(
-                    f"Not coloured: {name} does not do the task, and shares of what parts its two prompts would be "
-                    "shares of next to nothing."
+                    f"Not coloured: {name} does not do the task, for the reason above, so no effect here is part "
+                    "of doing it."
                 )
 
 
