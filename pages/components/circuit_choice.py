@@ -77,8 +77,8 @@ def competence(found: FoundCircuits) -> None:
     frame.facts([(f"{name} chooses rightly", _share(told[name])) for name in found.checkpoints])
     frame.caption(
         "Share of right choices between target and foil, on the clean and on the corrupt prompt of each pair. "
-        f"{CHANCE} is guessing; {BAR} is asked for, with the whole interval above {CHANCE}: below that no circuit "
-        "is claimed."
+        f"{CHANCE} is guessing; {BAR} is asked for, with the whole interval above {CHANCE}, before edges are "
+        "called a circuit."
     )
     for name in found.checkpoints:
         figures = found.figures["checkpoints"][name]

@@ -72,9 +72,7 @@ def _write_previous_token(material: Material, rng: random.Random, use: Use) -> I
 def _write_brackets(material: Material, rng: random.Random, use: Use) -> Iterator[PairIds]:
     words, first = _words(material, use), material.ids("")
     marks = [material.ids(mark)[len(first) :] for mark in "()[]"]
-    single = all(
-        len(ids) == 1 for ids in marks
-    )  # else this tokenizer has no such task
+    single = all(len(ids) == 1 for ids in marks)  # else this tokenizer has no such task
     while single and len(words) >= 4 * MOST_BETWEEN:
         drawn = iter(rng.sample(words, 4 * MOST_BETWEEN))
         between = [[next(drawn) for _ in range(rng.randint(1, MOST_BETWEEN))] for _ in range(4)]
