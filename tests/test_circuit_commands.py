@@ -14,7 +14,7 @@ import transformers as hf
 
 from tests.command_line import assert_one_sentence, run
 from tests.test_attribution_graphs import worked_graph
-from tests.tiny_lab import begun_lab, tiny_recipe
+from tests.tiny_lab import begun_lab, build, tiny_recipe
 from workbench.circuits import tracer_json
 from workbench.circuits.found_lenses import COLUMNS, FoundLens
 from workbench.circuits.graph_paths import strongest_paths
@@ -22,8 +22,9 @@ from workbench.circuits.graph_perturbation import Perturbed
 from workbench.circuits.graph_pruning import prune
 from workbench.circuits.lens_kl import LOGIT_LENS, lens_kl
 from workbench.circuits.prompt_graph import GraphRequest, refuse_unlike
-from workbench.circuits.site_dictionaries import wanted_layer_transcoders
+from workbench.circuits.site_dictionaries import latent_labels, wanted_layer_transcoders
 from workbench.errors import Misuse
+from workbench.features import FeatureTable
 from workbench.lab import Lab
 from workbench.plan import Plan
 from workbench.points import MLP_IN, MLP_OUT
@@ -103,6 +104,27 @@ def test_transcoders_are_grown_once_and_thresholds_count(lab: Lab, told: dict) -
         assert words in done.stdout
     listed = json.loads((folder / tracer_json.INDEX).read_text(encoding="utf-8"))["graphs"]
     assert {each["slug"] for each in listed} == {file.stem, Path(told["file"]).stem}
+
+
+def test_labels_of_latents_stand_in_the_graph(lab: Lab, told: dict, tmp_path: Path) -> None:
+    """Of the transcoders whose feature table is there; a person's label goes before the one that was made."""
+    names = told["transcoders"]
+    assert latent_labels(lab, names) == {}
+    build(lab, f"features/{names[0]}")
+    table = FeatureTable.of(lab, names[0])
+    made = dict(table.table.drop_nulls("label").select("latent", "label").iter_rows())
+    assert latent_labels(lab, names) == {(0, latent): label for latent, label in made.items()}
+    before = json.loads(Path(told["file"]).read_text(encoding="utf-8"))["nodes"]
+    latent = next(int(n["node_id"].split("_")[1]) for n in before if n["layer"] == "0" and n["activation"])
+    table.annotations.set_label(latent, "mine")
+    done = run(lab.path.parent, "graph", "tiny", "sft", PROMPT, "--chat", "--out", str(tmp_path))
+    file, view = done.stdout.splitlines()[:2]
+    assert f"start-server --graph_file_dir {tmp_path}" in view
+    known = {(0, key): label for key, label in made.items()} | {(0, latent): "mine"}
+    for node in json.loads(Path(file).read_text(encoding="utf-8"))["nodes"]:
+        if node["feature_type"] == tracer_json.LATENT:
+            layer, number, _ = map(int, node["node_id"].split("_"))
+            assert node["clerp"] == known.get((layer, number), "")
 
 
 def test_a_checkpoint_without_transcoders_gets_one_of_every_layer(lab: Lab, tmp_path: Path) -> None:

@@ -16,6 +16,8 @@ import pytest
 import torch
 
 from pages.components import (
+    circuit_figure,
+    circuit_grids,
     circuit_heads,
     circuit_snapshots,
     circuit_store,
@@ -23,6 +25,7 @@ from pages.components import (
     circuit_verdict,
     show,
     store,
+    theme,
 )
 from pages.components.circuit_store import Of
 from tests.grown_once import grown_once
@@ -176,6 +179,27 @@ def test_pictures_leave_out_who_does_not_do_the_task(lab: Lab) -> None:
         assert bool(cell.text[0][0]) == bool(able)
 
 
+def test_shares_of_next_to_nothing_have_no_colour() -> None:
+    """One colour for every value, no scale, and the words instead."""
+    effects = [[-2.0, 0.5], [1.0, 30.0]]
+    done, undone = (circuit_grids.heat(effects, effects, effects, None, does) for does in (True, False))
+    assert len({colour for _, colour in undone.data[0].colorscale}) == 1
+    assert len({colour for _, colour in done.data[0].colorscale}) == 3
+    assert (undone.data[0].showscale, done.data[0].showscale) == (False, True)
+    assert done.data[0].colorbar.title.text
+    assert undone.data[0].texttemplate is None
+    assert [note.text for note in undone.layout.annotations] == ["does not do the task"]
+    assert not done.layout.annotations
+
+
+def test_the_camera_is_spoken_of_where_a_picture_is(lab: Lab) -> None:
+    for view, pictures in (("Curve", True), ("Prompts", False), ("Snapshots", False)):
+        app = opened("circuits", circuit=UNDONE, view=view)
+        offered = [each.label for each in app.get("button_group")] if pictures else []
+        named = "The camera above a picture saves" in str([each.proto for each in app.get("button_group")])
+        assert named == pictures, (view, offered)
+
+
 def test_a_component_in_the_address_is_shown_in_each_checkpoint(lab: Lab, found: FoundCircuits) -> None:
     head = next(name for name in found.circuit("sft").nodes if ".h" in name)
     app = opened("circuits", circuit=DONE, view="Graph", checkpoint="sft", at=head)
@@ -239,6 +263,22 @@ def test_every_component_has_a_place_of_its_own_and_every_edge_goes_up(graph: Gr
         assert drawn.middle in list(zip(drawn.x, drawn.y, strict=True))
         ends_of[receiver] = (drawn.x[-1], drawn.y[-1])
     assert len(set(ends_of.values())) == len(ends_of)  # q, k and v of a head enter apart
+
+
+@pytest.mark.parametrize("width", [360, 700])
+def test_the_dots_of_a_heads_q_k_and_v_do_not_cover_one_another(width: int) -> None:
+    """In pixels of the picture on a page 1000 and 1400 wide: their middles are a dot's size apart."""
+    graph = Graph(4, 4, 4)
+    where = places(graph)
+    column = width / (max(place.x for place in where.values()) + 1.8)
+    for sender in graph.senders:
+        for head in (each for each in graph.senders if each.startswith("a")):
+            if int(head[1]) <= (int(sender[1]) if sender != "embed" else -1):
+                continue
+            dots = [way(graph, where, sender, f"{head}<{read}>").middle for read in "qkv"]
+            for (x, y), (other_x, other_y) in itertools.combinations(dots, 2):
+                apart = np.hypot((x - other_x) * column, (y - other_y) * circuit_figure.ROW)
+                assert apart >= 8, (sender, head)
 
 
 def test_widths_follow_the_size_of_scores() -> None:
@@ -513,7 +553,10 @@ def test_last_attention_is_the_last_row_of_every_pattern(lab: Lab) -> None:
     listed = looked.table.filter(layer=1, head=0)["attention"].to_list()
     assert listed == pytest.approx(looked.mean[1, 0].tolist())
     labels = [str(at) for at in range(looked.mean.shape[-1])]
-    (drawn,) = circuit_heads.attention(looked.mean.tolist(), looked.interval.tolist(), labels, "#123456").data
+    figure = circuit_heads.attention(looked.mean.tolist(), looked.interval.tolist(), labels, "#123456")
+    (drawn,) = figure.data
+    assert figure.layout.yaxis.autorange != "reversed"  # layer 0 at the bottom, as in every view
+    assert drawn.colorbar.title.text
     heads = looked.mean.shape[1]
     assert np.allclose(drawn.z[heads], looked.mean[1, 0])
     assert drawn.customdata[heads][0][:2] == ["1.0", "0"]
@@ -524,7 +567,11 @@ def test_the_parts_drawn_add_up_to_the_logits_of_the_model(lab: Lab) -> None:
     some, made = circuit_store.pairs(of), {name: circuit_store.written(of, name) for name in NAMES}
     rows = [(name, *each) for name in NAMES for each in made[name].parts.values()]
     schema = ["checkpoint", "component", "logits", "low", "high", "n"]
-    drawn = circuit_heads.writes(pl.DataFrame(rows, schema=schema, orient="row")).data
+    figure = circuit_heads.writes(pl.DataFrame(rows, schema=schema, orient="row"), ["base"])
+    drawn = figure.data
+    grey = theme.LIGHT.muted
+    assert [trace.marker.color == grey for trace in drawn] == [name == "base" for name in NAMES]
+    assert figure.layout.yaxis.range[0] < figure.layout.yaxis.range[1]  # the embedding, layer 0, at the bottom
     for name, trace in zip(NAMES, drawn, strict=True):
         with torch.inference_mode():
             logits = lab.checkpoint(name).model()(input_ids=some.clean).logits

@@ -16,12 +16,15 @@ from transformers import PreTrainedTokenizerFast
 from tests import tiny_lab
 from tests.tiny_lab import build, make_lab, tiny_recipe
 from tests.tiny_models import save_tiny
+from workbench.circuits.circuit_requests import request_circuit
 from workbench.circuits.competence import Answered, answered, competence, of_answers
+from workbench.circuits.control_task import control_of, controls_of
 from workbench.circuits.own_tasks import own_task
 from workbench.circuits.tasks import TASKS, known_task, task_pairs
 from workbench.errors import Misuse
 from workbench.external import add
 from workbench.lexicon import make_world
+from workbench.recipe import read_recipe
 from workbench.stage_config import ModelConfig, TokenizerConfig
 from workbench.tasks import sum_use
 
@@ -31,7 +34,7 @@ WORDS = (
     "these would other should public great country united have been from under congress system nation whole "
     "business american present every against necessary interest treasury without during service labor"
 ).split()
-FROM_IDS = ("induction", "previous_token")
+FROM_IDS = ("induction", "previous_token", "brackets")
 FROM_TEXT = tuple(name for name in TASKS if name not in FROM_IDS)
 
 
@@ -213,6 +216,45 @@ def test_previous_token_pairs_differ_in_that_token_alone(drawn):
         assert (clean != corrupt).nonzero().flatten().tolist() == [int(last) - 1]
 
 
+def test_brackets_are_closed_as_a_stack_closes_them(drawn, tokenizer):
+    """Both prompts are told what to close by a stack; some have a pair of the other kind closed inside."""
+    pairs, nested = drawn("brackets"), 0
+    for row in range(len(pairs)):
+        last, answers = int(pairs.last[row]), []
+        for ids in (pairs.clean[row], pairs.corrupt[row]):
+            stack, closes = [], {"(": ")", "[": "]"}
+            for text in map(tokenizer.decode, ids[: last + 1].tolist()):
+                if text in closes:
+                    stack.append(closes[text])
+                elif text in closes.values():
+                    nested += 1
+                    assert stack.pop() == text
+            answers.append(stack)
+        assert answers == [[tokenizer.decode(i)] for i in (pairs.target[row].item(), pairs.foil[row].item())]
+    assert 0 < nested < 2 * len(pairs)
+
+
+@pytest.mark.parametrize("name", list(TASKS))
+def test_a_tasks_control_is_of_its_form_and_about_something_else(name):
+    task = TASKS[name]
+    controls = [known_task(each) for each in controls_of(task)]
+    assert controls
+    for control in controls:
+        assert control.wording == task.wording
+        assert control.name != name
+        assert task.about
+        assert control.about
+        assert not set(control.about) & set(task.about)
+
+
+def test_the_first_control_that_can_be_made_is_taken():
+    task = known_task("sums_units")
+    names = list(controls_of(task))
+    assert control_of(task, lambda name: True) == names[0]
+    assert control_of(task, lambda name: name == names[-1]) == names[-1]
+    assert control_of(task, lambda name: False) == ""
+
+
 def test_another_seed_draws_others(lab, drawn):
     assert not torch.equal(drawn("sums_units").clean, task_pairs(lab, "sums_units", N, seed=1).clean)
 
@@ -229,6 +271,16 @@ def test_a_lab_without_a_world_has_the_tasks_of_any_text(tmp_path):
     with pytest.raises(Misuse, match=r"has no generated world .* jsonl file"):
         task_pairs(lab, "capitals")
     assert len(task_pairs(lab, "induction", N)) == N
+
+
+def test_a_control_is_one_that_the_lab_can_make(lab, tmp_path):
+    """Capitals, the usual one, where there is a world; without one the first task that needs none."""
+    bare = make_lab(tmp_path, recipe=_recipe(world_characters=0))
+    for where, expected in ((lab, "capitals"), (bare, "sums_units")):
+        name = request_circuit(where, "induction", ["base"], N)
+        circuit = read_recipe(where.path / "recipe.toml").circuit(name)
+        assert circuit.other == expected
+        assert len(task_pairs(where, circuit.other, N)) == N
 
 
 def test_a_tokenizer_without_the_markers_has_no_chat_tasks(lab, tmp_path):

@@ -13,7 +13,11 @@ import pytest
 
 from tests.command_line import assert_one_sentence, run
 from tests.tiny_lab import begun_lab, tiny_recipe
+from workbench.circuits.attribution import edge_scores
+from workbench.circuits.competence import competence
+from workbench.circuits.faithfulness import circuit_scores
 from workbench.circuits.found_circuits import COLUMNS, FoundCircuits
+from workbench.circuits.opened import Opened
 from workbench.circuits.overlap import Overlap
 from workbench.circuits.study import LADDER, N_RANDOM, ORDERS
 from workbench.errors import Failure
@@ -49,6 +53,10 @@ def test_it_is_built_once_and_told_as_one_document(lab: Lab) -> None:
     assert set(told["checkpoints"]) == set(NAMES)
     assert len(told["transfer"]) == 4
     assert len(told["verdicts"]) == 1
+    told = run(lab.path.parent, *MOST).stdout.splitlines()
+    assert told[0].startswith(f"circuit '{NAME}'")
+    assert "misses the stream" not in told[0]
+    assert told[-1].startswith("what the parts write misses the stream by at most")
     status = json.loads(run(lab.path.parent, "status", "tiny", "--json").stdout)
     assert set(status["circuits"]) == {NAME, history_name(NAME)}
 
@@ -91,6 +99,20 @@ def test_it_is_followed_along_the_snapshots(lab: Lab) -> None:
     assert set(rows["figure"]) >= {"told_apart", "gap"}
     assert set(rows.filter(pl.col("figure") == "gap")["stage"]) == set(NAMES)
     assert len(pl.read_parquet(folder / "copying.parquet")) == rows.filter(pl.col("figure") == "gap").height
+
+
+def test_a_checkpoint_is_loaded_once_where_there_is_room(lab: Lab, found: FoundCircuits) -> None:
+    """What is kept tells what one loaded anew does, to the bit; it is handed out for the last time once."""
+    judge, edges = found.pairs(lab, "judge"), found.circuit("sft").edges[None]
+    roomy, narrow = Opened(lab), Opened(lab, room=0)
+    (does, kept), (again, first) = (each.first("sft", judge) for each in (roomy, narrow))
+    assert does == again == competence(lab.checkpoint("sft").model(), judge)
+    edge_scores(kept, judge, 2)
+    assert roomy.again("sft") is kept
+    anew = narrow.again("sft")
+    assert anew is not first
+    assert roomy.again("sft") is not kept
+    assert np.array_equal(*(circuit_scores(model, judge, edges) for model in (kept, anew)))
 
 
 @pytest.mark.parametrize(

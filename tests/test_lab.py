@@ -5,17 +5,21 @@ from __future__ import annotations
 import dataclasses
 import errno
 import json
+import os
 from pathlib import Path
 
 import pytest
 
+from workbench.builders import Builder
 from workbench.care import prune
 from workbench.disk import plain_disk_errors
 from workbench.errors import Failure, Misuse
 from workbench.grow import prepare
 from workbench.lab import MANIFEST, Lab, artefact_id, read_artefact
 from workbench.plan import Plan, plan
+from workbench.rebuilt import why_again
 from workbench.recipe import load_preset, read_recipe, write_recipe
+from workbench.steps import Step
 
 
 @pytest.fixture
@@ -77,8 +81,9 @@ def test_damaged_manifest_is_one_sentence(lab: Lab) -> None:
 
 
 def test_second_writer_is_told_who_holds_the_lab(lab: Lab) -> None:
-    held = pytest.raises(Misuse, match=r"is being written by process \d+ \(grow\)")
-    with lab.writing("grow"), held, lab.writing("add"):
+    """By the command that was asked for. It is no misuse: the same words do later."""
+    held = pytest.raises(Failure, match=rf"is being written by the command `circuit` \(process {os.getpid()}\)")
+    with lab.writing("circuit"), held, lab.writing("add"):
         pass
     with lab.writing("add"):  # and is free again afterwards
         pass
@@ -137,3 +142,36 @@ def test_prune_removes_only_what_no_recipe_names(lab: Lab) -> None:
 def test_a_full_disk_is_one_sentence(tmp_path: Path) -> None:
     with pytest.raises(Failure, match="no space left on the disk"), plain_disk_errors(tmp_path):
         raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def step_like(lab: Lab, version: int, config: dict, parents: dict) -> Step:
+    """A step of circuit `c`, as a plan would make it."""
+    id_ = artefact_id("circuit", config, list(parents.values()), version)
+    return Step("circuit", "c", id_, config, parents, Builder("nowhere:build", version))
+
+
+@pytest.mark.parametrize(
+    ("version", "config", "parents", "words"),
+    [
+        (3, {"n": 1}, {"checkpoint/sft": "a"}, "the code of this step has changed since (version 2, now 3)"),
+        (2, {"n": 2, "other": "x"}, {"checkpoint/sft": "a"}, "settings differ (n, other)"),
+        (2, {"n": 1}, {"checkpoint/sft": "b", "corpus/text": "c"}, "what it stands on is another"),
+        (3, {}, {"checkpoint/sft": "a"}, "now 3); settings differ (n)"),
+    ],
+)
+def test_why_a_step_is_built_again(lab: Lab, version: int, config: dict, parents: dict, words: str) -> None:
+    step = step_like(lab, version, config, parents)
+    assert why_again(lab, step) == ""
+    lab.begin("circuit", "c-other", {"n": 1}, {}, 1).commit({})  # another name that begins alike
+    assert why_again(lab, step) == ""
+    lab.begin("circuit", "c", {"n": 1}, {"checkpoint/sft": "a"}, 2).commit({})
+    assert why_again(lab, step).startswith("circuit/c was built before and is built again: ")
+    assert words in why_again(lab, step)
+
+
+def test_a_step_that_is_the_one_on_the_disk_needs_no_reason(lab: Lab) -> None:
+    made = lab.begin("circuit", "c", {"n": (1, 2)}, {"checkpoint/sft": "a"}, 2).commit({})
+    same = step_like(lab, 2, {"n": (1, 2)}, {"checkpoint/sft": "a"})
+    assert (made.id, why_again(lab, same)) == (same.id, "")
+    (made.path / MANIFEST).write_text("{")  # damaged: it can give no reason
+    assert why_again(lab, step_like(lab, 3, {}, {})) == ""

@@ -155,15 +155,16 @@ class Checkpoint:
             return load_tokenizer(self.lab.find("tokenizer", "bpe").path)
         raise Failure(f"{here.path} has no tokenizer: {here._remedy()}")
 
-    def bridge(self, device: str = "cpu") -> TransformerBridge:
-        """A TransformerBridge on raw weights (nothing folded), one fresh model under it.
+    def bridge(self, device: str = "cpu", model: PreTrainedModel | None = None) -> TransformerBridge:
+        """A TransformerBridge on raw weights (nothing folded), one fresh model under it, or `model`, which is this
+        checkpoint's and has been read and not changed.
 
         Booting changes that model in place and hooks mutate it: never share it, lock a cached bridge.
         """
         from transformer_lens.model_bridge import TransformerBridge
 
         here = self._current()
-        model, tokenizer = here.model(device), here.tokenizer()
+        model, tokenizer = here.model(device) if model is None else model, here.tokenizer()
         return TransformerBridge.boot_transformers(
             str(here.path), hf_model=model, tokenizer=tokenizer, device=device
         )

@@ -39,7 +39,7 @@ def circuit(
     name = request_circuit(opened, task, listed_names([checkpoints]), pairs, seed, snapshots)
     steps = [f"circuit/{name}", *([f"circuit/{history_name(name)}"] if snapshots else [])]
     sys.stderr.write(grown_first(opened, steps))
-    grow_lab(opened, steps)
+    grow_lab(opened, steps, command="circuit")
     found = FoundCircuits.of(opened, name)
     answer({"lab": lab, "circuit": name, **found.told()}, as_json, found.describe)
 
@@ -71,7 +71,12 @@ def graph(
 ) -> None:
     """Which tokens and transcoder latents make what a checkpoint says behind a prompt: its attribution graph."""
     from workbench.circuits.prompt_graph import GraphRequest, PromptGraph, checked_folder, refuse_unlike
-    from workbench.circuits.site_dictionaries import open_layer_transcoders, wanted_layer_transcoders
+    from workbench.circuits.site_dictionaries import (
+        latent_labels,
+        open_layer_transcoders,
+        wanted_layer_transcoders,
+    )
+    from workbench.circuits.tracer_json import how_to_view
     from workbench.comparison_requests import grown_first
     from workbench.grow import grow as grow_lab
     from workbench.lab import Lab
@@ -85,10 +90,14 @@ def graph(
     names = wanted_layer_transcoders(opened, checkpoint)
     steps = [f"dictionary/{name}" for name in names]
     sys.stderr.write(grown_first(opened, steps))
-    grow_lab(opened, steps)
-    found = PromptGraph.of(asked, model, open_layer_transcoders(opened, names), names)
+    grow_lab(opened, steps, command="graph")
+    labels = latent_labels(opened, names)
+    found = PromptGraph.of(asked, model, open_layer_transcoders(opened, names), names, labels)
     path = found.write(folder)
-    answer({"lab": lab, "file": str(path), **found.told()}, as_json, lambda: f"{path}\n{found.describe()}")
+    lines = [str(path), how_to_view(folder)]
+    answer(
+        {"lab": lab, "file": str(path), **found.told()}, as_json, lambda: "\n".join([*lines, found.describe()])
+    )
 
 
 @app.command()
@@ -109,7 +118,7 @@ def lens(
     names = request_lenses(opened, listed_names(checkpoints))
     steps = [f"evaluation/{lens_name(name)}" for name in names]
     sys.stderr.write(grown_first(opened, steps))
-    grow_lab(opened, steps)
+    grow_lab(opened, steps, command="lens")
     found = [FoundLens.of(opened, name) for name in names]
     told = {"lab": lab, "lenses": {each.name: each.told() for each in found}}
     answer(told, as_json, lambda: "\n\n".join(each.describe() for each in found))

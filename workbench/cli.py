@@ -109,7 +109,7 @@ def add(
 
     opened = Lab.open(lab)
     add_checkpoint(opened, name, source, stage, parent)
-    grow_lab(opened, [f"checkpoint/{name}"])
+    grow_lab(opened, [f"checkpoint/{name}"], command="add")
     answer({"lab": lab, "added": name}, as_json, lambda: f"checkpoint {name!r} is in lab {lab!r}")
 
 
@@ -123,7 +123,7 @@ def superposition(lab: LabName, as_json: Json = False) -> None:
 
     opened = Lab.open(lab)
     request(opened)
-    grow_lab(opened, [f"evaluation/{STUDY}"])
+    grow_lab(opened, [f"evaluation/{STUDY}"], command="superposition")
     found = dict(opened.find("evaluation", STUDY).figures["checkpoints"])
     lines = [
         f"{name}: {f['alive_per_dimension']:.1f} alive latents per dimension "

@@ -75,7 +75,7 @@ def compare(
     sys.stderr.write(grown_first(opened, steps))
     takes = {"--controls": CONTROLS_TAKE if controls else "", "--paths": PATHS_TAKE if paths else ""}
     sys.stderr.write(time_needed(opened, steps, {option: time for option, time in takes.items() if time}))
-    grow_lab(opened, steps)
+    grow_lab(opened, steps, command="compare")
     told = account(opened, wanted.asked, controls, wanted.contrast)
     answer({"lab": lab, "comparison": wanted.asked, **told.figures}, as_json, told.describe)
 
@@ -90,7 +90,7 @@ def _compare_unlike(lab: Lab, names: Sequence[str], as_json: bool) -> None:
     name = request_unlike(lab, names)
     steps = [f"evaluation/{name}"]
     sys.stderr.write(grown_first(lab, steps))
-    grow_lab(lab, steps)
+    grow_lab(lab, steps, command="compare")
     found = Unlike.of(lab, name)
     answer({"lab": lab.name, "comparison": name, **found.told()}, as_json, found.describe)
 

@@ -53,7 +53,7 @@ def sae(
     seeds, opened = listed_numbers(seed, "--seed"), Lab.open(lab)
     sites = requested_sites(opened, checkpoint, site)
     chosen = request_saes(opened, checkpoint, sites, widths, ks, arch, name, seeds, minus)
-    _grow_dictionaries(opened, chosen, as_json)
+    _grow_dictionaries(opened, chosen, as_json, "sae")
 
 
 @app.command()
@@ -88,7 +88,7 @@ def crosscoder(
         raise Misuse(f"--site is {site!r}: a crosscoder reads one site, give one")
     (place,) = places
     chosen = request_crosscoder(opened, asked, place, width, k, arch, name, seed, dedicated)
-    _grow_dictionaries(opened, [chosen], as_json)
+    _grow_dictionaries(opened, [chosen], as_json, "crosscoder")
 
 
 @app.command()
@@ -112,14 +112,14 @@ def transcoder(
     opened = Lab.open(lab)
     layers = [None if one is None else one.layer for one in requested_sites(opened, checkpoint, layer)]
     chosen = request_transcoders(opened, checkpoint, layers, width, k, arch, name, skip)
-    _grow_dictionaries(opened, chosen, as_json)
+    _grow_dictionaries(opened, chosen, as_json, "transcoder")
 
 
-def _grow_dictionaries(lab: Any, names: list[str], as_json: bool) -> None:
+def _grow_dictionaries(lab: Any, names: list[str], as_json: bool, command: str) -> None:
     """Grow dictionaries with their tables and print their figures: one as it is, several by name."""
     from workbench.grow import grow as grow_lab
 
-    grow_lab(lab, [f"features/{name}" for name in names])
+    grow_lab(lab, [f"features/{name}" for name in names], command=command)
     found = {name: dict(lab.find("dictionary", name).figures) for name in names}
     told = {"lab": lab.name, "dictionaries": found}
     if len(names) == 1:

@@ -28,7 +28,8 @@ def evaluate(
 
     opened = Lab.open(lab)
     wanted = request_evaluation(opened, names or ())
-    grow_lab(opened, [f"evaluation/{kind}" for n in wanted for kind in (f"truth-{n}", artefact_name(n))])
+    steps = [f"evaluation/{kind}" for n in wanted for kind in (f"truth-{n}", artefact_name(n))]
+    grow_lab(opened, steps, command="evaluate")
     truths = {name: dict(Truth.of(opened, name).figures) for name in wanted}
     qualities = {name: Quality.of(opened, name) for name in wanted}
     value = {
@@ -62,7 +63,7 @@ def sweep(
     archs = [each for each in arch.split(",") if each]
     opened = Lab.open(lab)
     chosen = request_sweep(opened, checkpoint, layer, archs, numbers(width), numbers(k), name)
-    grow_lab(opened, [f"evaluation/{chosen}"])
+    grow_lab(opened, [f"evaluation/{chosen}"], command="sweep")
     found = Sweep.of(opened, chosen)
     if html is not None:
         found.write_html(html)

@@ -17,6 +17,7 @@ from workbench.jobs import new_job, settle
 from workbench.lab import Artefact, Draft, Lab, checked_name, labs_home
 from workbench.plan import Plan
 from workbench.progress import Progress
+from workbench.rebuilt import why_again
 from workbench.recipe import Recipe, load_preset, read_recipe, write_recipe
 from workbench.steps import Step
 
@@ -89,19 +90,23 @@ def missing(lab: Lab, only: Sequence[str] = ()) -> tuple[Plan, list[Step]]:
     return plan, todo
 
 
-def grow(lab: Lab, only: Sequence[str] = (), quiet: bool = False) -> list[Artefact]:
-    """Build what is missing, in order; return the artefacts built. Finished steps are never redone."""
+def grow(lab: Lab, only: Sequence[str] = (), quiet: bool = False, command: str = "grow") -> list[Artefact]:
+    """Build what is missing, in order; return the artefacts built. Finished steps are never redone.
+
+    `command` is what a person asked for: others are told that it holds the lab."""
     missing(lab, only)  # wrong names are refused before the lab is held
-    with lab.writing("grow"):
+    with lab.writing(command):
         plan, todo = missing(lab, only)
         if not todo:
             return []
         keep_freed_memory()
         settle(lab)
-        progress = Progress(new_job(lab, "grow"), "grow", quiet)
+        progress = Progress(new_job(lab, command), command, quiet)
         built = []
         try:
             for position, step in enumerate(todo, start=1):
+                if why := why_again(lab, step):
+                    progress.say(why)
                 with progress.step(step.key, position, len(todo)):
                     built.append(run_step(lab, plan, step, progress, todo[position:]))
         except BaseException as error:

@@ -264,7 +264,10 @@ class Lab:
 
     @contextlib.contextmanager
     def writing(self, what: str) -> Iterator[None]:
-        """Hold the lab as its only writer; a second writer is told who holds it."""
+        """Hold the lab as its only writer; `what` is the command that does, and a second writer is told of it.
+
+        A busy lab is `Failure`: what was asked for is right, and can be had later.
+        """
         from filelock import FileLock, Timeout
 
         with plain_disk_errors(self.path):
@@ -276,10 +279,10 @@ class Lab:
         except Timeout:
             try:
                 known = json.loads(holder.read_text())
-                who = f"process {known['pid']} ({known['what']})"
+                who = f"the command `{known['what']}` (process {known['pid']})"
             except (OSError, ValueError, KeyError):
                 who = "another process"
-            raise Misuse(
+            raise Failure(
                 f"lab {self.name!r} is being written by {who}: wait for it to end or stop it, then try again"
             ) from None
         try:

@@ -101,7 +101,7 @@ def import_sae(
 
     opened = Lab.open(lab)
     chosen = request(opened, name, source, checkpoint, site)
-    grow_lab(opened, [f"features/{chosen}"])
+    grow_lab(opened, [f"features/{chosen}"], command="import-sae")
     figures = dict(opened.find("dictionary", chosen).figures)
     text = f"dictionary {chosen!r}: L0 {figures['l0']:.1f}, FVU {figures['fvu']:.3f}"
     answer({"lab": lab, "dictionary": chosen, **figures}, as_json, lambda: text)

@@ -88,6 +88,15 @@ def legend_above(made: go.Figure) -> None:
     made.update_layout(showlegend=True, legend={"orientation": "h", "y": 1.0, "yanchor": "bottom", "x": 0})
 
 
+def colour_bar(title: str, **place: Any) -> dict[str, Any]:
+    """What colours of a map mean, in a thin line above it, or where `place` says."""
+    above = {"x": 0, "xanchor": "left", "y": 1, "yanchor": "bottom"}
+    return {
+        "orientation": "h", "thickness": 8, "len": 0.62, "nticks": 5, "outlinewidth": 0, "ticklen": 3,
+        "title": {"text": title, "side": "top", "font": {"size": 12}}, "tickfont": {"size": 11}, **above, **place,
+    }  # fmt: skip
+
+
 def plain(text: str | None) -> str:
     """`text` so that plotly, which reads some HTML in its labels, shows it as it stands."""
     return "–" if text is None else html.escape(text, quote=False)

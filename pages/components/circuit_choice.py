@@ -7,8 +7,9 @@ from typing import NamedTuple
 
 import streamlit as st
 
-from pages.components import circuit_export, circuit_store, frame, theme, words
+from pages.components import circuit_export, circuit_store, frame, glossary, theme, words
 from pages.components.circuit_store import Of
+from workbench.circuits.competence import BAR, CHANCE, choices
 from workbench.circuits.found_circuits import FoundCircuits
 from workbench.lab import Lab
 from workbench.plan import Plan
@@ -44,9 +45,11 @@ def page(lab: Lab, views: Mapping[str, View]) -> None:
     competence(circuit_store.found(of))
     view = views[str(shown)]
     st.header(view.title, anchor=False)
+    circuit_export.nothing_drawn()
     with frame.sentences():
         view.draw(lab, of)
     circuit_export.form()
+    glossary.about(glossary.CIRCUITS)
     with st.expander("Another task's circuit", key="another-task", on_change="rerun") as unfolded:
         if unfolded.open:
             command(lab)
@@ -72,6 +75,11 @@ def competence(found: FoundCircuits) -> None:
     frame.caption(f"{found.figures['question'][:1].upper()}{found.figures['question'][1:]}.")
     told = {row["checkpoint"]: row for row in found.table("competence").filter(figure="told_apart").to_dicts()}
     frame.facts([(f"{name} chooses rightly", _share(told[name])) for name in found.checkpoints])
+    frame.caption(
+        "Share of right choices between target and foil, on the clean and on the corrupt prompt of each pair. "
+        f"{CHANCE} is guessing; {BAR} is asked for, with the whole interval above {CHANCE}, before edges are "
+        "called a circuit."
+    )
     for name in found.checkpoints:
         figures = found.figures["checkpoints"][name]
         if not figures["does_it"]:
@@ -79,7 +87,13 @@ def competence(found: FoundCircuits) -> None:
 
 
 def _share(row: Mapping[str, float]) -> str:
-    return f"{row['value']:.2f} [{row['low']:.2f}, {row['high']:.2f}], n {row['n']}"
+    n = int(row["n"])
+    return f"{row['value']:.2f} [{row['low']:.2f}, {row['high']:.2f}] of {choices(n)} choices, {n} pairs"
+
+
+def undone(found: FoundCircuits) -> list[str]:
+    """The checkpoints that do not do the task: nothing of theirs is shown as a finding."""
+    return [name for name in found.checkpoints if name not in found.able]
 
 
 def checkpoint(names: Sequence[str], label: str = "Checkpoint") -> str:

@@ -57,7 +57,7 @@ def _lines(made: go.Figure, edges: pl.DataFrame, lines: list[Line]) -> None:
 
 
 def _points(made: go.Figure, edges: pl.DataFrame, lines: list[Line], chosen: str) -> None:
-    """A point in the middle of each edge, which can be hit; the chosen one stands out."""
+    """A point near the middle of each edge, which can be hit; the chosen one stands out."""
     palette = theme.palette()
     names = edges["name"].to_list()
     made.add_trace(
@@ -66,11 +66,11 @@ def _points(made: go.Figure, edges: pl.DataFrame, lines: list[Line], chosen: str
             y=[each.middle[1] for each in lines],
             mode="markers",
             marker={
-                "size": [15 if name == chosen else 9 for name in names],
+                "size": [15 if name == chosen else 8 for name in names],
                 "color": edges["colour"].to_list(),
                 "line": {
                     "color": [palette.ink if name == chosen else palette.page for name in names],
-                    "width": 2,
+                    "width": 1.5,
                 },
                 "opacity": 1,
             },

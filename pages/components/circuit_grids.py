@@ -117,42 +117,60 @@ def _across(of: Of, point: str) -> None:
 def _row(of: Of, grids: dict[str, Patched], axes: tuple[str, ...], what: str, key: str) -> None:
     """The same grid of each checkpoint, all on one scale."""
     labels = circuit_words.positions(of) if POSITION in axes else None
+    undone = [] if key.startswith("cross") else circuit_choice.undone(circuit_store.found(of))
     for column, (name, made) in zip(st.columns(len(grids), gap="large"), grids.items(), strict=True):
         with column:
             figure = kept.picture(
-                heat, made.effects.value.tolist(), made.effects.low.tolist(), made.effects.high.tolist(), labels
-            )
+                heat, made.effects.value.tolist(), made.effects.low.tolist(), made.effects.high.tolist(), labels,
+                name not in undone,
+            )  # fmt: skip
             show.chart(
                 figure, f"grid-{key}-{name.replace(' ', '-')}",
                 f"effect of {what} by {' and '.join(axes)} in {name}",
                 _table(made, axes), config=circuit_export.camera(f"{of.name}-{name}-{key}"),
             )  # fmt: skip
+            if name in undone:
+                frame.caption(
+                    f"Not coloured: {name} does not do the task, for the reason above, so no effect here is part "
+                    "of doing it."
+                )
 
 
 def heat(
-    value: list[list[float]], low: list[list[float]], high: list[list[float]], labels: list[str] | None
+    value: list[list[float]],
+    low: list[list[float]],
+    high: list[list[float]],
+    labels: list[str] | None,
+    done: bool,
 ) -> go.Figure:
-    """Effects from −1 (red) over 0 to 1 (blue); what goes beyond is as strong as the end."""
+    """Effects from −1 (red) over 0 to 1 (blue); what goes beyond is as strong as the end. Where the task is not
+    `done` all cells are grey."""
     palette = theme.palette()
     rows, columns = list(range(len(value))), list(range(len(value[0])))
-    made = charts.figure(110 + 44 * len(rows))
+    made = charts.figure(140 + 44 * len(rows))
+    ends = [[0, palette.hinders], [0.5, palette.panel], [1, palette.helps]]
     made.add_trace(
         go.Heatmap(
-            z=value, zmin=-1, zmax=1, xgap=1, ygap=1, showscale=False,
-            colorscale=[[0, palette.hinders], [0.5, palette.panel], [1, palette.helps]],
+            z=value, zmin=-1, zmax=1, xgap=1, ygap=1, showscale=done,
+            colorscale=ends if done else [[0, palette.line], [1, palette.line]],
+            colorbar=charts.colour_bar("effect, share of the difference in m"),
             customdata=[[[a, b] for a, b in zip(*pair, strict=True)] for pair in zip(low, high, strict=True)],
             hovertemplate="layer %{y}, %{x}: %{z:.3f} (%{customdata[0]:.3f} to %{customdata[1]:.3f})"
             "<extra></extra>",
         )
     )  # fmt: skip
-    if labels is None:
+    if not done:
+        made.add_annotation(
+            text="does not do the task", xref="paper", yref="paper", x=0.5, y=0.5, showarrow=False
+        )
+    elif labels is None:
         made.data[0].update(
             text=[[bracketed(v, None, None, 2) for v in row] for row in value], texttemplate="%{text}"
         )
     names = [f"h{at}" for at in columns] if labels is None else labels
     made.update_xaxes(tickvals=columns, ticktext=names, tickangle=0 if labels is None else 90, showgrid=False)
     made.update_yaxes(tickvals=rows, ticktext=[str(row) for row in rows], title="layer", showgrid=False)
-    made.update_layout(margin={"l": 4, "r": 4, "t": 26, "b": 4})
+    made.update_layout(margin={"l": 4, "r": 4, "t": 56, "b": 4})
     return made
 
 

@@ -23,32 +23,43 @@ def view(lab: Lab, of: Of) -> None:
 def _looks(of: Of) -> None:
     names = circuit_store.found(of).checkpoints
     clean = circuit_store.texts(of, "judge", True)[0][0]
-    labels, colours = [charts.plain(token.shown) for token in clean], theme.colours(names)
+    labels = [charts.plain(token.shown) for token in clean]
     frame.caption(
         f"Attention from the last token of the clean prompts (columns: what it looks at), the mean over "
         f"{len(circuit_store.pairs(of, 'judge', True))} judge pairs of one length; places carry the tokens of the "
         "first pair. Rows: layer.head; a row sums to 1. Hover a cell for its 95 % interval over pairs."
     )
     circuit_choice.tags(names)
+    undone = circuit_choice.undone(circuit_store.found(of))
+    if undone:
+        frame.caption(
+            f"Grey: {', '.join(undone)} does not do the task. What is seen there is no account of how it is done."
+        )
     for column, name in zip(st.columns(len(names), gap="large"), names, strict=True):
-        looked = circuit_store.last_attention(of, name)
+        looked, colour = circuit_store.last_attention(of, name), _colour(name, undone)
         with column:
             show.chart(
-                kept.picture(attention, looked.mean.tolist(), looked.interval.tolist(), labels, colours[name]),
+                kept.picture(attention, looked.mean.tolist(), looked.interval.tolist(), labels, colour),
                 f"last-attention-{name}", f"attention from the last token by head and place in {name}",
                 looked.table, config=circuit_export.camera(f"{of.name}-{name}-attention"),
             )  # fmt: skip
 
 
+def _colour(name: str, undone: list[str]) -> str:
+    """Grey for a checkpoint that does not do the task."""
+    return theme.palette().muted if name in undone else theme.colours([name])[name]
+
+
 def attention(
     mean: list[list[list[float]]], ends: list[list[list[list[float]]]], labels: list[str], colour: str
 ) -> go.Figure:
-    """A row a head, from 0 (page) to 1 (the checkpoint's colour)."""
+    """A row a head, layer 0 at the bottom, from 0 (page) to 1 (the checkpoint's colour)."""
     heads = [f"{layer}.{head}" for layer, rows in enumerate(mean) for head in range(len(rows))]
-    made = charts.figure(120 + 20 * len(heads))
+    made = charts.figure(150 + 20 * len(heads))
     made.add_trace(
         go.Heatmap(
-            z=[row for rows in mean for row in rows], zmin=0, zmax=1, xgap=1, ygap=1, showscale=False,
+            z=[row for rows in mean for row in rows], zmin=0, zmax=1, xgap=1, ygap=1,
+            colorbar=charts.colour_bar("attention, share of the row"),
             colorscale=[[0, theme.palette().panel], [1, colour]],
             customdata=[
                 [[head, place, *end] for place, end in zip(labels, row, strict=True)]
@@ -60,15 +71,13 @@ def attention(
     )  # fmt: skip
     places, rows = list(range(len(labels))), list(range(len(heads)))
     made.update_xaxes(tickvals=places, ticktext=labels, tickangle=90, showgrid=False, tickfont={"size": 10})
-    made.update_yaxes(
-        tickvals=rows, ticktext=heads, autorange="reversed", title="head", showgrid=False, tickfont={"size": 10}
-    )
-    made.update_layout(margin={"l": 4, "r": 4, "t": 26, "b": 4})
+    made.update_yaxes(tickvals=rows, ticktext=heads, title="head", showgrid=False, tickfont={"size": 10})
+    made.update_layout(margin={"l": 4, "r": 4, "t": 56, "b": 4})
     return made
 
 
 def _writes(of: Of) -> None:
-    rows = []
+    rows: list[tuple[object, ...]] = []
     for name in circuit_store.found(of).checkpoints:
         try:
             made = circuit_store.written(of, name)
@@ -81,7 +90,7 @@ def _writes(of: Of) -> None:
         return
     table = pl.DataFrame(rows, schema=["checkpoint", "component", "logits", "low", "high", "n"], orient="row")
     show.chart(
-        kept.picture(writes, table), "direct-logits",
+        kept.picture(writes, table, circuit_choice.undone(circuit_store.found(of))), "direct-logits",
         "direct logit attribution by embedding, head and MLP in each checkpoint", table,
         config=circuit_export.camera(f"{of.name}-direct-logits"),
     )  # fmt: skip
@@ -93,10 +102,11 @@ def _writes(of: Of) -> None:
     )
 
 
-def writes(table: pl.DataFrame) -> go.Figure:
-    """A panel a checkpoint, all on one scale; a row a part, in the order in which they write."""
+def writes(table: pl.DataFrame, undone: list[str]) -> go.Figure:
+    """A panel a checkpoint, all on one scale; a row a part, from the bottom in the order in which they write. Grey:
+    it does not do the task."""
     names, parts = (table[of].unique(maintain_order=True).to_list() for of in ("checkpoint", "component"))
-    colours, symbols = theme.colours(names), theme.symbols(names)
+    colours, symbols = {name: _colour(name, undone) for name in names}, theme.symbols(names)
     made = make_subplots(
         1, len(names), shared_yaxes=True, subplot_titles=[charts.plain(name) for name in names],
         horizontal_spacing=0.03,
@@ -119,6 +129,6 @@ def writes(table: pl.DataFrame) -> go.Figure:
     made.add_vline(x=0, line={"color": theme.palette().muted, "width": 1})
     made.update_xaxes(matches="x", title="logits", nticks=6)
     made.update_yaxes(
-        tickvals=list(range(len(parts))), ticktext=parts, range=[len(parts) - 0.5, -0.5], fixedrange=True
+        tickvals=list(range(len(parts))), ticktext=parts, range=[-0.5, len(parts) - 0.5], fixedrange=True
     )
     return made

@@ -87,10 +87,11 @@ def _prompt(of: Of, best: list[int]) -> int:
 def _figures(of: Of, checkpoint: str, node: str) -> None:
     direct = circuit_store.direct(of, checkpoint)[writer_name(node)]
     effect = circuit_store.node(of, checkpoint, node).share
+    able = checkpoint in circuit_store.found(of).able
     frame.facts(
         [
             ("direct, logits", bracketed(direct.mean, direct.low, direct.high, 2)),
-            ("whole effect", bracketed(*(float(part) for part in effect), 2)),
+            ("whole effect", bracketed(*map(float, effect), 2) if able else "–, it does not do the task"),
         ]
     )
 

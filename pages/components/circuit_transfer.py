@@ -63,7 +63,7 @@ def view(lab: Lab, of: Of) -> None:
 def matrix(rows: pl.DataFrame, names: list[str], able: list[str]) -> go.Figure:
     """Rows: where a circuit was found; columns: where it is at work. Empty where one does not do the task."""
     palette = theme.palette()
-    made = charts.figure(130 + 76 * len(names))
+    made = charts.figure(180 + 76 * len(names))
 
     def does(cell: dict[str, Any]) -> bool:
         return {cell["source"], cell["target"]} <= set(able)
@@ -76,7 +76,8 @@ def matrix(rows: pl.DataFrame, names: list[str], able: list[str]) -> go.Figure:
         go.Heatmap(
             z=[[cell["f"] if does(cell) else None for cell in row] for row in cells], zmin=0, zmax=1,
             x=names, y=names,
-            colorscale=[[0, palette.page], [1, palette.tint]], showscale=False, xgap=3, ygap=3,
+            colorscale=[[0, palette.page], [1, palette.tint]], xgap=3, ygap=3,
+            colorbar=charts.colour_bar("f, share of the task", y=0, yanchor="top"), showscale=bool(able),
             text=[[said(cell) if does(cell) else "" for cell in row] for row in cells],
             texttemplate="%{text}", textfont={"color": palette.ink},
             customdata=[[[c["low"], c["high"], c["n_edges"]] for c in row] for row in cells], hoverongaps=False,
@@ -86,7 +87,7 @@ def matrix(rows: pl.DataFrame, names: list[str], able: list[str]) -> go.Figure:
     )  # fmt: skip
     made.update_xaxes(title="at work in j", side="top", showgrid=False, fixedrange=True)
     made.update_yaxes(title="found in i", autorange="reversed", showgrid=False, fixedrange=True)
-    made.update_layout(margin={"t": 60})
+    made.update_layout(margin={"t": 60, "b": 56})
     return made
 
 

@@ -56,8 +56,8 @@ def _competence(of: Of, found: FoundCircuits) -> None:
         circuit_export.camera(f"{of.name}-competence"),
     )  # fmt: skip
     frame.caption(
-        "Right choices between target and foil, over clean and corrupt prompts, with 95 % intervals. "
-        f"{CHANCE}: who guesses; {KNOWN}: who knows half of the answers, which is asked for."
+        "Right choices between target and foil, on both prompts of a pair, with 95 % intervals over pairs (n "
+        f"counts pairs). {CHANCE}: who guesses; {KNOWN}: who knows half of the answers, which is asked for."
     )
 
 

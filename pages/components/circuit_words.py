@@ -28,12 +28,13 @@ def last_row(of: Of, checkpoint: str, node: str, row: int) -> list[float]:
 def pattern(weights: list[list[float]], shown: list[str], colour: str) -> go.Figure:
     """Rows look back at columns."""
     n = len(shown)
-    made = charts.figure(90 + CELL * n)
+    made = charts.figure(120 + CELL * n)
     names = [charts.plain(token) for token in shown]
     made.add_trace(
         go.Heatmap(
             z=[[w if k <= q else None for k, w in enumerate(row)] for q, row in enumerate(weights)],
-            zmin=0, zmax=1, colorscale=[[0, theme.palette().page], [1, colour]], showscale=False,
+            zmin=0, zmax=1, colorscale=[[0, theme.palette().page], [1, colour]],
+            colorbar=charts.colour_bar("attention, share of the row"),
             customdata=[[[names[q], names[k]] for k in range(n)] for q in range(n)],
             hovertemplate="%{customdata[0]} looks back at %{customdata[1]}: %{z:.2f}<extra></extra>",
         )
@@ -43,7 +44,7 @@ def pattern(weights: list[list[float]], shown: list[str], colour: str) -> go.Fig
     made.update_yaxes(
         tickvals=every, ticktext=names, autorange="reversed", showgrid=False, tickfont={"size": 10}
     )
-    made.update_layout(margin={"l": 4, "r": 4, "t": 26, "b": 4})
+    made.update_layout(margin={"l": 4, "r": 4, "t": 56, "b": 4})
     return made
 
 

@@ -33,6 +33,16 @@ WORDS = {
     "never fires": "Share of latents silent on all held-out tokens (dead).",
     "candidates": "Units that each pool may choose from: with more to choose from, any pool has a better best one.",
     "crowding": "How near each decoder lies to its nearest neighbour.",
+    "m": "logit(target) − logit(foil) behind the prompt's last token: how much the right answer is preferred.",
+    "edge": "From a part that writes into the stream (embedding, head, MLP) to one that reads it (a head's q, k or "
+    "v, an MLP, the logits).",
+    "circuit": "The few edges that do the task when all others carry what they carry on the corrupt prompt.",
+    "f": "Share of the task that a circuit does alone: 1 all of it, 0 nothing; it may lie outside these.",
+    "CPR": "Circuit performance ratio: the area under f as edges are let in, those that help most first; 1 and "
+    "more is best.",
+    "CMD": "Circuit-model distance: the area between f and 1 as edges are let in, by |score|. 0 is best.",
+    "Jaccard": "What two circuits share over what either has: 1 the same, 0 nothing in common.",
+    "direct logits": "What a part writes straight into m at the last token, not through later parts.",
 }
 FEATURES = (
     "latent", "density", "activation", "label", "label r", "label tells texts apart", "factor", "F1", "AUROC",
@@ -42,6 +52,7 @@ DICTIONARIES = (
     "FVU", "CE score", "KL(clean ‖ spliced)", "L0", "never fires", "shrinkage", "factor", "candidates", "AUROC",
     "average precision", "F1", "crowding",
 )  # fmt: skip
+CIRCUITS = ("m", "edge", "circuit", "f", "CPR", "CMD", "Jaccard", "direct logits")
 
 
 def about(names: Sequence[str]) -> None:

@@ -86,12 +86,14 @@ Write = Callable[[Material, random.Random, Use], Iterator[Asked | PairIds | None
 
 @dataclasses.dataclass(frozen=True)
 class Task:
-    """`question`: what the model has to do, and what differs in the corrupt prompt."""
+    """`question`: what the model has to do, and what differs in the corrupt prompt; `about`: what of the world its
+    prompts ask about, by which another task is told from the same one in other words."""
 
     name: str
     question: str
     write: Write
     wording: Literal["plain", "chat"] = "plain"
+    about: tuple[str, ...] = ()
 
 
 def half_of(key: str) -> Use:

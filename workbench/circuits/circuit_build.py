@@ -19,15 +19,15 @@ import polars as pl
 from workbench.circuits.across import WITHIN, Evidence, gap, verdict
 from workbench.circuits.asked import Task
 from workbench.circuits.circuit import HELPING, TOP
-from workbench.circuits.circuit_model import CircuitModel
-from workbench.circuits.competence import Competence, competence
+from workbench.circuits.competence import Competence
 from workbench.circuits.faithfulness import cmd, cpr
+from workbench.circuits.opened import Opened
 from workbench.circuits.overlap import Overlap, floor, overlap, redrawn
 from workbench.circuits.own_tasks import the_task
 from workbench.circuits.pairs import Pairs
 from workbench.circuits.study import LADDER, N_RANDOM, ORDERS, Found, Judged, find, judge
 from workbench.circuits.tasks import USES, known_task, task_pairs
-from workbench.device import best_device, few_threads
+from workbench.device import few_threads
 from workbench.grow import Build
 from workbench.intervals import ratio_intervals
 from workbench.part_tables import write_part
@@ -82,6 +82,7 @@ class Study:
         self.task, other = the_task(self.config), self.config["other"]
         self.pairs = {use: self._pairs(self.task, use) for use in USES}
         self.other = self._pairs(known_task(other), "search") if other else None
+        self.opened = Opened(build.lab)
         self.competence: dict[str, Competence] = {}
         self.found: dict[str, Found] = {}
         self.judged: dict[str, Judged] = {}
@@ -101,7 +102,7 @@ class Study:
         for name in everyone:
             self._open(name)
         for name in self.names:
-            model = self._model(name)
+            model = self.opened.again(name)
             found = {each: self.found[each] for each in self.names}
             self.judged[name] = judge(model, name, found, self.pairs["judge"], done=self._advance)
         self._advance(
@@ -113,16 +114,11 @@ class Study:
         self.build.progress.advance(n)
 
     def _open(self, name: str) -> None:
-        checkpoint = self.build.lab.checkpoint(name)
-        self.competence[name] = competence(checkpoint.model(best_device()), self.pairs["judge"])
-        model = self._model(name)
+        self.competence[name], model = self.opened.first(name, self.pairs["judge"], name in self.names)
         self.residual[name] = model.residual(self.pairs["search"][:8].to(model.device))
         self.found[name] = find(
             model, name, self.pairs["search"], self.other, self.config["n_steps"], self._advance
         )
-
-    def _model(self, name: str) -> CircuitModel:
-        return CircuitModel(self.build.lab.checkpoint(name).bridge(best_device()))
 
     def competence_rows(self) -> Iterator[tuple[Any, ...]]:
         for name, found in self.competence.items():

@@ -20,11 +20,12 @@ from jaxtyping import Float, Int
 from workbench.circuits.graph import EMBED, LOGITS, READS, Graph, head_at
 
 HALF = 0.2  # half of a component's height, in rows
-PORT = 0.11  # how far q and v enter from the middle, in columns
+PORT = 0.14  # how far q and v enter from the middle, in columns
 BEND, MOST_BENT = 0.15, 0.8  # how far a line is bent aside, in columns: a row, and at the most
 APART = 0.6  # rows between the outermost components and their neighbours, beyond the usual one
 WIDTHS = 6  # of lines
 POINTS = 20  # of a line
+MIDDLE = {"q": 7, "k": 10, "v": 13, "": 10}  # the point that can be clicked: those of a head lie apart
 
 
 class Place(NamedTuple):
@@ -86,7 +87,7 @@ def line(graph: Graph, where: dict[str, Place], sender: str, receiver: str) -> L
     b, c = start + np.array([aside, rise]), end + np.array([aside, -rise])
     t = np.linspace(0, 1, POINTS + 1)[:, None]
     way = (1 - t) ** 3 * start + 3 * (1 - t) ** 2 * t * b + 3 * (1 - t) * t**2 * c + t**3 * end
-    x, y = way[POINTS // 2]
+    x, y = way[MIDDLE[read]]
     return Line(way[:, 0], way[:, 1], (float(x), float(y)))
 
 

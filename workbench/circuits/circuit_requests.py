@@ -5,8 +5,10 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from workbench.circuits.asked import Task
+from workbench.circuits.control_task import control_of
 from workbench.circuits.own_tasks import own_task
 from workbench.circuits.tasks import TASKS, USES, known_task, task_pairs
 from workbench.disk import sha256_file
@@ -17,7 +19,6 @@ from workbench.plan import Plan, plan
 from workbench.recipe import SIBLING, CircuitConfig, joined, read_recipe, stage_of, write_recipe
 
 LEAST_PAIRS = 8
-OTHERS = ("capitals", "sums_units", "quotes")  # a circuit's other task: the first of these that it is not about
 
 
 def request_circuit(
@@ -44,13 +45,14 @@ def request_circuit(
             f"{', '.join(checked)} do not descend from one checkpoint ({', '.join(sorted(families))}), so no edge "
             "of one is an edge of the other: ask for each family by itself"
         )
-    _make_pairs(lab, current, asked, checked[0], n_pairs, seed)
+    made = _Maker(lab, current, checked[0], n_pairs, seed)
+    made.pairs(asked)
     config = CircuitConfig(
         name=short_name(f"{name}-{joined(checked)}"),
         task=name,
         checkpoints=checked,
         beside=tuple(_siblings(lab, current, checked)),
-        other=next(each for each in OTHERS if not name.startswith(each)),
+        other=control_of(asked, made.can_be_made),
         n_pairs=n_pairs,
         seed=seed,
         source=source,
@@ -78,13 +80,30 @@ def _asked(task: str) -> tuple[Task, str, str]:
     return found, str(path.resolve()), sha256_file(path)
 
 
-def _make_pairs(lab: Lab, current: Plan, asked: Task, name: str, n_pairs: int, seed: int) -> None:
-    """`Misuse` where the pairs cannot be made, as far as that can be known: before anything is entered in the
-    recipe, where it would stop every later `grow`."""
-    steps = (current.step("checkpoint", stage_of(name)), current.step("corpus", "text"))
-    if all(lab.artefact(step.kind, step.name, step.id) is not None for step in steps):
-        for use in USES:
-            task_pairs(lab, asked, n_pairs, use, seed, checkpoint=name)
+class _Maker(NamedTuple):
+    """Makes pairs as far as that can be known: with nothing on the disk yet, everything is taken to be possible."""
+
+    lab: Lab
+    plan: Plan
+    checkpoint: str
+    n_pairs: int
+    seed: int
+
+    def pairs(self, asked: Task) -> None:
+        """`Misuse` where the pairs cannot be made: before anything is entered in the recipe, where it would stop
+        every later `grow`."""
+        steps = (self.plan.step("checkpoint", stage_of(self.checkpoint)), self.plan.step("corpus", "text"))
+        if all(self.lab.artefact(step.kind, step.name, step.id) is not None for step in steps):
+            for use in USES:
+                task_pairs(self.lab, asked, self.n_pairs, use, self.seed, checkpoint=self.checkpoint)
+
+    def can_be_made(self, name: str) -> bool:
+        """Whether the lab has a task: its world may not, or the tokenizer of a checkpoint from elsewhere."""
+        try:
+            self.pairs(known_task(name))
+        except Misuse:
+            return False
+        return True
 
 
 def _siblings(lab: Lab, current: Plan, names: Sequence[str]) -> list[str]:

@@ -32,6 +32,12 @@ from workbench.site import last_logits
 
 _BATCH = 64
 CHANCE, KNOWN = 0.5, 0.75  # told_apart of who guesses, and of who knows half of the answers
+BAR = f"{KNOWN} (half of the answers known, the rest guessed)"
+
+
+def choices(n_pairs: int) -> int:
+    """How many choices `told_apart` is a share of: one on either prompt of a pair."""
+    return 2 * n_pairs
 
 
 class Estimate(NamedTuple):
@@ -69,12 +75,13 @@ class Competence:
         if self.gap.low <= 0:
             return (
                 f"the prompts do not move its answer: m is {self.gap} logits higher on clean prompts than on "
-                f"corrupt ones (n {self.n}), which may be nothing"
+                f"corrupt ones (n {self.n} pairs), which may be nothing"
             )
         if not self.does_it:
             return (
-                f"it chooses rightly between target and foil in a share of {self.told_apart} of the clean and "
-                f"corrupt prompts (n {self.n} pairs): chance gives {CHANCE}, and {KNOWN} is asked for"
+                f"it chooses rightly between target and foil in a share of {self.told_apart} of {choices(self.n)} "
+                f"choices, on the clean and the corrupt prompt of {self.n} pairs: chance gives {CHANCE}, and {BAR} "
+                "is asked for"
             )
         return ""
 

@@ -165,11 +165,9 @@ class FoundCircuits:
     def describe(self) -> str:
         """For people."""
         missed = max(each["residual"] for each in self.figures["checkpoints"].values())
-        head = (
-            f"circuit {self.name!r}: {self.figures['question']} ({self.figures['method']}; what the parts write "
-            f"misses the stream by at most {missed:.1g} of the effect)"
-        )
-        return "\n".join([head, *self.sentences()])
+        head = f"circuit {self.name!r}: {self.figures['question']} ({self.figures['method']})"
+        end = f"what the parts write misses the stream by at most {missed:.1g} of the effect"
+        return "\n".join([head, *self.sentences(), end])
 
     def told(self) -> dict[str, Any]:
         """As JSON."""

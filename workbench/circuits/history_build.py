@@ -65,11 +65,12 @@ def _rows(build: Build, found: FoundCircuits, axis: list[Moment]) -> Iterator[tu
     )
     for moment in axis:
         checkpoint = Checkpoint.of(build.lab, moment.address)
-        does = competence(checkpoint.model(best_device()), judge)
+        loaded = checkpoint.model(best_device())
+        does = competence(loaded, judge)
         yield (*moment[:4], "told_apart", *does.told_apart, does.n)
         yield (*moment[:4], "gap", *does.gap, does.n)
         if does.does_it:
-            model = CircuitModel(checkpoint.bridge(best_device()))
+            model = CircuitModel(checkpoint.bridge(best_device(), loaded))
             scores = edge_scores(model, search, config["n_steps"]).mean
             yield from ((*moment[:4], *row) for row in _beside(model, last, scores, judge))
         build.progress.advance()

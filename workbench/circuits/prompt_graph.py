@@ -21,7 +21,7 @@ from workbench.circuits.graph_paths import strongest_paths
 from workbench.circuits.graph_perturbation import Perturbed, most_influential, perturbed
 from workbench.circuits.graph_pruning import EDGES, NODES, GraphScores, Pruned, graph_scores, prune
 from workbench.circuits.local_replacement import held_patterns, held_scales
-from workbench.circuits.tracer_json import tracer_graph, write_tracer_graph
+from workbench.circuits.tracer_json import Labels, tracer_graph, write_tracer_graph
 from workbench.disk import plain_disk_errors
 from workbench.errors import Failure, Misuse
 from workbench.intervals import bracketed
@@ -79,17 +79,23 @@ class PromptGraph:
     scores: GraphScores
     taken_out: Perturbed
     transcoders: tuple[str, ...]
+    labels: Labels = dataclasses.field(default_factory=dict)
 
     @classmethod
     def of(
-        cls, request: GraphRequest, model: PreTrainedModel, transcoders: Sequence[Transcoder], names: list[str]
+        cls,
+        request: GraphRequest,
+        model: PreTrainedModel,
+        transcoders: Sequence[Transcoder],
+        names: list[str],
+        labels: Labels | None = None,
     ) -> PromptGraph:
-        """`names` are the transcoders', by layer."""
+        """`names` are the transcoders', by layer; `labels` are known of their latents."""
         bos, ids = request.checkpoint.tokenizer().bos_token_id, torch.tensor(request.read.ids)
         graph = attribution_graph(model, transcoders, ids, bos, most_logits=request.most_logits)
         pruned = prune(graph, request.node_share, request.edge_share)
         taken_out = perturbed(model, transcoders, graph, most_influential(graph))
-        return cls(request, graph, pruned, graph_scores(graph), taken_out, tuple(names))
+        return cls(request, graph, pruned, graph_scores(graph), taken_out, tuple(names), labels or {})
 
     def write(self, folder: Path) -> Path:
         """As circuit-tracer's JSON file."""
@@ -97,7 +103,7 @@ class PromptGraph:
         shares = (asked.node_share, asked.edge_share)
         names = list(self.transcoders)
         document = tracer_graph(
-            self.graph, self.pruned, asked.checkpoint.tokenizer(), asked.slug, scan, names, thresholds=shares
+            self.graph, self.pruned, asked.checkpoint.tokenizer(), asked.slug, scan, names, self.labels, shares
         )
         with plain_disk_errors(folder):
             return write_tracer_graph(folder, document)
@@ -181,7 +187,14 @@ class PromptGraph:
             if node < graph.n_latents
             else (node - graph.errors.start) % len(graph.ids)
         )
-        return f"{graph.name(node)} ({tokens[position].shown!r})"
+        return f"{graph.name(node)} ({tokens[position].shown!r}{self._label(node)})"
+
+    def _label(self, node: int) -> str:
+        """What is known of a latent, behind a semicolon."""
+        if node >= self.graph.n_latents:
+            return ""
+        layer, _, latent = self.graph.latents[node].tolist()
+        return f"; {self.labels[layer, latent]}" if (layer, latent) in self.labels else ""
 
 
 def refuse_unlike(model: PreTrainedModel, request: GraphRequest) -> None:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from saes.dictionary import Dictionary
     from saes.transcoder import Transcoder
 
+LABELS = ("own_label", "label")
 _Settings = tuple[int, int, str, bool, int]
 
 
@@ -102,6 +103,21 @@ def open_layer_transcoders(lab: Lab, names: list[str]) -> list[Transcoder]:
         if not isinstance(each, Transcoder):
             raise Misuse(f"dictionary {name!r} is no transcoder: name one for every layer")
     return [each for each in opened if isinstance(each, Transcoder)]
+
+
+def latent_labels(lab: Lab, names: list[str]) -> dict[tuple[int, int], str]:
+    """Labels by (layer, latent) of transcoders named by layer, of those whose feature table is there; a person's
+    own goes before one that was made."""
+    from workbench.features import FeatureTable
+
+    plan, found = Plan.of(lab), dict[tuple[int, int], str]()
+    for layer, name in enumerate(names):
+        step = plan.step("features", name)
+        if lab.artefact(step.kind, step.name, step.id) is not None:
+            for latent, own, made in FeatureTable.of(lab, name).rows.select("latent", *LABELS).iter_rows():
+                if own or made:
+                    found[layer, latent] = own or made
+    return found
 
 
 def _transcoders(lab: Lab, checkpoint: str) -> list[DictionaryConfig]:

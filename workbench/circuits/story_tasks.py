@@ -70,15 +70,18 @@ STORY_TASKS = (
         "names",
         "name the person who is given the thing, of the two in a story; the corrupt story has them exchanged",
         _write_names,
+        about=("people",),
     ),
     Task(
         "things",
         "name the thing again that was spoken of; the corrupt story is about another thing",
         _write_things,
+        about=("things",),
     ),
     Task(
         "quotes",
         "close a question with its quotation mark; the corrupt story has a sentence there that was never opened",
         _write_quotes,
+        about=("things",),
     ),
 )

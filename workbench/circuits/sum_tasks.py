@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import random
 from collections.abc import Iterator
+from typing import Literal
 
 from workbench.circuits.asked import Asked, Material, Task, Use, half_of
 from workbench.tasks import ASSISTANT, OPENINGS, USER, Question, choose, sum_use
@@ -121,7 +122,8 @@ def _step_tasks() -> Iterator[Task]:
         for chat in (False, True):
             place = 10 if name == "tens" else 1
             write = functools.partial(_write_step, place=place, carry=name == "carry", chat=chat)
-            yield Task(f"sums_{name}{'_chat' if chat else ''}", question, write, "chat" if chat else "plain")
+            wording: Literal["plain", "chat"] = "chat" if chat else "plain"
+            yield Task(f"sums_{name}{'_chat' if chat else ''}", question, write, wording, ("sums",))
 
 
 SUM_TASKS = (
@@ -131,6 +133,7 @@ SUM_TASKS = (
         "say the first digit of a sum without steps; the corrupt prompt has another tens digit",
         _write_direct,
         "chat",
+        ("sums",),
     ),
     Task(
         "answer_form",
@@ -138,5 +141,6 @@ SUM_TASKS = (
         "the corrupt prompt asks for a capital, which is always told directly",
         _write_form,
         "chat",
+        ("sums", "capitals"),
     ),
 )

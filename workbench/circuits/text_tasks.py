@@ -1,4 +1,4 @@
-"""Tasks that need no world: random words that come again, and tokens that the one before decides.
+"""Tasks that need no world: random words that come again, brackets among them, tokens that the one before decides.
 
 `induction` reads BOS s_1 … s_L s_1 … s_k: what stood behind s_k the first time comes again [Olsson 2022]. The
 corrupt prompt has another s_(k+1) in the first copy, so that the repeat predicts that one.
@@ -7,6 +7,10 @@ corrupt prompt has another s_(k+1) in the first copy, so that the repeat predict
 tell a place which token stands in front of it; no text asks for that by itself. So: triples A C → T and B C → F of
 the training text, T behind A C in at least SURE of the cases, F behind B C. Both prompts end in C, and only the
 token in front of it differs. It takes a head that looks one token back, and knowing what the two make together.
+
+`brackets` reads random words in which a bracket was opened and is due to be closed, `w ( w [ w ] w`: `)`. The
+corrupt prompt has the two kinds of brackets in each other's places, so it asks for the other one. In half of the
+pairs one of the other kind was opened and closed inside: the last bracket opened is then not the one to be closed.
 """
 
 from __future__ import annotations
@@ -22,6 +26,7 @@ from workbench.circuits.asked import Material, Task, Use, half_of
 from workbench.circuits.pairs import PairIds
 
 COPY = 16  # random tokens before they come again
+MOST_BETWEEN = 4  # words before a bracket, between two, and behind the last
 SURE, OFTEN = 0.8, 10  # share and number of a triple among the cases of its first two tokens
 _CHARACTERS = 700_000  # of training text in which triples are counted
 _BEFORE = 4  # tokens of text from elsewhere in front of a triple, the same in both prompts
@@ -64,6 +69,25 @@ def _write_previous_token(material: Material, rng: random.Random, use: Use) -> I
             yield PairIds([*before, a, c], [*before, b, c], t, f)
 
 
+def _write_brackets(material: Material, rng: random.Random, use: Use) -> Iterator[PairIds]:
+    words, first = _words(material, use), material.ids("")
+    marks = [material.ids(mark)[len(first) :] for mark in "()[]"]
+    single = all(len(ids) == 1 for ids in marks)  # else this tokenizer has no such task
+    while single and len(words) >= 4 * MOST_BETWEEN:
+        drawn = iter(rng.sample(words, 4 * MOST_BETWEEN))
+        between = [[next(drawn) for _ in range(rng.randint(1, MOST_BETWEEN))] for _ in range(4)]
+        (a,), (b,), (c,), (d,) = marks
+        nested = rng.random() < 0.5
+        clean, corrupt = (
+            [*first, *between[0], open_, *between[1], *([*inner, *between[3]] if nested else [])]
+            for open_, inner in ((a, [c, *between[2], d]), (c, [a, *between[2], b]))
+        )
+        if len(clean) <= material.n_ctx:
+            pair = [(clean, b), (corrupt, d)]
+            (clean, target), (corrupt, foil) = rng.sample(pair, 2)
+            yield PairIds(clean, corrupt, target, foil)
+
+
 def _text_ids(material: Material) -> Int[np.ndarray, "token"]:
     """Tokens of plain training documents one after another, drawn from all kinds."""
     rows = pl.read_parquet(material.documents, columns=["split", "domain", "text"])
@@ -88,10 +112,19 @@ TEXT_TASKS = (
         "go on with random tokens that come a second time; the corrupt prompt had another token at this place "
         "the first time",
         _write_induction,
+        about=("copies",),
     ),
     Task(
         "previous_token",
         "tell from the token before the last one what comes next; the corrupt prompt has another token there",
         _write_previous_token,
+        about=("triples",),
+    ),
+    Task(
+        "brackets",
+        "close the bracket that was opened, ) or ], among random words; the corrupt prompt has the two kinds in "
+        "each other's places",
+        _write_brackets,
+        about=("brackets",),
     ),
 )

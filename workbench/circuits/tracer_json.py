@@ -15,6 +15,7 @@ In the same folder `graph-metadata.json` lists the graphs.
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 
 LATENT, ERROR, TOKEN, LOGIT = "cross layer transcoder", "mlp reconstruction error", "embedding", "logit"
 INDEX = "graph-metadata.json"
+PORT = 8041  # of circuit-tracer's server
 
 Labels = Mapping[tuple[int, int], str]
 
@@ -83,6 +85,12 @@ def write_tracer_graph(folder: Path, document: Mapping[str, Any]) -> Path:
     write_text(path, json.dumps(document, ensure_ascii=False, allow_nan=False))
     write_text(index, json.dumps({"graphs": listed}, ensure_ascii=False))
     return path
+
+
+def how_to_view(folder: Path) -> str:
+    """The command of circuit-tracer that serves a folder's graphs to a browser."""
+    asked = shlex.join(["python", "-m", "circuit_tracer", "start-server", "--graph_file_dir", str(folder)])
+    return f"to look at it, where circuit-tracer is installed: `{asked}`, then http://localhost:{PORT}"
 
 
 def _listed(index: Path) -> list[dict[str, Any]]:

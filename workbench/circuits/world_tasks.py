@@ -115,18 +115,21 @@ WORLD_TASKS = (
         "capitals",
         "name a country's capital in a plain sentence; the corrupt prompt names another country",
         _write_capitals,
+        about=("capitals",),
     ),
     Task(
         "capitals_chat",
         "answer which town is the capital of a country; the corrupt prompt asks about another country",
         _write_capitals_chat,
         "chat",
+        ("capitals",),
     ),
     Task(
         "letter_counts",
         "say at once how often a letter stands in a word; the corrupt prompt asks for another letter",
         _write_counts,
         "chat",
+        ("letters",),
     ),
     Task(
         "letter_counts_worked",
@@ -134,6 +137,7 @@ WORLD_TASKS = (
         "asks for another letter, which is not hit there",
         _write_counts_worked,
         "chat",
+        ("letters",),
     ),
     Task(
         "chat_form",
@@ -141,5 +145,6 @@ WORLD_TASKS = (
         "goes on in its sentence ( is)",
         _write_chat_form,
         "chat",
+        ("capitals",),
     ),
 )
