@@ -26,15 +26,8 @@ def request_circuit(
     """Name of the circuit of `task` (one of the workbench's, or a jsonl file) in these checkpoints, entered in the
     recipe if it is new; with `history`, also its way along the snapshots. Siblings of theirs that have been grown
     are read beside them. `grow` builds it."""
-    if n_pairs < LEAST_PAIRS:
-        raise Misuse(f"--pairs is {n_pairs}: at least {LEAST_PAIRS} are needed to say anything")
-    asked, source, sha256 = _asked(task)
-    name = asked.name
-    checked = tuple(names)
-    if len(set(checked)) < max(1, len(checked)):
-        raise Misuse(
-            f"--checkpoints is {','.join(checked) or 'empty'}: name each checkpoint once, and at least one"
-        )
+    asked, source, sha256 = asked_task(task, n_pairs)
+    name, checked = asked.name, named_once(names)
     current = Plan.of(lab)
     for each in checked:
         current.step("checkpoint", stage_of(each))  # near names are offered for unknown ones
@@ -44,7 +37,7 @@ def request_circuit(
             f"{', '.join(checked)} do not descend from one checkpoint ({', '.join(sorted(families))}), so no edge "
             "of one is an edge of the other: ask for each family by itself"
         )
-    _make_pairs(lab, current, asked, checked[0], n_pairs, seed)
+    check_pairs(lab, current, asked, checked[0], n_pairs, seed)
     config = CircuitConfig(
         name=short_name(f"{name}-{joined(checked)}"),
         task=name,
@@ -67,8 +60,19 @@ def request_circuit(
     return config.name
 
 
-def _asked(task: str) -> tuple[Task, str, str]:
+def named_once(names: Sequence[str]) -> tuple[str, ...]:
+    """The checkpoints of an option; `Misuse` where there is none, or one is there twice."""
+    if len(set(names)) < max(1, len(names)):
+        raise Misuse(
+            f"--checkpoints is {','.join(names) or 'empty'}: name each checkpoint once, and at least one"
+        )
+    return tuple(names)
+
+
+def asked_task(task: str, n_pairs: int) -> tuple[Task, str, str]:
     """The task, its file and that file's hash; a name that is none of the tasks' may be a file."""
+    if n_pairs < LEAST_PAIRS:
+        raise Misuse(f"--pairs is {n_pairs}: at least {LEAST_PAIRS} are needed to say anything")
     if task in TASKS or not task.endswith(".jsonl"):
         return known_task(task), "", ""
     path = Path(task)
@@ -78,7 +82,7 @@ def _asked(task: str) -> tuple[Task, str, str]:
     return found, str(path.resolve()), sha256_file(path)
 
 
-def _make_pairs(lab: Lab, current: Plan, asked: Task, name: str, n_pairs: int, seed: int) -> None:
+def check_pairs(lab: Lab, current: Plan, asked: Task, name: str, n_pairs: int, seed: int) -> None:
     """`Misuse` where the pairs cannot be made, as far as that can be known: before anything is entered in the
     recipe, where it would stop every later `grow`."""
     steps = (current.step("checkpoint", stage_of(name)), current.step("corpus", "text"))

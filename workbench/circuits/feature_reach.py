@@ -25,6 +25,7 @@ from workbench.circuits.feature_model import TOKENS_AT_ONCE, FeatureModel
 from workbench.circuits.local_replacement import held_norm
 from workbench.circuits.pairs import Pairs
 from workbench.errors import Misuse
+from workbench.intervals import ratio_intervals
 from workbench.points import RESID_POST, Site
 from workbench.residual_writers import decompose
 from workbench.site import direct_logits, final_norm
@@ -32,12 +33,26 @@ from workbench.site import direct_logits, final_norm
 
 @dataclasses.dataclass(frozen=True)
 class LatentWriters:
-    """Δ of every component, NaN for a latent that is on nowhere; `n` places of each."""
+    """Δ of every component, NaN for a latent that is on nowhere; `n` places of each. `sums` and `counts`: what Δ is
+    made of by pair, since places of one pair are not independent."""
 
     components: tuple[str, ...]
-    delta: Float[np.ndarray, "component latent"]
+    sums: Float[np.ndarray, "pair component latent"]
+    counts: Int[np.ndarray, "pair latent"]
     preactivation: Float[np.ndarray, "latent"]
-    n: Int[np.ndarray, "latent"]
+
+    @property
+    def n(self) -> Int[np.ndarray, "latent"]:
+        return self.counts.sum(axis=0)
+
+    @property
+    def delta(self) -> Float[np.ndarray, "component latent"]:
+        with np.errstate(invalid="ignore"):  # of a latent that is on nowhere
+            return self.sums.sum(axis=0) / self.n
+
+    def interval(self, latent: int) -> Float[np.ndarray, "component 2"]:
+        """95 % interval over pairs of every component's Δ, of the latent with this place among those asked for."""
+        return ratio_intervals(self.sums[..., latent], self.counts[:, latent])
 
     @property
     def residual(self) -> float:
@@ -62,7 +77,7 @@ def latent_writers(model: FeatureModel, pairs: Pairs, site: Site, latents: Seque
         raise Misuse(f"{site.name} is written by one MLP: only a resid_post has several writers")
     pairs, coder, chosen = pairs.to(model.model.device), model.coders[site], list(latents)
     encoder = coder.W_enc[0][:, chosen]
-    sums, gaps, counts, names = torch.zeros(()), torch.zeros(()), torch.zeros(()), list[str]()
+    sums, counts, gaps, names = [], [], torch.zeros(()), list[str]()
     for some in portions(pairs, TOKENS_AT_ONCE):
         places = torch.arange(some.clean.shape[1], device=some.clean.device) <= some.last[:, None]
         clean, corrupt = (model.read(ids)[site] for ids in (some.clean, some.corrupt))
@@ -70,11 +85,16 @@ def latent_writers(model: FeatureModel, pairs: Pairs, site: Site, latents: Seque
         (names, here), (_, there) = (
             decompose(model.model, site.layer, ids, places) for ids in (some.clean, some.corrupt)
         )
-        sums = sums + torch.einsum("crl,rl->cl", ((there - here) @ encoder).double(), on)
+        written = ((there - here) @ encoder).double() * on
+        of = places.nonzero()[:, 0]  # the pair of each row
+        blank = written.new_zeros(len(some), *written.transpose(0, 1).shape[1:])
+        sums.append(blank.index_add(0, of, written.transpose(0, 1)).cpu().numpy())
+        counts.append(on.new_zeros(len(some), len(chosen)).index_add(0, of, on).long().cpu().numpy())
         gaps = gaps + (((corrupt.x - clean.x)[places] @ encoder).double() * on).sum(dim=0)
-        counts = counts + on.sum(dim=0)
-    delta, preactivation = ((each / counts).cpu().numpy() for each in (sums, gaps))
-    return LatentWriters(tuple(names), delta, preactivation, counts.long().cpu().numpy())
+    n_places = np.concatenate(counts)
+    with np.errstate(invalid="ignore"):  # of a latent that is on nowhere
+        preactivation = gaps.cpu().numpy() / n_places.sum(axis=0)
+    return LatentWriters(tuple(names), np.concatenate(sums), n_places, preactivation)
 
 
 def latent_writes(
