@@ -32,4 +32,4 @@ VIEWS = {
 lab = frame.begin("Circuits", "What each checkpoint does a task with, and what a later stage made of it.")
 
 with frame.sentences():
-    circuit_choice.page(lab, VIEWS)
+    circuit_choice.page(lab, VIEWS, VIEWS["Latents"], circuit_latents.alone)

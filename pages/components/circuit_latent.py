@@ -8,14 +8,13 @@ import polars as pl
 import streamlit as st
 
 from pages.components import circuit_export, circuit_latent_figures, frame, kept, latent, show, store, theme
-from pages.components.circuit_store import Of
 from workbench.circuits.feature_words import ERROR, node_name
 from workbench.circuits.found_feature_circuits import FoundFeatureCircuit
 from workbench.intervals import bracketed
 from workbench.lab import Lab
 
 
-def panel(lab: Lab, of: Of, found: FoundFeatureCircuit, site: str, node: int) -> None:
+def panel(lab: Lab, found: FoundFeatureCircuit, site: str, node: int) -> None:
     """The node that is chosen."""
     label = found.labels.get((site, node), "")
     st.subheader(f"{node_name(node).capitalize()} of {site}", anchor=False)
@@ -30,7 +29,7 @@ def panel(lab: Lab, of: Of, found: FoundFeatureCircuit, site: str, node: int) ->
         return
     left, right = st.columns(2, gap="large")
     with left:
-        _writers(of, found, site, node)
+        _writers(found, site, node)
     with right:
         _writes(found, site, node)
     _texts(lab, found, site, node)
@@ -57,7 +56,7 @@ def _said(row: dict[str, float], name: str) -> str:
     return f"{bracketed(row[name], row['low'], row['high'])}, n {row['n']}"
 
 
-def _writers(of: Of, found: FoundFeatureCircuit, site: str, node: int) -> None:
+def _writers(found: FoundFeatureCircuit, site: str, node: int) -> None:
     st.markdown("**What writes it**")
     rows = found.table("writers").filter(site=site, node=node)
     if not len(rows):
@@ -68,7 +67,7 @@ def _writers(of: Of, found: FoundFeatureCircuit, site: str, node: int) -> None:
     show.chart(
         kept.picture(circuit_latent_figures.writers, rows, colour), "latent-writers",
         f"what embedding, heads and MLPs add to latent {node} of {site} from clean to corrupt",
-        rows.drop("site", "node"), config=circuit_export.camera(f"{of.name}-{found.checkpoint}-{node}-writers"),
+        rows.drop("site", "node"), config=circuit_export.camera(f"{found.name}-{node}-writers"),
     )  # fmt: skip
     places, n = rows.select("n_places", "n").row(0)
     frame.caption(

@@ -3,6 +3,8 @@ takes, how those of two sites are joined; below, the one that is chosen."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import streamlit as st
 
 from pages.components import (
@@ -25,16 +27,30 @@ from workbench.lab import Lab
 
 
 def view(lab: Lab, of: Of) -> None:
+    """The latents of the circuit's task in one of its checkpoints."""
+    circuit = circuit_store.found(of)
+    file = f"{circuit.task}.jsonl" if circuit.config["source"] else circuit.task
+    _view(lab, circuit.task, file, circuit.checkpoints)
+
+
+def alone(lab: Lab, task: str) -> None:
+    """The same of a task that has no circuit."""
+    _view(lab, task, task, circuit_store.latents_alone(lab)[task])
+
+
+def _view(lab: Lab, task: str, file: str, checkpoints: Sequence[str]) -> None:
     """One checkpoint's latents, or the command that finds them."""
-    task = circuit_store.found(of).task
-    name = circuit_choice.checkpoint(circuit_store.found(of).checkpoints)
+    name = circuit_choice.checkpoint(checkpoints)
     found = FoundFeatureCircuit.stored(lab, task, name)
     if found is None:
-        _command(lab, of, name)
+        _command(lab, file, name)
         return
     frame.note(f"{found.headline()}.")
-    if not found.does_it:
-        return
+    if found.does_it:
+        _shown(lab, found)
+
+
+def _shown(lab: Lab, found: FoundFeatureCircuit) -> None:
     options = {
         node_id(site, node): (site, node) for site in found.sites for node in [*found.foremost(site), ERROR]
     }
@@ -43,7 +59,7 @@ def view(lab: Lab, of: Of) -> None:
     chosen = str(asked) if asked in options else next(iter(options))
     for column, site in zip(st.columns(len(found.sites), gap="large"), found.sites, strict=True):
         with column:
-            _scores(of, found, site, chosen)
+            _scores(found, site, chosen)
     frame.caption(
         f"{found.figures['method']}: {found.figures['sign']}, in logits of target less foil, summed over the "
         f"positions of the prompt. The foremost {len(found.foremost(found.sites[0]))} latents by |score|; "
@@ -51,14 +67,13 @@ def view(lab: Lab, of: Of) -> None:
         f"{found.figures['n_pairs']['search']} pairs. Click a bar."
     )
     if len(found.sites) > 1:
-        _graph(of, found, chosen)
-    _curves(of, found)
+        _graph(found, chosen)
+    _curves(found)
     at = st.selectbox("Latent (or click it)", list(options), key="node", bind="query-params", width=420)
-    circuit_latent.panel(lab, of, found, *options[str(at)])
+    circuit_latent.panel(lab, found, *options[str(at)])
 
 
-def _command(lab: Lab, of: Of, name: str) -> None:
-    found = circuit_store.found(of)
+def _command(lab: Lab, task: str, name: str) -> None:
     try:
         site_sae_names(lab, name)
     except Misuse as error:
@@ -68,13 +83,12 @@ def _command(lab: Lab, of: Of, name: str) -> None:
         f"What the latents of {name} are worth to this task has not been worked out: the command below takes some "
         "minutes, and this view shows it then."
     )
-    task = f"{found.task}.jsonl" if found.config["source"] else found.task
     st.code(
         f"python -m workbench feature-circuit {lab.name} --task {task} --checkpoints {name}", language="bash"
     )
 
 
-def _scores(of: Of, found: FoundFeatureCircuit, site: str, chosen: str) -> None:
+def _scores(found: FoundFeatureCircuit, site: str, chosen: str) -> None:
     st.markdown(f"**{site}** · {found.dictionary(site)}")
     nodes = found.nodes(site)
     ids = [node_id(site, node) for node in nodes["node"]]
@@ -82,13 +96,13 @@ def _scores(of: Of, found: FoundFeatureCircuit, site: str, chosen: str) -> None:
         kept.picture(circuit_latent_figures.scores, nodes, ids, chosen if chosen in ids else ""),
         f"latents-{site.replace('.', '-')}",
         f"score of the foremost latents and of the error of {site} in {found.checkpoint}",
-        nodes, "node", show.name_of, circuit_export.camera(f"{of.name}-{found.checkpoint}-{site}"),
+        nodes, "node", show.name_of, circuit_export.camera(f"{found.name}-{site}"),
     )  # fmt: skip
     for sentence in found.sentences(site):
         frame.caption(sentence)
 
 
-def _curves(of: Of, found: FoundFeatureCircuit) -> None:
+def _curves(found: FoundFeatureCircuit) -> None:
     st.subheader("How few latents do the task", anchor=False)
     sites = [*found.sites, *([ALL_SITES] if len(found.sites) > 1 else [])]
     for column, site in zip(st.columns(len(sites), gap="large"), sites, strict=True):
@@ -98,7 +112,7 @@ def _curves(of: Of, found: FoundFeatureCircuit) -> None:
             show.chart(
                 kept.picture(circuit_latent_figures.curve, rows), f"latent-curve-{site.replace('.', '-')}",
                 f"f by number of latents kept at {site} in {found.checkpoint}, with errors, without, and matched",
-                rows, config=circuit_export.camera(f"{of.name}-{found.checkpoint}-{site}-f"),
+                rows, config=circuit_export.camera(f"{found.name}-{site}-f"),
             )  # fmt: skip
             if site == ALL_SITES:
                 for sentence in curve_sentences(rows):
@@ -111,14 +125,14 @@ def _curves(of: Of, found: FoundFeatureCircuit) -> None:
     )
 
 
-def _graph(of: Of, found: FoundFeatureCircuit, chosen: str) -> None:
+def _graph(found: FoundFeatureCircuit, chosen: str) -> None:
     st.subheader("From latent to latent", anchor=False)
     drawn = picture(found)
     show.clickable(
         kept.picture(circuit_latent_figures.graph, drawn.nodes, drawn.edges, chosen), "latent-graph",
         f"edges between latents of {' and '.join(found.sites)} and to the logits in {found.checkpoint}",
         drawn.edges.select("source", "target", "weight", "low", "high", "n"), "node", show.name_of,
-        circuit_export.camera(f"{of.name}-{found.checkpoint}-latents"),
+        circuit_export.camera(f"{found.name}-latents"),
     )  # fmt: skip
     for sentence in found.edge_sentences():
         frame.caption(f"{sentence[:1].upper()}{sentence[1:]}.")

@@ -1,4 +1,4 @@
-"""Where the nodes of a feature circuit are drawn: a row a site, the earliest lowest, logits on top; and its edges."""
+"""Where the nodes of a feature circuit are drawn (a row a site, the earliest lowest, logits on top); its edges."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ _ENDS = ("low", "high", "n")
 
 
 class FeaturePicture(NamedTuple):
-    """Nodes: `id`, `site`, `node`, `name`, `said`, x, y. Edges: `source` and `target` (ids), x0, y0, x1, y1, weight,
-    low, high, n, `width`, `said`. What goes to the logits is the AtP score of a node of the last site."""
+    """Nodes: `id`, `site`, `node`, `name`, `said`, x, y. Edges: `source` and `target` (ids), x0, y0, x1, y1,
+    weight, low, high, n, `width`, `said`. What goes to the logits is the AtP score of a node of the last site."""
 
     nodes: pl.DataFrame
     edges: pl.DataFrame

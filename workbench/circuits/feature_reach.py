@@ -52,7 +52,7 @@ class LatentWriters:
 
     def interval(self, latent: int) -> Float[np.ndarray, "component 2"]:
         """95 % interval over pairs of every component's Δ, of the latent with this place among those asked for."""
-        return ratio_intervals(self.sums[..., latent], self.counts[:, latent])
+        return ratio_intervals(self.sums[..., latent], self.counts[:, latent].astype(np.float64))
 
     @property
     def residual(self) -> float:
