@@ -70,10 +70,11 @@ def _writers(found: FoundFeatureCircuit, site: str, node: int) -> None:
         rows.drop("site", "node"), config=circuit_export.camera(f"{found.name}-{node}-writers"),
     )  # fmt: skip
     places, n = rows.select("n_places", "n").row(0)
+    residual = found.figures["sites"][site]["writers_residual"]
     frame.caption(
-        f"Mean over {places:,} places of {n} pairs where it is on in either prompt; 95 % intervals over pairs. "
-        "Parts add up to the change of its preactivation within "
-        f"{found.figures['sites'][site]['writers_residual']:.1g}."
+        "What each part adds to the change of its preactivation from clean to corrupt, counted in the direction in "
+        f"which a pair changes it: the mean over {places:,} places of {n} pairs where it is on in either prompt, 95 % "
+        f"intervals over pairs. Parts add up to the whole change within {residual:.1g}."
     )
 
 
@@ -81,7 +82,7 @@ def _writes(found: FoundFeatureCircuit, site: str, node: int) -> None:
     st.markdown("**What it writes**")
     rows = found.table("tokens").filter(site=site, node=node).sort("rank")
     for side in ("raised", "lowered"):
-        frame.facts([(f"tokens {side} most", "  ".join(rows.filter(side=side)["token"]))])
+        frame.facts([(f"tokens {side} most", " · ".join(rows.filter(side=side)["token"]))])
     frame.caption("Its decoder through the final norm and the unembedding, up to a scale.")
     for column, other, said in (("from", "to", "Its edges to the next site"), ("to", "from", "Edges into it")):
         edges = found.table("edges").filter(pl.col(column) == node)

@@ -113,7 +113,7 @@ def writers(rows: pl.DataFrame, colour: str) -> go.Figure:
     made.update_yaxes(
         tickvals=places, ticktext=rows["component"].to_list(), range=[len(rows) - 0.5, -0.5], fixedrange=True
     )
-    made.update_xaxes(title="change of the preactivation, clean to corrupt", nticks=6)
+    made.update_xaxes(title="part in the change of its preactivation", nticks=6)
     return made
 
 

@@ -8,7 +8,7 @@ called as in TransformerLens, a node is a latent by number or the error, `ERROR`
     nodes     every node with a score, by method
     exact     the foremost latents patched one by one, on the pairs that search and on those that judge
     curve     f by number of latents: with errors, without, of matched ones; `ALL_SITES`: all sites at once
-    writers   what makes the foremost latents differ
+    writers   what makes the foremost latents differ, in the direction in which each pair makes them
     writes    what the foremost latents write to m directly;  tokens: those that they raise and lower
     edges     the strongest edges from nodes of one site to the foremost latents of the next
 """

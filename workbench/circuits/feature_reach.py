@@ -1,12 +1,14 @@
 """What writes a latent on a task's prompts, and what the latent writes.
 
-    writers   Δ_c = mean of ⟨w_c^corr − w_c^clean, e_j⟩ over the places where the latent is on in either prompt
+    writers   Δ_c = mean of s ⟨w_c^corr − w_c^clean, e_j⟩ over the places where the latent is on in either prompt,
+              s = sign ⟨x^corr − x^clean, e_j⟩: which way a latent changes differs by pair, and a plain mean of both
+              ways would be nothing
     logits    d_j through final norm and unembedding: the tokens that it raises and lowers, up to a scale
     direct    (f_j^corr − f_j) ⟨d_j, ∂m/∂x_final⟩ at the last token, the final norm's scale held: what of its score
               goes straight to the logits; the rest goes by way of later layers
 
-c runs over the embedding, heads and MLPs up to the site (`workbench.residual_writers`); their Δ sum to that of the
-preactivation, which is checked. Only a resid_post has such writers.
+c runs over the embedding, heads and MLPs up to the site (`workbench.residual_writers`); their Δ sum to the mean
+|change| of the preactivation, which is checked. Only a resid_post has such writers.
 """
 
 from __future__ import annotations
@@ -34,7 +36,7 @@ from workbench.site import direct_logits, final_norm
 @dataclasses.dataclass(frozen=True)
 class LatentWriters:
     """Δ of every component, NaN for a latent that is on nowhere; `n` places of each. `sums` and `counts`: what Δ is
-    made of by pair, since places of one pair are not independent."""
+    made of by pair, since places of one pair are not independent. `preactivation`: its mean |change|."""
 
     components: tuple[str, ...]
     sums: Float[np.ndarray, "pair component latent"]
@@ -85,12 +87,13 @@ def latent_writers(model: FeatureModel, pairs: Pairs, site: Site, latents: Seque
         (names, here), (_, there) = (
             decompose(model.model, site.layer, ids, places) for ids in (some.clean, some.corrupt)
         )
-        written = ((there - here) @ encoder).double() * on
+        change = ((corrupt.x - clean.x)[places] @ encoder).double() * on
+        written = ((there - here) @ encoder).double() * on * change.sign()
         of = places.nonzero()[:, 0]  # the pair of each row
         blank = written.new_zeros(len(some), *written.transpose(0, 1).shape[1:])
         sums.append(blank.index_add(0, of, written.transpose(0, 1)).cpu().numpy())
         counts.append(on.new_zeros(len(some), len(chosen)).index_add(0, of, on).long().cpu().numpy())
-        gaps = gaps + (((corrupt.x - clean.x)[places] @ encoder).double() * on).sum(dim=0)
+        gaps = gaps + change.abs().sum(dim=0)
     n_places = np.concatenate(counts)
     with np.errstate(invalid="ignore"):  # of a latent that is on nowhere
         preactivation = gaps.cpu().numpy() / n_places.sum(axis=0)
