@@ -73,8 +73,8 @@ def _writers(found: FoundFeatureCircuit, site: str, node: int) -> None:
     residual = found.figures["sites"][site]["writers_residual"]
     frame.caption(
         "What each part adds to the change of its preactivation from clean to corrupt, counted in the direction in "
-        f"which a pair changes it: the mean over {places:,} places of {n} pairs where it is on in either prompt, 95 % "
-        f"intervals over pairs. Parts add up to the whole change within {residual:.1g}."
+        f"which a pair changes it: the mean over {places:,} places of {n} pairs where it is on in either prompt, "
+        f"95 % intervals over pairs. Parts add up to the whole change within {residual:.1g}."
     )
 
 

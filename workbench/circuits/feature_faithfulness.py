@@ -38,7 +38,8 @@ Node = tuple[Site, int]
 
 class Curve(NamedTuple):
     """f of the foremost latents by number, with the errors kept and without, and of matched ones with the errors
-    kept, a list of draws. Size 0 is that of the errors alone, the last one that of all latents that do anything.
+    kept, a list of draws. Size 0 is that of the errors alone, the last one that of all latents, also of those that
+    have no score because they change on none of the pairs that gave the order.
     `reach`: what share of all latents' change the foremost have, and the matched ones on average."""
 
     sizes: list[int]
@@ -106,14 +107,18 @@ def curve(
     """f on these pairs of the foremost latents that `scores` tell, beside matched ones; `done` is told how many
     prompts were run."""
     order, rng = foremost(scores, how), np.random.default_rng(seed)
-    sizes = [*(size for size in sizes if size < len(order)), len(order)]
     flat = [(site, j) for site, each in scores.items() for j in range(len(each.sizes))]
+    sizes = [*(size for size in sizes if size < len(order)), *dict.fromkeys((len(order), len(flat)))]
     number = {node: i for i, node in enumerate(flat)}
+    scored = set(order)
+    order = [*order, *(node for node in flat if node not in scored)]
     ranked, lengths = [number[node] for node in order], np.concatenate([each.sizes for each in scores.values()])
     sets: list[tuple[list[Node], bool]] = [(order[:size], errors) for errors in (True, False) for size in sizes]
     drawn, reach = [], []
     for size in sizes:
-        draws = [size_matched(ranked, lengths, size, rng) for _ in range(DRAWS if size else 0)]
+        draws = [
+            size_matched(ranked, lengths, size, rng) for _ in range(DRAWS if 0 < size <= len(scored) else 0)
+        ]
         drawn.append([draw for draw in draws if len(draw) == size])
         sets += [([flat[i] for i in draw], True) for draw in drawn[-1]]
         beside = float(np.mean([lengths[draw].sum() for draw in drawn[-1]])) if drawn[-1] else float("nan")

@@ -92,7 +92,7 @@ def study(
 def amount(n_sites: int, n_search: int, n_judge: int) -> int:
     """Prompts that `study` runs at the most."""
     curves = n_sites + (n_sites > 1)
-    per_curve = n_judge * ((2 + DRAWS) * (len(SIZES) + 1) + 1)
+    per_curve = n_judge * ((2 + DRAWS) * (len(SIZES) + 2) + 1)
     return (
         2 * n_search + n_sites * FOREMOST * (n_search + n_judge) + curves * per_curve + (n_sites - 1) * n_search
     )

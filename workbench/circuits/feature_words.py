@@ -48,7 +48,7 @@ def curve_sentences(curve: pl.DataFrame) -> list[str]:
         rows = curve.filter(kind=kind).sort("size").to_dicts()
         size = fewest(rows)
         row = rows[-1] if size is None else next(each for each in rows if each["size"] == size)
-        many = f"all {row['size']} latents that change" if row is rows[-1] else f"{row['size']} latents"
+        many = f"all {row['size']} latents" if row is rows[-1] else f"{row['size']} latents"
         lacks = "" if size is not None else ", which is not enough"
         told = f"{said} {many} do f = {_said(row, 2, 'f')} of the task{lacks}"
         matched = curve.filter(kind=MATCHED, size=row["size"])
