@@ -155,8 +155,6 @@ def plan(recipe: Recipe) -> Plan:
         ]
         planner.add("evaluation", unlike.name, "unlike", dataclasses.asdict(unlike), "corpus/text", *parents)
     _add_circuits(planner, result)
-    for circuit in recipe.feature_circuits:
-        _add_feature_circuit(planner, recipe, circuit)
     for name in recipe.lenses:
         _add_lens(planner, result, name)
     for name in recipe.evaluations:
@@ -192,7 +190,7 @@ def _add_branch(planner: Planner, recipe: Recipe, branch: BranchConfig) -> None:
 
 
 def _add_circuits(planner: Planner, so_far: Plan) -> None:
-    """Circuits, and their ways along the snapshots."""
+    """Circuits, their ways along the snapshots, feature circuits."""
     recipe = so_far.recipe
     for circuit in recipe.circuits:
         what, names = f"circuit {circuit.name!r}", recipe.checkpoint_names
@@ -203,6 +201,8 @@ def _add_circuits(planner: Planner, so_far: Plan) -> None:
         line = lineage([stage_of(c) for c in recipe.circuit(name).checkpoints], so_far.parent_checkpoint)
         parents = [f"circuit/{name}", "corpus/text", *(f"checkpoint/{each}" for each in line)]
         planner.add("circuit", history_name(name), "circuit_history", {"circuit": name}, *parents)
+    for config in recipe.feature_circuits:
+        _add_feature_circuit(planner, recipe, config)
 
 
 def _add_feature_circuit(planner: Planner, recipe: Recipe, config: FeatureCircuitConfig) -> None:
