@@ -7,6 +7,7 @@ from pages.components import (
     circuit_graph,
     circuit_grids,
     circuit_heads,
+    circuit_latents,
     circuit_prompts,
     circuit_snapshots,
     circuit_transfer,
@@ -23,6 +24,7 @@ VIEWS = {
     "Transfer": View("Each circuit in each checkpoint", circuit_transfer.view),
     "Patching": View("What each part is worth", circuit_grids.view),
     "Heads": View("Where heads look, and what they write", circuit_heads.view),
+    "Latents": View("Which latents the task is done with", circuit_latents.view),
     "Snapshots": View("The circuit's way along the snapshots", circuit_snapshots.view),
     "Prompts": View("The prompts", circuit_prompts.view),
 }
@@ -30,4 +32,4 @@ VIEWS = {
 lab = frame.begin("Circuits", "What each checkpoint does a task with, and what a later stage made of it.")
 
 with frame.sentences():
-    circuit_choice.page(lab, VIEWS)
+    circuit_choice.page(lab, VIEWS, VIEWS["Latents"], circuit_latents.alone)

@@ -70,6 +70,7 @@ VIEWS = {
         "what a part writes",
         ["last-attention-base", "direct-logits"],
     ),
+    "Latents": ("Which latents the task is done with", "has not been worked out", []),
     "Snapshots": (
         "The circuit's way along the snapshots",
         "the first key left out",

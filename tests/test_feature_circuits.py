@@ -182,6 +182,9 @@ def test_edges_from_a_latent_sum_to_its_score(family):
     assert d in {3, 1, 4, ERROR}
     assert abs(weight) == pytest.approx(np.abs(found.weights[[0, 1, 2, 4]]).max())
     assert all(ERROR not in (u, d) for u, d, _ in found.strongest(200, errors=False))
+    assert found.of(u, d).mean() == pytest.approx(weight, rel=1e-5)
+    one = feature_edges(model, p[1:2], EARLY, LATE, [3, 1, 4])  # by pair: no pair reads another
+    np.testing.assert_allclose(found.by_pair[1], one.by_pair[0], atol=1e-4, rtol=1e-3)
     with pytest.raises(Misuse, match="not computed before"):
         feature_edges(model, p, LATE, EARLY, [0])
 
@@ -193,6 +196,10 @@ def test_what_writes_a_latent_adds_up(family):
     assert found.residual < 1e-4
     assert (found.n > 0).all()
     assert {"embedding", "head 0.0", "mlp 1"} <= set(found.components)
+    one = latent_writers(model, p[1:2], LATE, chosen)
+    np.testing.assert_allclose(found.sums[1], one.sums[0], atol=1e-4, rtol=1e-3)
+    low, high = found.interval(0).T
+    assert ((low <= found.delta[:, 0]) & (found.delta[:, 0] <= high)).mean() > 0.8
     assert np.abs(found.preactivation).max() > 0.01
     with pytest.raises(Misuse, match="only a resid_post"):
         latent_writers(FeatureModel(family, {Site(0, MLP_OUT): random_sae()}), p, Site(0, MLP_OUT), [0])

@@ -45,6 +45,38 @@ def circuit(
 
 
 @app.command()
+def feature_circuit(
+    lab: LabName,
+    task: Annotated[
+        str, typer.Option(help="A task by name (`tasks` lists them), or a jsonl file of one's own.")
+    ],
+    checkpoints: Annotated[str, typer.Option(help="In which checkpoints: sft,grpo.")],
+    dictionaries: Annotated[
+        str, typer.Option(help="SAEs, one a site; if left out, one of each site that has any.")
+    ] = "",
+    pairs: Annotated[int, typer.Option(help="Prompts to score latents on, and as many to judge them.")] = 64,
+    seed: Annotated[int, typer.Option(help="Of the prompts that are drawn.")] = 0,
+    as_json: Json = False,
+) -> None:
+    """Which latents a checkpoint does a task with: each one's worth and the errors', proved beside controls."""
+    from workbench.circuits.feature_circuit_requests import request_feature_circuits
+    from workbench.circuits.found_feature_circuits import FoundFeatureCircuit
+    from workbench.comparison_requests import grown_first
+    from workbench.grow import grow as grow_lab
+    from workbench.lab import Lab
+
+    opened = Lab.open(lab)
+    named = listed_names([dictionaries])
+    names = request_feature_circuits(opened, task, listed_names([checkpoints]), named, pairs, seed)
+    steps = [f"evaluation/{name}" for name in names]
+    sys.stderr.write(grown_first(opened, steps))
+    grow_lab(opened, steps, command="feature-circuit")
+    found = [FoundFeatureCircuit.of(opened, name) for name in names]
+    told = {"lab": lab, "feature_circuits": {each.name: each.told() for each in found}}
+    answer(told, as_json, lambda: "\n\n".join(each.describe() for each in found))
+
+
+@app.command()
 def tasks(as_json: Json = False) -> None:
     """The tasks that circuits can be asked for."""
     from workbench.circuits.tasks import TASKS

@@ -14,6 +14,7 @@ from pathlib import Path
 from workbench.dictionary_steps import add_activations, add_dictionary, add_tokens
 from workbench.errors import Misuse, unknown
 from workbench.lab import Artefact, Lab
+from workbench.naming import short_name
 from workbench.parents import checked_member, checked_parent, lineage
 from workbench.part_steps import activations_name, part_steps, path_step, sham_of, stored
 from workbench.parts import PARTS, part_name
@@ -27,6 +28,7 @@ from workbench.recipe import (
     BranchConfig,
     ComparisonConfig,
     DictionaryConfig,
+    FeatureCircuitConfig,
     Recipe,
     SweepConfig,
     joined,
@@ -46,6 +48,11 @@ def history_name(circuit: str) -> str:
 def lens_name(checkpoint: str) -> str:
     """What the tuned lens of a checkpoint is called: `lens-sft`, of a snapshot `lens-sft.64`."""
     return f"lens-{joined([checkpoint])}"
+
+
+def latents_name(task: str, checkpoint: str) -> str:
+    """What the feature circuit of a task in a checkpoint is called: `latents-capitals-sft`."""
+    return f"latents-{short_name(f'{task}-{joined([checkpoint])}')}"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -183,7 +190,7 @@ def _add_branch(planner: Planner, recipe: Recipe, branch: BranchConfig) -> None:
 
 
 def _add_circuits(planner: Planner, so_far: Plan) -> None:
-    """Circuits, and their ways along the snapshots."""
+    """Circuits, their ways along the snapshots, feature circuits."""
     recipe = so_far.recipe
     for circuit in recipe.circuits:
         what, names = f"circuit {circuit.name!r}", recipe.checkpoint_names
@@ -194,6 +201,21 @@ def _add_circuits(planner: Planner, so_far: Plan) -> None:
         line = lineage([stage_of(c) for c in recipe.circuit(name).checkpoints], so_far.parent_checkpoint)
         parents = [f"circuit/{name}", "corpus/text", *(f"checkpoint/{each}" for each in line)]
         planner.add("circuit", history_name(name), "circuit_history", {"circuit": name}, *parents)
+    for config in recipe.feature_circuits:
+        _add_feature_circuit(planner, recipe, config)
+
+
+def _add_feature_circuit(planner: Planner, recipe: Recipe, config: FeatureCircuitConfig) -> None:
+    """A task's feature circuit in one checkpoint, through SAEs of it."""
+    what, stage = f"feature circuit {config.name!r}", stage_of(config.checkpoint)
+    parents = [checked_member(what, stage, planner.steps, recipe.checkpoint_names), "corpus/text"]
+    for name in config.dictionaries:
+        if recipe.dictionary(name).checkpoints != (config.checkpoint,):
+            raise Misuse(
+                f"{what} of recipe.toml reads {config.checkpoint} through {name!r}, which is none of it"
+            )
+        parents.append(f"dictionary/{name}")
+    planner.add("evaluation", config.name, "feature_circuit", dataclasses.asdict(config), *parents)
 
 
 def _add_superposition(planner: Planner, recipe: Recipe) -> None:

@@ -169,6 +169,21 @@ class CircuitConfig:
 
 
 @dataclasses.dataclass(frozen=True)
+class FeatureCircuitConfig:
+    """What the latents of a checkpoint's SAEs, one a site, are worth to one task; `source` as of a circuit."""
+
+    name: str
+    task: str
+    checkpoint: str
+    dictionaries: tuple[str, ...]
+    n_pairs: int = 64  # to score latents, and as many to judge them
+    n_steps: int = 10  # of integrated gradients
+    seed: int = 0
+    source: str = ""
+    source_sha256: str = ""
+
+
+@dataclasses.dataclass(frozen=True)
 class AddedCheckpoint:
     """A checkpoint brought from outside: `source` is an HF folder, a hub id or a GGUF file."""
 
@@ -214,6 +229,7 @@ class Recipe:
     unlike: tuple[UnlikeConfig, ...] = ()
     circuits: tuple[CircuitConfig, ...] = ()
     circuit_histories: tuple[str, ...] = ()  # circuits to be followed along the snapshots
+    feature_circuits: tuple[FeatureCircuitConfig, ...] = ()
     lenses: tuple[str, ...] = ()  # checkpoints, or snapshots, to have a tuned lens
     superposition: tuple[str, ...] = ()  # SAEs whose checkpoints are studied for it
 
@@ -282,6 +298,7 @@ def _recipe_of(text: str, name: str) -> Recipe:
         recipe.sweeps,
         recipe.unlike,
         recipe.circuits,
+        recipe.feature_circuits,
     )
     for each in itertools.chain(*named):
         checked_name(each.name)

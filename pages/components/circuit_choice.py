@@ -22,9 +22,11 @@ class View(NamedTuple):
     draw: Callable[[Lab, Of], None]
 
 
-def page(lab: Lab, views: Mapping[str, View]) -> None:
-    """The circuit that the address names, how well its checkpoints do the task, and one view of it."""
-    names = circuit_store.names(lab)
+def page(lab: Lab, views: Mapping[str, View], alone: View, read_alone: Callable[[Lab, str], None]) -> None:
+    """The circuit that the address names, how well its checkpoints do the task, and one view of it. A task of which
+    only the latents have been looked into is listed by its own name, and has the view `alone`."""
+    circuits, latents = circuit_store.names(lab), circuit_store.latents_alone(lab)
+    names = [*circuits, *latents]
     if not names:
         frame.note(
             f"No circuit has been found in {lab.name} yet. Pick a task: the command below finds its circuit "
@@ -37,6 +39,14 @@ def page(lab: Lab, views: Mapping[str, View]) -> None:
     left, right = st.columns([2, 5], vertical_alignment="bottom", gap="large")
     with left:
         name = str(st.selectbox("Circuit", names, key="circuit", bind="query-params", width=360))
+    if name in latents:
+        frame.note(f"Of {name} only the latents have been looked into: the command below finds its circuit.")
+        st.header(alone.title, anchor=False)
+        with frame.sentences():
+            read_alone(lab, name)
+        circuit_export.form()
+        command(lab)
+        return
     with right:
         shown = st.segmented_control(
             "Show", list(views), default=next(iter(views)), required=True, key="view", bind="query-params"

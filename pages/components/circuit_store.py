@@ -63,6 +63,18 @@ def names(lab: Lab) -> list[str]:
     return [circuit.name for circuit in Plan.of(lab).recipe.circuits if circuit.name in finished]
 
 
+def latents_alone(lab: Lab) -> dict[str, list[str]]:
+    """Tasks of which feature circuits are finished and no circuit is: the checkpoints of each."""
+    recipe, circuits = Plan.of(lab).recipe, names(lab)
+    there = {circuit.task for circuit in recipe.circuits if circuit.name in circuits}
+    finished = set(store.finished(lab, "evaluation"))
+    alone: dict[str, list[str]] = {}
+    for each in recipe.feature_circuits:
+        if each.task not in there and each.name in finished:
+            alone.setdefault(each.task, []).append(each.checkpoint)
+    return alone
+
+
 def history(of: Of) -> CircuitHistory:
     """The circuit's way along the snapshots, as it stands now; `Misuse` with the command where there is none."""
     from workbench.circuits.circuit_history import CircuitHistory

@@ -88,7 +88,7 @@ def dashboard(found: Dashboard, colour: str, key: str, chooser: str = "latent", 
         frame.caption("It never fired on the held-out tokens: there are no texts to show.")
     left, right = (st.container(), st.container()) if narrow else st.columns([3, 2], gap="large")
     with left:
-        _examples(found, colour, key)
+        examples(found, colour, key)
     with right:
         panels.draw(_figures(found, colour), f"{key}-figures")
     if len(found.logits) > 1:
@@ -108,7 +108,8 @@ def on_text(tokens: Sequence[str], values: Sequence[float], found: Dashboard, co
     strips([_tinted(strip)], colour, "own-text")
 
 
-def _examples(found: Dashboard, colour: str, key: str) -> None:
+def examples(found: Dashboard, colour: str, key: str) -> None:
+    """The texts on which it fires: the strongest, or of every strength."""
     if not found.examples:
         return
     wanted = st.segmented_control(
@@ -252,20 +253,20 @@ def side_by_side(found: Dashboard, cosines: Mapping[str, float], colours: Mappin
             "that it rotated."
         )
         frame.facts([(pair, words.number(value)) for pair, value in cosines.items()])
-    examples = chosen_examples(found, key)
-    if not examples:
+    texts = chosen_examples(found, key)
+    if not texts:
         frame.caption("It never fired on the held-out tokens: there are no texts to show.")
     else:
         frame.caption(
             "The same texts in every column. The tint is what that checkpoint adds to the latent's "
             "preactivation, on one scale for all; hover a token for the figure."
         )
-    strongest = max((v for e in examples for c in e.contributions.values() for v in c), default=1.0)
+    strongest = max((v for e in texts for c in e.contributions.values() for v in c), default=1.0)
     for column, name in zip(st.columns(len(found.logits), gap="medium"), found.logits, strict=True):
         with column:
             frame.name_tag(name, colours[name], _norm_share(found.row, name))
-            if examples:
-                shown = [_strip(e, e.contributions[name], strongest, i) for i, e in enumerate(examples, 1)]
+            if texts:
+                shown = [_strip(e, e.contributions[name], strongest, i) for i, e in enumerate(texts, 1)]
                 strips(shown, colours[name], f"{key}-examples-{name}")
             panels.draw([tokens_moved(found.logits[name], name)], f"{key}-logits-{name}")
 

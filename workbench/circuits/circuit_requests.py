@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 from workbench.circuits.asked import Task
 from workbench.circuits.control_task import control_of
@@ -27,15 +26,8 @@ def request_circuit(
     """Name of the circuit of `task` (one of the workbench's, or a jsonl file) in these checkpoints, entered in the
     recipe if it is new; with `history`, also its way along the snapshots. Siblings of theirs that have been grown
     are read beside them. `grow` builds it."""
-    if n_pairs < LEAST_PAIRS:
-        raise Misuse(f"--pairs is {n_pairs}: at least {LEAST_PAIRS} are needed to say anything")
-    asked, source, sha256 = _asked(task)
-    name = asked.name
-    checked = tuple(names)
-    if len(set(checked)) < max(1, len(checked)):
-        raise Misuse(
-            f"--checkpoints is {','.join(checked) or 'empty'}: name each checkpoint once, and at least one"
-        )
+    asked, source, sha256 = asked_task(task, n_pairs)
+    name, checked = asked.name, named_once(names)
     current = Plan.of(lab)
     for each in checked:
         current.step("checkpoint", stage_of(each))  # near names are offered for unknown ones
@@ -45,14 +37,22 @@ def request_circuit(
             f"{', '.join(checked)} do not descend from one checkpoint ({', '.join(sorted(families))}), so no edge "
             "of one is an edge of the other: ask for each family by itself"
         )
-    made = _Maker(lab, current, checked[0], n_pairs, seed)
-    made.pairs(asked)
+    check_pairs(lab, current, asked, checked[0], n_pairs, seed)
+
+    def can_be_made(other: str) -> bool:
+        """The lab's world may not have it, or the tokenizer of a checkpoint from elsewhere."""
+        try:
+            check_pairs(lab, current, known_task(other), checked[0], n_pairs, seed)
+        except Misuse:
+            return False
+        return True
+
     config = CircuitConfig(
         name=short_name(f"{name}-{joined(checked)}"),
         task=name,
         checkpoints=checked,
         beside=tuple(_siblings(lab, current, checked)),
-        other=control_of(asked, made.can_be_made),
+        other=control_of(asked, can_be_made),
         n_pairs=n_pairs,
         seed=seed,
         source=source,
@@ -69,8 +69,19 @@ def request_circuit(
     return config.name
 
 
-def _asked(task: str) -> tuple[Task, str, str]:
+def named_once(names: Sequence[str]) -> tuple[str, ...]:
+    """The checkpoints of an option; `Misuse` where there is none, or one is there twice."""
+    if len(set(names)) < max(1, len(names)):
+        raise Misuse(
+            f"--checkpoints is {','.join(names) or 'empty'}: name each checkpoint once, and at least one"
+        )
+    return tuple(names)
+
+
+def asked_task(task: str, n_pairs: int) -> tuple[Task, str, str]:
     """The task, its file and that file's hash; a name that is none of the tasks' may be a file."""
+    if n_pairs < LEAST_PAIRS:
+        raise Misuse(f"--pairs is {n_pairs}: at least {LEAST_PAIRS} are needed to say anything")
     if task in TASKS or not task.endswith(".jsonl"):
         return known_task(task), "", ""
     path = Path(task)
@@ -80,30 +91,13 @@ def _asked(task: str) -> tuple[Task, str, str]:
     return found, str(path.resolve()), sha256_file(path)
 
 
-class _Maker(NamedTuple):
-    """Makes pairs as far as that can be known: with nothing on the disk yet, everything is taken to be possible."""
-
-    lab: Lab
-    plan: Plan
-    checkpoint: str
-    n_pairs: int
-    seed: int
-
-    def pairs(self, asked: Task) -> None:
-        """`Misuse` where the pairs cannot be made: before anything is entered in the recipe, where it would stop
-        every later `grow`."""
-        steps = (self.plan.step("checkpoint", stage_of(self.checkpoint)), self.plan.step("corpus", "text"))
-        if all(self.lab.artefact(step.kind, step.name, step.id) is not None for step in steps):
-            for use in USES:
-                task_pairs(self.lab, asked, self.n_pairs, use, self.seed, checkpoint=self.checkpoint)
-
-    def can_be_made(self, name: str) -> bool:
-        """Whether the lab has a task: its world may not, or the tokenizer of a checkpoint from elsewhere."""
-        try:
-            self.pairs(known_task(name))
-        except Misuse:
-            return False
-        return True
+def check_pairs(lab: Lab, current: Plan, asked: Task, name: str, n_pairs: int, seed: int) -> None:
+    """`Misuse` where the pairs cannot be made, as far as that can be known: before anything is entered in the
+    recipe, where it would stop every later `grow`."""
+    steps = (current.step("checkpoint", stage_of(name)), current.step("corpus", "text"))
+    if all(lab.artefact(step.kind, step.name, step.id) is not None for step in steps):
+        for use in USES:
+            task_pairs(lab, asked, n_pairs, use, seed, checkpoint=name)
 
 
 def _siblings(lab: Lab, current: Plan, names: Sequence[str]) -> list[str]:

@@ -12,7 +12,7 @@ it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -38,7 +38,8 @@ Node = tuple[Site, int]
 
 class Curve(NamedTuple):
     """f of the foremost latents by number, with the errors kept and without, and of matched ones with the errors
-    kept, a list of draws. Size 0 is that of the errors alone, the last one that of all latents that do anything.
+    kept, a list of draws. Size 0 is that of the errors alone, the last one that of all latents, also of those that
+    have no score because they change on none of the pairs that gave the order.
     `reach`: what share of all latents' change the foremost have, and the matched ones on average."""
 
     sizes: list[int]
@@ -59,9 +60,13 @@ class Curve(NamedTuple):
 
 
 def exact_effects(
-    model: FeatureModel, pairs: Pairs, site: Site, latents: Sequence[int]
+    model: FeatureModel,
+    pairs: Pairs,
+    site: Site,
+    latents: Sequence[int],
+    done: Callable[[int], None] = lambda n: None,
 ) -> Float[np.ndarray, "latent pair"]:
-    """m with one latent corrupt less m, for each of them."""
+    """m with one latent corrupt less m, for each of them; `done` is told how many prompts were run."""
     pairs = pairs.to(model.model.device)
     found = []
     for some in portions(pairs, TOKENS_AT_ONCE):
@@ -76,6 +81,7 @@ def exact_effects(
             stay = everything.clone()
             stay[:, latent] = False
             rows.append(model.m_keeping(some, corrupt, {site: Kept(stay, True)}) - start)
+            done(len(some))
         found.append(torch.stack(rows).double().cpu().numpy())
     return np.concatenate(found, axis=1)
 
@@ -96,36 +102,48 @@ def curve(
     how: str = TOP,
     sizes: Sequence[int] = SIZES,
     seed: int = 0,
+    done: Callable[[int], None] = lambda n: None,
 ) -> Curve:
-    """f on these pairs of the foremost latents that `scores` tell, beside matched ones."""
+    """f on these pairs of the foremost latents that `scores` tell, beside matched ones; `done` is told how many
+    prompts were run."""
     order, rng = foremost(scores, how), np.random.default_rng(seed)
-    sizes = [*(size for size in sizes if size < len(order)), len(order)]
     flat = [(site, j) for site, each in scores.items() for j in range(len(each.sizes))]
+    sizes = [*(size for size in sizes if size < len(order)), *dict.fromkeys((len(order), len(flat)))]
     number = {node: i for i, node in enumerate(flat)}
+    scored = set(order)
+    order = [*order, *(node for node in flat if node not in scored)]
     ranked, lengths = [number[node] for node in order], np.concatenate([each.sizes for each in scores.values()])
     sets: list[tuple[list[Node], bool]] = [(order[:size], errors) for errors in (True, False) for size in sizes]
     drawn, reach = [], []
     for size in sizes:
-        draws = [size_matched(ranked, lengths, size, rng) for _ in range(DRAWS if size else 0)]
+        draws = [
+            size_matched(ranked, lengths, size, rng) for _ in range(DRAWS if 0 < size <= len(scored) else 0)
+        ]
         drawn.append([draw for draw in draws if len(draw) == size])
         sets += [([flat[i] for i in draw], True) for draw in drawn[-1]]
         beside = float(np.mean([lengths[draw].sum() for draw in drawn[-1]])) if drawn[-1] else float("nan")
         reach.append((float(lengths[ranked[:size]].sum() / lengths.sum()), beside / float(lengths.sum())))
-    m, between = kept_scores(model, pairs, sets)
+    m, between = kept_scores(model, pairs, sets, done)
     f = iter([faithfulness(each, between) for each in m])
     with_errors, without = ([next(f) for _ in sizes] for _ in range(2))
     return Curve(sizes, with_errors, without, [[next(f) for _ in draws] for draws in drawn], reach)
 
 
 def kept_scores(
-    model: FeatureModel, pairs: Pairs, sets: Sequence[tuple[Sequence[Node], bool]]
+    model: FeatureModel,
+    pairs: Pairs,
+    sets: Sequence[tuple[Sequence[Node], bool]],
+    done: Callable[[int], None] = lambda n: None,
 ) -> tuple[Float[np.ndarray, "set pair"], Ends]:
     """m of every pair with only those latents, and the errors or not, as they are; and m with all and with none."""
     pairs = pairs.to(model.model.device)
     found = []
     for some in portions(pairs, TOKENS_AT_ONCE):
         corrupt = model.read(some.corrupt)
-        rows = [model.m_keeping(some, corrupt, _kept(model, len(some), *each)) for each in (*sets, ((), False))]
+        rows = []
+        for each in (*sets, ((), False)):
+            rows.append(model.m_keeping(some, corrupt, _kept(model, len(some), *each)))
+            done(len(some))
         with torch.no_grad():
             rows.append(model.m(some.clean, some))
         found.append(torch.stack(rows).double().cpu().numpy())

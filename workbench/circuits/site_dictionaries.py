@@ -11,7 +11,7 @@ from workbench.dictionary_requests import known_checkpoint, request_transcoders
 from workbench.errors import Misuse, unknown
 from workbench.lab import Lab
 from workbench.plan import Plan
-from workbench.points import MLP_IN, Site, parse_site
+from workbench.points import MLP_IN, Site
 from workbench.recipe import SAE, TRANSCODER, DictionaryConfig, read_recipe
 
 if TYPE_CHECKING:
@@ -22,33 +22,39 @@ LABELS = ("own_label", "label")
 _Settings = tuple[int, int, str, bool, int]
 
 
-def open_site_saes(lab: Lab, checkpoint: str, names: Sequence[str] = ()) -> dict[Site, Dictionary]:
-    """SAEs of a checkpoint by site: those named, or at every site the first of the recipe that is grown."""
+def site_sae_names(lab: Lab, checkpoint: str, names: Sequence[str] = ()) -> dict[Site, str]:
+    """SAEs of a checkpoint by site, in the order of sites: those named, or at every site the first of the recipe
+    that is grown; where none is grown yet, the first of each site."""
     n_layers, plan = known_checkpoint(lab, checkpoint).n_layers, Plan.of(lab)
-    known = [
-        each
-        for each in read_recipe(lab.path / "recipe.toml").dictionaries
+    known = {
+        each.name: Site(_layer(each, n_layers), each.point)
+        for each in plan.recipe.dictionaries
         if each.kind == SAE and each.checkpoints == (checkpoint,) and each.point != MLP_IN
-    ]
+    }
     for name in names:
-        if name not in {each.name for each in known}:
-            raise unknown(f"SAE of {checkpoint}", name, [each.name for each in known])
-    there = [
-        each for each in known if lab.artefact("dictionary", each.name, plan.step("dictionary", each.name).id)
-    ]
-    found: dict[Site, Dictionary] = {}
-    for name in names or [each.name for each in there]:
-        opened = open_dictionary(lab.find("dictionary", name).path, name)
-        site = parse_site(opened.site, n_layers)
-        if names and site in found:
-            raise Misuse(f"two of the dictionaries named read {site.name}: name one for each site")
-        found.setdefault(site, opened)
-    if not found:
+        if name not in known:
+            raise unknown(f"SAE of {checkpoint}", name, known)
+    if not known:
         raise Misuse(
-            f"lab {lab.name!r} has no SAE of {checkpoint!r} that is grown: run `sae {lab.name} --checkpoint "
-            f"{checkpoint}`"
+            f"lab {lab.name!r} has no SAE of {checkpoint!r}: run `sae {lab.name} --checkpoint {checkpoint}` for "
+            "one of the middle layer, with `--site` for one elsewhere"
         )
-    return found
+    grown = [name for name in known if lab.artefact("dictionary", name, plan.step("dictionary", name).id)]
+    found: dict[Site, str] = {}
+    for name in names or grown or known:
+        if names and (before := found.get(known[name])) is not None:
+            raise Misuse(
+                f"--dictionaries names {before!r} and {name!r}, which both read {known[name].name}: name one for "
+                "each site"
+            )
+        found.setdefault(known[name], name)
+    return dict(sorted(found.items(), key=lambda item: item[0].order))
+
+
+def open_site_saes(lab: Lab, checkpoint: str, names: Sequence[str] = ()) -> dict[Site, Dictionary]:
+    """The dictionaries that `site_sae_names` tells."""
+    found = site_sae_names(lab, checkpoint, names)
+    return {site: open_dictionary(lab.find("dictionary", name).path, name) for site, name in found.items()}
 
 
 def request_layer_transcoders(
