@@ -42,6 +42,7 @@ BUILDERS: Mapping[str, Builder] = {
     "unlike": Builder("workbench.unlike_build:build", 1),
     "circuit": Builder("workbench.circuits.circuit_build:build", 3),
     "circuit_history": Builder("workbench.circuits.history_build:build", 1),
+    "circuit_check": Builder("workbench.circuits.check_build:build", 1),
     "lens": Builder("workbench.circuits.lens_build:build", 1),
     "quality": Builder("workbench.quality_build:build", 2),
     "sweep": Builder("workbench.sweep_build:build", 2),
