@@ -12,7 +12,7 @@ import itertools
 import tomllib
 import types
 import typing
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -168,6 +168,11 @@ class CircuitConfig:
     source_sha256: str = ""
     finder: str = dataclasses.field(default=EAP_IG, metadata=LATER)
     tau: float = dataclasses.field(default=0.0, metadata=LATER)
+
+    @classmethod
+    def of(cls, config: Mapping[str, Any]) -> CircuitConfig:
+        """As an artefact has it; one of before there was a choice of finders names none."""
+        return parse(cls, config, "a circuit's configuration")
 
     def settings(self) -> dict[str, Any]:
         """What the circuit's id is made of."""

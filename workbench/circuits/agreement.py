@@ -5,6 +5,8 @@
 
 Most edges do next to nothing, and the ranks of those are noise: Spearman is low where Pearson and the foremost
 tenth are high, and says little of the circuit. Intervals are over pairs drawn with return, for both scores at once.
+Drawing makes the scores of edges that do next to nothing noisier, in part alike in both, so an interval of Spearman
+may lie to one side.
 """
 
 from __future__ import annotations

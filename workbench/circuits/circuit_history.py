@@ -40,7 +40,7 @@ def how_to_ask(lab: str, config: Mapping[str, Any], option: str) -> str:
     """The command that asks for a circuit as it was asked for, with one option more."""
     words = ["circuit", lab, "--task", config["source"] or config["task"]]
     words += ["--checkpoints", ",".join(config["checkpoints"])]
-    asked = CircuitConfig(**config)
+    asked = CircuitConfig.of(config)
     for setting, name in (("--pairs", "n_pairs"), ("--seed", "seed"), ("--finder", "finder")):
         if getattr(asked, name) != getattr(CircuitConfig, name):
             words += [setting, str(getattr(asked, name))]

@@ -21,7 +21,7 @@ from workbench.circuits.edge_patching import exact_scores, refuse_many
 from workbench.circuits.graph import Edges
 from workbench.circuits.pairs import Pairs
 from workbench.errors import unknown
-from workbench.recipe import ACDC, EAP_IG, EXACT, FINDERS
+from workbench.recipe import ACDC, EAP_IG, EXACT, FINDERS, CircuitConfig
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,8 +38,9 @@ class Finder:
 
     @classmethod
     def of(cls, config: Mapping[str, Any]) -> Finder:
-        """As a circuit's configuration has it; those of before there was a choice do not name one."""
-        return cls(config.get("finder", EAP_IG), config["n_steps"], config.get("tau", 0.0))
+        """As a circuit's configuration has it."""
+        asked = CircuitConfig.of(config)
+        return cls(asked.finder, asked.n_steps, asked.tau)
 
     @property
     def by_edge(self) -> bool:

@@ -69,7 +69,7 @@ class FoundCircuits:
     @property
     def finder(self) -> str:
         """What found its edges."""
-        return CircuitConfig(**self.config).finder
+        return CircuitConfig.of(self.config).finder
 
     @property
     def checkpoints(self) -> list[str]:
