@@ -14,10 +14,12 @@ import polars as pl
 import pytest
 from scipy.stats import pearsonr, spearmanr
 
+from pages.components import circuit_check
 from tests.command_line import assert_one_sentence, run
 from tests.random_pairs import pairs
 from tests.test_circuit_edges import circuit_model
 from tests.test_circuit_pages import BY_ACDC, DONE, NAMES, UNDONE, circuit_lab
+from tests.test_pages import errors, opened, sentences
 from workbench.circuits import circuit_requests
 from workbench.circuits.acdc import TAU, acdc, take_out
 from workbench.circuits.agreement import FOREMOST, MEASURES, PEARSON, SPEARMAN, agreement
@@ -238,3 +240,60 @@ def test_exact_scores_are_stored_with_their_sign(lab: Lab) -> None:
     graph = found.graph
     for name, effect in by_name:
         assert scores.mean[graph.named(*name.split("->"))] == pytest.approx(effect, abs=1e-4)
+
+
+@pytest.fixture
+def shown(monkeypatch: pytest.MonkeyPatch, lab: Lab) -> Lab:
+    monkeypatch.setenv("MARBLE_HOME", str(lab.path.parent))
+    monkeypatch.setenv("MARBLE_LAB", lab.name)
+    return lab
+
+
+@pytest.mark.parametrize("share", ["the circuit", "10 %"])
+def test_the_graph_view_draws_what_acdc_leaves(shown: Lab, share: str) -> None:
+    """It stands on no step of the ladder, so the slider's first place is the circuit itself."""
+    found = FoundCircuits.of(shown, BY_ACDC)
+    n = found.circuit("sft").n_edges
+    app = opened("circuits", circuit=BY_ACDC, view="Graph", checkpoint="sft", share=share)
+    assert not app.exception
+    assert errors(app) == []
+    drawn = n if share == "the circuit" else found.at_share("sft", 0.1).n_edges
+    assert any(text.startswith(f"{drawn} of {found.graph.n_edges} edges do") for text in sentences(app))
+
+
+def test_a_circuit_by_another_finder_is_not_followed_and_says_so_on_its_page(shown: Lab) -> None:
+    app = opened("circuits", circuit=BY_ACDC, view="Snapshots")
+    assert not app.exception
+    assert any("was found by acdc" in text for text in sentences(app))
+    app = opened("circuits", circuit=BY_ACDC, view="Curve")
+    assert not app.exception
+    assert any("has not been measured" in text and "--check" in text for text in sentences(app))
+
+
+def test_an_edge_in_the_address_is_chosen_among_the_dots(shown: Lab) -> None:
+    sender, receiver, _ = FoundCircuits.of(shown, DONE).circuit("sft").named_edges()[0]
+    asked = {"circuit": DONE, "view": "Curve", "checkpoint": "sft", "estimate": "EAP"}
+    app = opened("circuits", **asked, at=f"{sender}->{receiver}")
+    assert not app.exception
+    assert errors(app) == []
+    said = sentences(app)
+    assert any("with this edge alone corrupt m changes by" in text for text in said)
+    agreed = (
+        CircuitCheck.of(shown, DONE).table("agreement").filter(checkpoint="sft", method="EAP", measure=PEARSON)
+    )
+    assert any(f"{agreed['value'].item():.2f} [" in text for text in said)
+    app = opened("circuits", **asked, at="nowhere")
+    assert any("nowhere" in text for text in errors(app))
+    app = opened("circuits", circuit=UNDONE, view="Curve")
+    assert any("its edges were not patched one by one" in text for text in sentences(app))
+
+
+def test_every_edge_is_a_dot_at_its_effect_and_its_estimate(lab: Lab) -> None:
+    found, rows = FoundCircuits.of(lab, DONE), CircuitCheck.of(lab, DONE).table("scores")
+    inside = found.table("edges").select("checkpoint", "sender", "receiver", "in_circuit")
+    edges = rows.join(inside, on=["checkpoint", "sender", "receiver"]).filter(checkpoint="sft")
+    edges = edges.with_columns(edge=pl.format("{}->{}", "sender", "receiver"))
+    drawn = {}
+    for trace in circuit_check.dots(edges, "eap", "EAP", "sft").data[1:]:
+        drawn |= {data[0]: (x, y) for data, x, y in zip(trace.customdata, trace.x, trace.y, strict=True)}
+    assert drawn == {edge: (x, y) for edge, x, y in edges.select("edge", "exact", "eap").rows()}

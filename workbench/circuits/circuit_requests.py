@@ -82,6 +82,12 @@ def request_circuit(
         finder=finder,
         tau=threshold,
     )
+    _enter(lab, config, history, check)
+    return config.name
+
+
+def _enter(lab: Lab, config: CircuitConfig, history: bool, check: bool) -> None:
+    """The circuit in the recipe, in the place of one of its name, and what is asked for of it beside."""
     with lab.writing("circuit"):
         recipe = read_recipe(lab.path / "recipe.toml")
         kept = tuple(each for each in recipe.circuits if each.name != config.name)
@@ -93,7 +99,6 @@ def request_circuit(
         plan(changed)
         if changed != recipe:
             write_recipe(lab.path / "recipe.toml", changed)
-    return config.name
 
 
 def _threshold(finder: str, tau: float | None, history: bool) -> float:
