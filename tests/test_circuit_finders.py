@@ -258,7 +258,7 @@ def test_the_graph_view_draws_what_acdc_leaves(shown: Lab, share: str) -> None:
     assert not app.exception
     assert errors(app) == []
     drawn = n if share == "the circuit" else found.at_share("sft", 0.1).n_edges
-    assert any(text.startswith(f"{drawn} of {found.graph.n_edges} edges do") for text in sentences(app))
+    assert any(f">{drawn} of {found.graph.n_edges} edges do" in text for text in sentences(app))
 
 
 def test_a_circuit_by_another_finder_is_not_followed_and_says_so_on_its_page(shown: Lab) -> None:
