@@ -54,15 +54,17 @@ from workbench.circuits.pairs import logit_difference
 from workbench.errors import Failure, Misuse
 from workbench.feature_parts import written_by
 from workbench.lab import Lab
-from workbench.plan import history_name
+from workbench.plan import check_name, history_name
+from workbench.recipe import ACDC
 
 DONE, UNDONE = "planted-base-sft", "previous_token-base"
+BY_ACDC = f"{DONE}-{ACDC}"
 NAMES = ("base", "sft")
 VIEWS = {
     "Verdict": ("What became of the circuit", "The evidence", ["competence", "faithful"]),
     "Graph": ("The circuit of one checkpoint", "Click a component", ["circuit-graph"]),
     "Difference": ("Two circuits, one over the other", "Click the dot", ["difference-graph"]),
-    "Curve": ("How few edges it takes", "CPR, sft", ["circuit-curve"]),
+    "Curve": ("How few edges it takes", "CPR, sft", ["circuit-curve", "circuit-check"]),
     "Transfer": ("Each circuit in each checkpoint", "found in i", ["transfer", "overlap"]),
     "Patching": ("What each part is worth", "restores the clean one", ["grid-position-sft", "grid-head-base"]),
     "Heads": (
@@ -71,6 +73,7 @@ VIEWS = {
         ["last-attention-base", "direct-logits"],
     ),
     "Latents": ("Which latents the task is done with", "has not been worked out", []),
+    "Lens": ("At which layer the answer stands", "from the row from which on", ["lens-answers"]),
     "Snapshots": (
         "The circuit's way along the snapshots",
         "the first key left out",
@@ -123,11 +126,13 @@ def circuit_lab(home: Path) -> Lab:
     )
     own = str(planted(lab, home / "planted.jsonl"))
     names = [
-        request_circuit(lab, own, NAMES, 12, history=True),
-        request_circuit(lab, "previous_token", ["base"], 8),
+        request_circuit(lab, own, NAMES, 12, history=True, check=True),
+        request_circuit(lab, "previous_token", ["base"], 8, check=True),
+        request_circuit(lab, own, NAMES, 12, finder=ACDC),
     ]
-    assert names == [DONE, UNDONE]
-    return build(lab, *(f"circuit/{name}" for name in (*names, history_name(DONE))))
+    assert names == [DONE, UNDONE, BY_ACDC]
+    made = (*names, history_name(DONE), check_name(DONE), check_name(UNDONE))
+    return build(lab, *(f"circuit/{name}" for name in made))
 
 
 @pytest.fixture
@@ -183,7 +188,7 @@ def test_pictures_leave_out_who_does_not_do_the_task(lab: Lab) -> None:
 def test_shares_of_next_to_nothing_have_no_colour() -> None:
     """One colour for every value, no scale, and the words instead."""
     effects = [[-2.0, 0.5], [1.0, 30.0]]
-    done, undone = (circuit_grids.heat(effects, effects, effects, None, does) for does in (True, False))
+    done, undone = (circuit_grids.heat(effects, effects, effects, None, None, does) for does in (True, False))
     assert len({colour for _, colour in undone.data[0].colorscale}) == 1
     assert len({colour for _, colour in done.data[0].colorscale}) == 3
     assert (undone.data[0].showscale, done.data[0].showscale) == (False, True)

@@ -43,6 +43,7 @@ BUILDERS: Mapping[str, Builder] = {
     "circuit": Builder("workbench.circuits.circuit_build:build", 3),
     "circuit_history": Builder("workbench.circuits.history_build:build", 1),
     "feature_circuit": Builder("workbench.circuits.feature_circuit_build:build", 2),
+    "circuit_check": Builder("workbench.circuits.check_build:build", 1),
     "lens": Builder("workbench.circuits.lens_build:build", 1),
     "quality": Builder("workbench.quality_build:build", 2),
     "sweep": Builder("workbench.sweep_build:build", 2),

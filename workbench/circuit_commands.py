@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from workbench.answers import Json, LabName, answer, listed_names
+from workbench.recipe import EAP_IG
 
 app = typer.Typer()
 
@@ -25,23 +26,39 @@ def circuit(
     snapshots: Annotated[
         bool, typer.Option("--snapshots", help="Also along every snapshot of their lineage; takes minutes.")
     ] = False,
+    finder: Annotated[
+        str,
+        typer.Option(help="What finds its edges: eap-ig, exact (each patched for itself) or acdc; minutes."),
+    ] = EAP_IG,
+    tau: Annotated[
+        float | None, typer.Option(help="ACDC's threshold: the share of the task an edge may cost; 0.01.")
+    ] = None,
+    check: Annotated[
+        bool,
+        typer.Option("--check", help="Also patch every edge for itself beside its estimates; takes minutes."),
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Find a task's circuit in each checkpoint, prove it beside controls, and say what each stage made of it."""
     from workbench.circuits.circuit_requests import request_circuit
+    from workbench.circuits.found_checks import CircuitCheck
     from workbench.circuits.found_circuits import FoundCircuits
     from workbench.comparison_requests import grown_first
     from workbench.grow import grow as grow_lab
     from workbench.lab import Lab
-    from workbench.plan import history_name
+    from workbench.plan import check_name, history_name
 
     opened = Lab.open(lab)
-    name = request_circuit(opened, task, listed_names([checkpoints]), pairs, seed, snapshots)
+    names = listed_names([checkpoints])
+    name = request_circuit(opened, task, names, pairs, seed, snapshots, finder, tau, check)
     steps = [f"circuit/{name}", *([f"circuit/{history_name(name)}"] if snapshots else [])]
+    steps += [f"circuit/{check_name(name)}"] if check else []
     sys.stderr.write(grown_first(opened, steps))
     grow_lab(opened, steps, command="circuit")
     found = FoundCircuits.of(opened, name)
-    answer({"lab": lab, "circuit": name, **found.told()}, as_json, found.describe)
+    patched = CircuitCheck.of(opened, name) if check else None
+    told = {"lab": lab, "circuit": name, **found.told()} | ({"check": patched.told()} if patched else {})
+    answer(told, as_json, lambda: "\n".join([found.describe(), *(patched.sentences() if patched else [])]))
 
 
 @app.command()

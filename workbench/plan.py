@@ -45,6 +45,11 @@ def history_name(circuit: str) -> str:
     return f"history-{circuit}"
 
 
+def check_name(circuit: str) -> str:
+    """What is called in which a circuit's edges were patched one by one."""
+    return f"check-{circuit}"
+
+
 def lens_name(checkpoint: str) -> str:
     """What the tuned lens of a checkpoint is called: `lens-sft`, of a snapshot `lens-sft.64`."""
     return f"lens-{joined([checkpoint])}"
@@ -190,17 +195,21 @@ def _add_branch(planner: Planner, recipe: Recipe, branch: BranchConfig) -> None:
 
 
 def _add_circuits(planner: Planner, so_far: Plan) -> None:
-    """Circuits, their ways along the snapshots, feature circuits."""
+    """Circuits, their ways along the snapshots, their edges patched one by one, feature circuits."""
     recipe = so_far.recipe
     for circuit in recipe.circuits:
         what, names = f"circuit {circuit.name!r}", recipe.checkpoint_names
         stages = dict.fromkeys(stage_of(each) for each in (*circuit.checkpoints, *circuit.beside))
         parents = [checked_member(what, each, planner.steps, names) for each in stages]
-        planner.add("circuit", circuit.name, "circuit", dataclasses.asdict(circuit), "corpus/text", *parents)
+        planner.add("circuit", circuit.name, "circuit", circuit.settings(), "corpus/text", *parents)
     for name in recipe.circuit_histories:
         line = lineage([stage_of(c) for c in recipe.circuit(name).checkpoints], so_far.parent_checkpoint)
         parents = [f"circuit/{name}", "corpus/text", *(f"checkpoint/{each}" for each in line)]
         planner.add("circuit", history_name(name), "circuit_history", {"circuit": name}, *parents)
+    for name in recipe.circuit_checks:
+        stages = dict.fromkeys(stage_of(each) for each in recipe.circuit(name).checkpoints)
+        parents = [f"circuit/{name}", "corpus/text", *(f"checkpoint/{each}" for each in stages)]
+        planner.add("circuit", check_name(name), "circuit_check", {"circuit": name}, *parents)
     for config in recipe.feature_circuits:
         _add_feature_circuit(planner, recipe, config)
 

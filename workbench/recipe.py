@@ -12,7 +12,7 @@ import itertools
 import tomllib
 import types
 import typing
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +36,7 @@ STAGES = ("base", "sft", "grpo")
 SAE, CROSSCODER, DIFFERENCE, TRANSCODER = "sae", "crosscoder", "difference", "transcoder"
 SHAM, SIBLING, BRANCH = "sham", "sibling", "branch"  # kinds of a checkpoint beside the lineage
 N = typing.TypeVar("N", "DictionaryConfig", "ComparisonConfig", "SweepConfig", "UnlikeConfig", "CircuitConfig")
+EAP_IG, EXACT, ACDC = FINDERS = ("eap-ig", "exact", "acdc")  # of a circuit's edges
 LATER = types.MappingProxyType({"later": True})  # marks settings that older recipes and ids do not have
 
 
@@ -99,10 +100,8 @@ class DictionaryConfig:
         return self.arch == "batchtopk" and not self.dedicated
 
     def settings(self) -> dict[str, Any]:
-        """What the dictionary's id is made of; settings that came later count only where they are set."""
-        given = dataclasses.asdict(self)
-        unset = {f.name for f in dataclasses.fields(self) if f.metadata == LATER and given[f.name] == f.default}
-        return {name: value for name, value in given.items() if name not in unset}
+        """What the dictionary's id is made of."""
+        return _set(self)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -154,7 +153,8 @@ class PathsConfig:
 @dataclasses.dataclass(frozen=True)
 class CircuitConfig:
     """One task's circuit in several checkpoints. `beside`: siblings, for the floor of what two have in common;
-    `other`: another task, whose circuit should not do; `source`: the file of a task of one's own."""
+    `other`: another task, whose circuit should not do; `source`: the file of a task of one's own; `finder`: how
+    edges are found, and `tau`, of ACDC alone."""
 
     name: str
     task: str
@@ -166,6 +166,17 @@ class CircuitConfig:
     seed: int = 0
     source: str = ""
     source_sha256: str = ""
+    finder: str = dataclasses.field(default=EAP_IG, metadata=LATER)
+    tau: float = dataclasses.field(default=0.0, metadata=LATER)
+
+    @classmethod
+    def of(cls, config: Mapping[str, Any]) -> CircuitConfig:
+        """As an artefact has it; one of before there was a choice of finders names none."""
+        return parse(cls, config, "a circuit's configuration")
+
+    def settings(self) -> dict[str, Any]:
+        """What the circuit's id is made of."""
+        return _set(self)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -230,6 +241,7 @@ class Recipe:
     circuits: tuple[CircuitConfig, ...] = ()
     circuit_histories: tuple[str, ...] = ()  # circuits to be followed along the snapshots
     feature_circuits: tuple[FeatureCircuitConfig, ...] = ()
+    circuit_checks: tuple[str, ...] = ()  # circuits whose edges are patched one by one, beside their estimates
     lenses: tuple[str, ...] = ()  # checkpoints, or snapshots, to have a tuned lens
     superposition: tuple[str, ...] = ()  # SAEs whose checkpoints are studied for it
 
@@ -261,6 +273,13 @@ def stage_of(address: str) -> str:
 def joined(addresses: Sequence[str]) -> str:
     """Checkpoints in the name of what reads them: `base-sft.64` of `base` and `sft@64`."""
     return "-".join(address.replace("@", ".") for address in addresses)
+
+
+def _set(config: DictionaryConfig | CircuitConfig) -> dict[str, Any]:
+    """Settings by name; those that came later count only where they are set."""
+    given = dataclasses.asdict(config)
+    unset = {f.name for f in dataclasses.fields(config) if f.metadata == LATER and given[f.name] == f.default}
+    return {name: value for name, value in given.items() if name not in unset}
 
 
 def _named(kind: str, configs: Sequence[N], name: str) -> N:

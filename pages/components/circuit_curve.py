@@ -5,8 +5,19 @@ from __future__ import annotations
 
 import plotly.graph_objects as go
 import polars as pl
+import streamlit as st
 
-from pages.components import charts, circuit_choice, circuit_export, circuit_store, frame, kept, show, theme
+from pages.components import (
+    charts,
+    circuit_check,
+    circuit_choice,
+    circuit_export,
+    circuit_store,
+    frame,
+    kept,
+    show,
+    theme,
+)
 from pages.components.circuit_store import Of
 from workbench.circuits.circuit import GREEDY, HELPING, TOP
 from workbench.circuits.circuit_build import OTHER_TASK, RANDOM
@@ -46,6 +57,8 @@ def view(lab: Lab, of: Of) -> None:
         "CPR = ∫ f dk, edges by how much they help (1 and more is best); CMD = ∫ |1 − f| dk, edges by "
         "|score| (0 is best); k the share of edges [MIB 2025]."
     )
+    st.subheader("Do the scores hold, edge by edge?", anchor=False)
+    circuit_check.panel(of, name)
 
 
 def curve(rows: pl.DataFrame, controls: pl.DataFrame, n_edges: int) -> go.Figure:

@@ -47,7 +47,7 @@ def view(lab: Lab, of: Of) -> None:
             "Edges: the circuit's, or a share of all", steps, OWN, key="share", bind="query-params"
         )
     share = STEPS.get(str(step), own)
-    circuit = found.at_share(name, share)
+    circuit = found.circuit(name) if share is None or share == own else found.at_share(name, share)
     _told(of, circuit, name, share, own)
     edges = styled(circuit, found.table("edges").filter(checkpoint=name))
     chosen = _chooser(circuit, edges)
@@ -81,10 +81,12 @@ def view(lab: Lab, of: Of) -> None:
         circuit_node.beside(lab, of, name, chosen)
 
 
-def _told(of: Of, circuit: Circuit, name: str, share: float, own: float) -> None:
+def _told(of: Of, circuit: Circuit, name: str, share: float | None, own: float | None) -> None:
     """How large what is drawn is, and how much of the task it does."""
     found = circuit_store.found(of)
     row = found.table("curve").filter(checkpoint=name, order=GREEDY).filter(pl.col("share") == share)
+    if share == own:
+        row = found.table("transfer").filter(source=name, target=name)
     f = bracketed(*row.select("f", "low", "high").row(0), 2)
     size = f"{circuit.n_edges} of {circuit.graph.n_edges} edges do f = {f} of the task in {name}"
     if name not in found.able:
@@ -92,7 +94,7 @@ def _told(of: Of, circuit: Circuit, name: str, share: float, own: float) -> None
     elif share == own:
         frame.note(f"{size}: the circuit.")
     else:
-        frame.note(f"{size}; the circuit is at {100 * own:g} %.")
+        frame.note(f"{size}; the circuit is {f'at {100 * own:g} %' if own else 'what ACDC leaves'}.")
 
 
 def styled(circuit: Circuit, rows: pl.DataFrame) -> pl.DataFrame:

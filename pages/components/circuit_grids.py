@@ -12,6 +12,7 @@ from pages.components import (
     circuit_choice,
     circuit_export,
     circuit_store,
+    circuit_together,
     circuit_words,
     frame,
     kept,
@@ -20,7 +21,9 @@ from pages.components import (
 )
 from pages.components.circuit_store import Of, Patched
 from workbench.circuits.activation_patching import CONVENTIONS, DENOISE, NOISE
+from workbench.circuits.direct_patching import DIRECT, part_names
 from workbench.circuits.grids import HEAD, LAYER, POSITION
+from workbench.circuits.pattern_patching import PATTERN
 from workbench.circuits.places import ATTN_OUT, BY_HEAD, MLP_OUT, RESID_POST, RESID_PRE
 from workbench.intervals import bracketed
 from workbench.lab import Lab
@@ -31,6 +34,10 @@ STREAMS = {
     ATTN_OUT: "what attention writes", MLP_OUT: "what the MLP writes",
 }  # fmt: skip
 HEADS = {"z": "a head's output (z)", "q": "q", "k": "k", "v": "v"}
+FURTHER = {
+    PATTERN: "where a head looks (its attention pattern), what it finds there left as it was",
+    DIRECT: "the direct path to the logits alone, no later part answering",
+}
 WAYS = {DENOISE: "denoise", NOISE: "noise"}
 
 
@@ -47,10 +54,10 @@ def view(lab: Lab, of: Of) -> None:
                     "Direction", list(WAYS), default=DENOISE, required=True, key="patch", bind="query-params"
                 )
             )
+    points = [*STREAMS, *([PATTERN] if way == WITHIN else [])]
+    frame.doubted("point", "point to patch", [_named(each) for each in points])
     point = str(
-        st.selectbox(
-            "By position", list(STREAMS), key="point", bind="query-params", format_func=_named, width=360
-        )
+        st.selectbox("By position", points, key="point", bind="query-params", format_func=_named, width=360)
     )
     if way == ACROSS:
         _across(of, point)
@@ -64,18 +71,25 @@ def view(lab: Lab, of: Of) -> None:
                 f"In {name} clean and corrupt prompts differ by no more than chance: there is nothing to share out."
             )
     circuit_choice.tags(names)
-    _row(of, streams, (LAYER, POSITION), f"{STREAMS[point]}, {direction}", "position")
+    _row(of, streams, (LAYER, POSITION), f"{_what(point)}, {direction}", "position")
+    parts = [*list(BY_HEAD)[::-1], PATTERN, DIRECT]
+    frame.doubted("headpoint", "part to patch", [_named(each) for each in parts])
     head = str(
-        st.selectbox(
-            "By head", list(BY_HEAD)[::-1], key="headpoint", bind="query-params", format_func=_named, width=360
-        )
+        st.selectbox("By head", parts, key="headpoint", bind="query-params", format_func=_named, width=360)
     )
     heads = {name: circuit_store.grid(of, name, head, direction, (LAYER, HEAD)) for name in names}
-    _row(of, heads, (LAYER, HEAD), f"{HEADS[head]} at all positions, {direction}", "head")
+    _row(of, heads, (LAYER, HEAD), f"{_what(head)} at all positions, {direction}", "head")
+    for each in dict.fromkeys((point, head)):
+        if each in FURTHER:
+            frame.caption(f"{_what(each).capitalize()}: {FURTHER[each]}.")
+
+
+def _what(point: str) -> str:
+    return ({PATTERN: "attention patterns", DIRECT: "direct paths to the logits"} | STREAMS | HEADS)[point]
 
 
 def _named(point: str) -> str:
-    return f"{point}: {STREAMS[point]}" if point in STREAMS else HEADS[point]
+    return f"{point}: {STREAMS[point]}" if point in STREAMS else _what(point)
 
 
 def _say(convention: str, of: Of) -> None:
@@ -106,12 +120,14 @@ def _across(of: Of, point: str) -> None:
             f"On the clean prompts {before} and {after} answer alike within what the choice of pairs "
             "explains: there is no difference to share out."
         )
+        circuit_together.view(of, before, after)
         return
     called = (f"{before} into {after}", f"{after} into {before}")
     for column, name in zip(st.columns(2, gap="large"), called, strict=True):
         column.markdown(f"**{name}**")
     _row(of, dict(zip(called, both, strict=True)), (LAYER, POSITION), STREAMS[point], "cross-position")
     _row(of, dict(zip(called, by_head, strict=True)), (LAYER, HEAD), "heads' outputs (z)", "cross-head")
+    circuit_together.view(of, before, after)
 
 
 def _row(of: Of, grids: dict[str, Patched], axes: tuple[str, ...], what: str, key: str) -> None:
@@ -120,14 +136,13 @@ def _row(of: Of, grids: dict[str, Patched], axes: tuple[str, ...], what: str, ke
     undone = [] if key.startswith("cross") else circuit_choice.undone(circuit_store.found(of))
     for column, (name, made) in zip(st.columns(len(grids), gap="large"), grids.items(), strict=True):
         with column:
-            figure = kept.picture(
-                heat, made.effects.value.tolist(), made.effects.low.tolist(), made.effects.high.tolist(), labels,
-                name not in undone,
-            )  # fmt: skip
+            value, low, high = (part.tolist() for part in made.effects)
+            columns = part_names(len(value[0]) - 2) if made.grid.point == DIRECT else None
+            figure = kept.picture(heat, value, low, high, labels, columns, name not in undone)
             show.chart(
                 figure, f"grid-{key}-{name.replace(' ', '-')}",
                 f"effect of {what} by {' and '.join(axes)} in {name}",
-                _table(made, axes), config=circuit_export.camera(f"{of.name}-{name}-{key}"),
+                _table(made), config=circuit_export.camera(f"{of.name}-{name}-{key}"),
             )  # fmt: skip
             if name in undone:
                 frame.caption(
@@ -141,6 +156,7 @@ def heat(
     low: list[list[float]],
     high: list[list[float]],
     labels: list[str] | None,
+    parts: list[str] | None,
     done: bool,
 ) -> go.Figure:
     """Effects from −1 (red) over 0 to 1 (blue); what goes beyond is as strong as the end. Where the task is not
@@ -167,14 +183,14 @@ def heat(
         made.data[0].update(
             text=[[bracketed(v, None, None, 2) for v in row] for row in value], texttemplate="%{text}"
         )
-    names = [f"h{at}" for at in columns] if labels is None else labels
+    names = labels or parts or [f"h{at}" for at in columns]
     made.update_xaxes(tickvals=columns, ticktext=names, tickangle=0 if labels is None else 90, showgrid=False)
     made.update_yaxes(tickvals=rows, ticktext=[str(row) for row in rows], title="layer", showgrid=False)
     made.update_layout(margin={"l": 4, "r": 4, "t": 56, "b": 4})
     return made
 
 
-def _table(made: Patched, axes: tuple[str, ...]) -> pl.DataFrame:
+def _table(made: Patched) -> pl.DataFrame:
     from workbench.circuits.grids import cells
 
-    return cells(made.effects, axes)
+    return cells(made.effects, made.grid.axes)

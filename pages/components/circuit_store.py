@@ -25,7 +25,10 @@ if TYPE_CHECKING:
     from workbench.circuits.cross_patching import BothWays
     from workbench.circuits.difference_graph import DifferenceGraph
     from workbench.circuits.direct_logits import Contribution
+    from workbench.circuits.found_checks import CircuitCheck
+    from workbench.circuits.found_lenses import FoundLens
     from workbench.circuits.grids import Effects, Grid
+    from workbench.circuits.lens_answers import LensAnswers
     from workbench.circuits.node_effects import NodeEffect
     from workbench.circuits.one_edge import OneEdge
     from workbench.circuits.pairs import Pairs
@@ -82,6 +85,13 @@ def history(of: Of) -> CircuitHistory:
     return CircuitHistory.of(of.opened(), of.name)
 
 
+def check(of: Of) -> CircuitCheck:
+    """The circuit's edges patched one by one, as they stand now; `Misuse` with the command where they were not."""
+    from workbench.circuits.found_checks import CircuitCheck
+
+    return CircuitCheck.of(of.opened(), of.name)
+
+
 @st.cache_resource(max_entries=16, show_spinner=False)
 def found(of: Of) -> FoundCircuits:
     """The finished artefact; its tables are read once."""
@@ -127,10 +137,18 @@ def texts(
 def grid(of: Of, checkpoint: str, point: str, direction: str, axes: Sequence[str]) -> Patched:
     """A grid of patches within one checkpoint, on pairs of one length."""
     from workbench.circuits.activation_patching import Patching
+    from workbench.circuits.direct_patching import DIRECT, direct_parts
+    from workbench.circuits.pattern_patching import PATTERN, pattern_grid
 
     at = store.loaded(of.opened(), checkpoint)
     with at.lock, _threads(of):
-        made = Patching(at.model, pairs(of, "judge", True)).grid(point, direction, axes)
+        patching = Patching(at.model, pairs(of, "judge", True))
+        if point == PATTERN:
+            made = pattern_grid(patching, direction, axes)
+        else:
+            made = (
+                direct_parts(patching, direction) if point == DIRECT else patching.grid(point, direction, axes)
+            )
     return Patched(made, made.effect())
 
 
@@ -148,6 +166,30 @@ def cross(of: Of, before: str, after: str, point: str, axes: Sequence[str]) -> t
         )
     one, other = (Patched(made, made.effect()) for made in both)
     return one, other
+
+
+class Ways(NamedTuple):
+    """Parts put in together and singly, both ways (`cross_patching.joint_and_single`)."""
+
+    a_into_b: Grid
+    b_into_a: Grid
+
+
+@st.cache_resource(max_entries=64, show_spinner=NOTHING)
+def together(of: Of, before: str, after: str, parts: tuple[str, ...]) -> Ways:
+    """Components of one checkpoint put into another at once, both ways, on the clean prompts."""
+    from workbench.circuits.activation_patching import Patching
+    from workbench.circuits.cross_patching import joint_and_single
+    from workbench.circuits.node_effects import cell_of
+
+    a, b = (store.loaded(of.opened(), each) for each in (before, after))
+    some, cells = pairs(of, "judge", True), [cell_of(part) for part in parts]
+    with a.lock, b.lock, _threads(of):
+        first, second = Patching(a.model, some), Patching(b.model, some)
+        return Ways(
+            joint_and_single(first, second, cells, (before, after)),
+            joint_and_single(second, first, cells, (after, before)),
+        )
 
 
 @st.cache_resource(max_entries=512, show_spinner=NOTHING)
@@ -216,6 +258,32 @@ def patterns(of: Of, checkpoint: str, row: int) -> np.ndarray:
     ids = some.clean[row : row + 1, : int(some.last[row]) + 1]
     with at.lock, _threads(of):
         return patterns(at.model, ids.to(at.model.device))[:, 0].cpu().numpy()
+
+
+def lens(of: Of, checkpoint: str) -> FoundLens | None:
+    """The checkpoint's tuned lens as it stands now; None where none has been fitted."""
+    from workbench.circuits.found_lenses import FoundLens
+    from workbench.plan import lens_name
+
+    opened = of.opened()
+    step = Plan.of(opened).steps.get(f"evaluation/{lens_name(checkpoint)}")
+    there = step is not None and opened.artefact(step.kind, step.name, step.id) is not None
+    return FoundLens.of(opened, checkpoint) if there else None
+
+
+def lens_answers(of: Of, checkpoint: str, lens: FoundLens | None) -> LensAnswers:
+    """m by layer through the logit lens and, where they were fitted, the checkpoint's and its root's."""
+    return _lens_answers(of, checkpoint, None if lens is None else str(lens.path), lens)
+
+
+@st.cache_resource(max_entries=64, show_spinner=READING)
+def _lens_answers(of: Of, checkpoint: str, path: str | None, _lens: FoundLens | None) -> LensAnswers:
+    from workbench.circuits.lens_answers import lens_answers
+
+    lenses = {} if _lens is None else _lens.lenses(of.opened())
+    at = store.loaded(of.opened(), checkpoint)
+    with at.lock, _threads(of):
+        return lens_answers(at.model, pairs(of, "judge"), lenses)
 
 
 class _Bridge(NamedTuple):

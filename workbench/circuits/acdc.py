@@ -3,15 +3,24 @@
 From the logits down, and of each reader the latest writer first: an edge stays out if without it (its corrupt value
 in its place) what the circuit does falls by at most τ, in units of m(M) − m(∅). It is slower than scores by
 gradients, and it depends on the order; as a second finder it shows which edges both agree on.
+
+    score(e) = m(C ∖ e) − m(C)    C: the circuit as it stood when e was tried; with e went what became a dead end
+
+That is what an edge of the circuit was kept for, and what taking another out cost; an edge that fell away as a dead
+end was never tried and has 0. The sign is that of other scores: an edge that helps has a negative one. Since C
+shrinks on the way, scores of edges that were tried late are of a smaller circuit than those tried early.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 import numpy as np
 import torch
+from jaxtyping import Float
 
+from workbench.circuits.attribution import EdgeScores
 from workbench.circuits.circuit_model import CircuitModel
 from workbench.circuits.faithfulness import ends
 from workbench.circuits.graph import Edges, alive
@@ -20,21 +29,36 @@ from workbench.circuits.pairs import Pairs
 TAU = 0.01
 
 
+class TakenOut(NamedTuple):
+    """The edges that are left, and what m changed by as each was tried."""
+
+    edges: Edges
+    scores: EdgeScores
+
+
 def acdc(
     model: CircuitModel, pairs: Pairs, tau: float = TAU, done: Callable[[int], None] = lambda n: None
 ) -> Edges:
     """The edges that are left; `done` is told of every edge that has been tried or fell away with others."""
+    return take_out(model, pairs, tau, done).edges
+
+
+def take_out(
+    model: CircuitModel, pairs: Pairs, tau: float = TAU, done: Callable[[int], None] = lambda n: None
+) -> TakenOut:
+    """`acdc`, with scores. Where m(M) is below m(∅) the change towards m(∅) counts, as in f."""
     pairs = pairs.to(model.device)
     corrupt, between = model.written(pairs.corrupt), ends(model, pairs)
     whole = float((between.full - between.none).mean())
-    if whole <= 0:
-        raise ValueError("the model does not do the task, so no edge can be told to matter")
+    if whole == 0:
+        raise ValueError("clean and corrupt prompts give the same m, so no edge can be told to matter")
 
-    def worth(edges: Edges) -> float:
+    def worth(edges: Edges) -> Float[np.ndarray, "pair"]:
         kept = torch.from_numpy(edges).to(model.device).expand(len(pairs), -1, -1)
-        return float(model.patched(pairs, corrupt, kept).double().mean())
+        return model.patched(pairs, corrupt, kept).double().cpu().numpy()
 
-    edges, usual = model.graph.edges.copy(), float(between.full.mean())
+    edges, usual = model.graph.edges.copy(), between.full
+    scores = np.zeros((len(pairs), *edges.shape), dtype=np.float32)
     for receiver in reversed(range(edges.shape[1])):
         for sender in reversed(np.flatnonzero(edges[:, receiver])):
             if not edges[sender, receiver]:
@@ -42,9 +66,11 @@ def acdc(
             tried = edges.copy()
             tried[sender, receiver] = False
             tried = alive(model.graph, tried)
-            if (usual - (left := worth(tried))) / whole <= tau:
+            left = worth(tried)
+            scores[:, sender, receiver] = left - usual
+            if float((usual - left).mean()) / whole <= tau:
                 done(int(edges.sum() - tried.sum()))
                 edges, usual = tried, left
             else:
                 done(1)
-    return edges
+    return TakenOut(edges, EdgeScores(model.graph, f"ACDC, τ {tau:g}", scores))

@@ -21,6 +21,7 @@ from workbench.circuits.asked import Task
 from workbench.circuits.circuit import HELPING, TOP
 from workbench.circuits.competence import Competence
 from workbench.circuits.faithfulness import cmd, cpr
+from workbench.circuits.finders import Finder
 from workbench.circuits.opened import Opened
 from workbench.circuits.overlap import Overlap, floor, overlap, redrawn
 from workbench.circuits.own_tasks import the_task
@@ -79,7 +80,7 @@ class Study:
         self.names: list[str] = list(self.config["checkpoints"])
         self.done = 0
         self.d_model = build.lab.checkpoint(self.names[0]).d_model
-        self.task, other = the_task(self.config), self.config["other"]
+        self.task, other, self.finder = the_task(self.config), self.config["other"], Finder.of(self.config)
         self.pairs = {use: self._pairs(self.task, use) for use in USES}
         self.other = self._pairs(known_task(other), "search") if other else None
         self.opened = Opened(build.lab)
@@ -96,7 +97,8 @@ class Study:
         """Every checkpoint twice: its circuit found, then all circuits judged in it."""
         everyone = [*self.names, *self.config["beside"]]
         n_search, n_judge = len(self.pairs["search"]), len(self.pairs["judge"])
-        a_find = n_search * (len(LADDER) + 1) + (len(self.other) if self.other is not None else 0)
+        runs = self._model(self.names[0]).graph.n_edges if self.finder.by_edge else 1
+        a_find = n_search * (len(LADDER) + runs) + (len(self.other) if self.other is not None else 0)
         a_judge = n_judge * (len(ORDERS) * len(LADDER) + len(self.names) + N_RANDOM + 1)
         self.build.progress.start(a_find * len(everyone) + a_judge * len(self.names), "prompts")
         for name in everyone:
@@ -116,9 +118,7 @@ class Study:
     def _open(self, name: str) -> None:
         self.competence[name], model = self.opened.first(name, self.pairs["judge"], name in self.names)
         self.residual[name] = model.residual(self.pairs["search"][:8].to(model.device))
-        self.found[name] = find(
-            model, name, self.pairs["search"], self.other, self.config["n_steps"], self._advance
-        )
+        self.found[name] = find(model, name, self.pairs["search"], self.other, self.finder, self._advance)
 
     def competence_rows(self) -> Iterator[tuple[Any, ...]]:
         for name, found in self.competence.items():

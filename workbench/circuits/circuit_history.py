@@ -22,7 +22,7 @@ from workbench.intervals import bracketed
 from workbench.lab import Lab
 from workbench.part_tables import read_part
 from workbench.plan import Plan, history_name
-from workbench.recipe import CircuitConfig
+from workbench.recipe import ACDC, EAP_IG, CircuitConfig
 
 if TYPE_CHECKING:
     import polars as pl
@@ -36,14 +36,16 @@ COLUMNS: Mapping[str, tuple[str, ...]] = {
 }
 
 
-def how_to_follow(lab: str, config: Mapping[str, Any]) -> str:
-    """The command that follows a circuit along the snapshots, as it was asked for."""
+def how_to_ask(lab: str, config: Mapping[str, Any], option: str) -> str:
+    """The command that asks for a circuit as it was asked for, with one option more."""
     words = ["circuit", lab, "--task", config["source"] or config["task"]]
     words += ["--checkpoints", ",".join(config["checkpoints"])]
-    for option, name in (("--pairs", "n_pairs"), ("--seed", "seed")):
-        if config[name] != getattr(CircuitConfig, name):
-            words += [option, str(config[name])]
-    return shlex.join(["python", "-m", "workbench", *words, "--snapshots"])
+    asked = CircuitConfig.of(config)
+    for setting, name in (("--pairs", "n_pairs"), ("--seed", "seed"), ("--finder", "finder")):
+        if getattr(asked, name) != getattr(CircuitConfig, name):
+            words += [setting, str(getattr(asked, name))]
+    words += ["--tau", str(asked.tau)] if asked.finder == ACDC else []
+    return shlex.join(["python", "-m", "workbench", *words, option])
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,11 +61,16 @@ class CircuitHistory:
         """`Misuse`, with the command, where circuit `name` has not been followed."""
         found = FoundCircuits.of(lab, name)
         step = Plan.of(lab).steps.get(f"circuit/{history_name(name)}")
+        if found.finder != EAP_IG:
+            raise Misuse(
+                f"circuit {name!r} was found by {found.finder}: along the snapshots only circuits that {EAP_IG} "
+                "finds are followed"
+            )
         artefact = None if step is None else lab.artefact(step.kind, step.name, step.id)
         if artefact is None:
             raise Misuse(
                 f"circuit {name!r} has not been followed along the snapshots of {', '.join(found.checkpoints)}: "
-                f"`{how_to_follow(lab.name, found.config)}` does that, and takes minutes"
+                f"`{how_to_ask(lab.name, found.config, '--snapshots')}` does that, and takes minutes"
             )
         return cls(found, artefact.figures, artefact.path)
 

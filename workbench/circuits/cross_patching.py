@@ -11,9 +11,11 @@ no effect is defined.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from typing import NamedTuple
 
+import numpy as np
 import torch
 
 from workbench.circuits.activation_patching import Patching
@@ -68,6 +70,23 @@ def cross_joint(
     convention = _CONVENTION.format(first, second, second, first)
     m = into.replay.patched(base, other.value, sets)
     return grid_of(into.pairs, "joint", ("set",), convention, m.T, base.m, other.m)
+
+
+def joint_and_single(source: Patching, into: Patching, parts: Sequence[Cell], names: tuple[str, str]) -> Grid:
+    """Parts put in at once, and beside that what each does by itself. Cells of the grid, n parts given:
+
+        0          all of them together
+        1          m_B + Σ_i (m_i − m_B), what the single ones change added up, pair by pair
+        2 … n + 1  part i alone, m_i
+
+    Where 0 is above 1 the parts need each other; where it is below, one does what another would do as well.
+    """
+    if not parts:
+        raise Misuse("no part is named: name one or more that are to be put in together")
+    grid = cross_joint(source, into, [list(parts), *([part] for part in parts)], names)
+    single = grid.m[:, 1:] - grid.m_from[:, None]
+    added = grid.m_from + single.sum(axis=1)
+    return dataclasses.replace(grid, m=np.concatenate([grid.m[:, :1], added[:, None], grid.m[:, 1:]], axis=1))
 
 
 def _checked_alike(a: Patching, b: Patching) -> None:

@@ -9,6 +9,9 @@ the same patch it says how much of it goes through later layers.
 
 from __future__ import annotations
 
+import dataclasses
+
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -21,6 +24,7 @@ from workbench.errors import unknown
 from workbench.residual_writers import by_head
 
 SENDERS = (Z, ATTN_OUT, MLP_OUT)
+DIRECT, PART = "direct", "part"
 
 
 @torch.inference_mode()
@@ -41,6 +45,18 @@ def direct_grid(patching: Patching, point: str, direction: str = DENOISE) -> Gri
     axes = (LAYER, HEAD) if point == Z else (LAYER,)
     convention = f"direct path to the logits alone, {CONVENTIONS[direction]}"
     return grid_of(pairs, point, axes, convention, m if point == Z else m[..., 0], base.m, m_to)
+
+
+def direct_parts(patching: Patching, direction: str = DENOISE) -> Grid:
+    """The direct effect of every head, then of the whole attention and of the MLP, a row a layer (`part_names`)."""
+    heads, *layers = (direct_grid(patching, point, direction) for point in SENDERS)
+    m = np.concatenate([heads.m, *(each.m[..., None] for each in layers)], axis=-1)
+    return dataclasses.replace(heads, point=DIRECT, axes=(LAYER, PART), m=m)
+
+
+def part_names(n_heads: int) -> list[str]:
+    """What stands in the columns of `direct_parts`."""
+    return [*(f"h{head}" for head in range(n_heads)), "attention", "MLP"]
 
 
 def _written(

@@ -15,10 +15,20 @@ import torch
 
 from workbench.circuits.attribution import EdgeScores
 from workbench.circuits.circuit_model import CircuitModel
+from workbench.circuits.graph import Graph
 from workbench.circuits.pairs import Pairs
 from workbench.errors import Misuse
 
 MOST_EDGES = 5_000  # that are patched one by one
+
+
+def refuse_many(graph: Graph, most_edges: int = MOST_EDGES) -> None:
+    """`Misuse` where a graph has too many edges for a forward pass each."""
+    if (n := graph.n_edges) > most_edges:
+        raise Misuse(
+            f"this model has {n:,} edges, and patching each takes a forward pass of every pair: at most "
+            f"{most_edges:,} are patched one by one; EAP-IG estimates all of them from a few passes"
+        )
 
 
 def exact_scores(
@@ -28,11 +38,7 @@ def exact_scores(
     done: Callable[[int], None] = lambda n: None,
 ) -> EdgeScores:
     """The effect of every edge on every pair; `done` is told how many runs of one prompt have been made."""
-    if (n := model.graph.n_edges) > most_edges:
-        raise Misuse(
-            f"this model has {n:,} edges, and patching each takes a forward pass of every pair: at most "
-            f"{most_edges:,} are patched one by one; EAP-IG estimates all of them from a few passes"
-        )
+    refuse_many(model.graph, most_edges)
     pairs = pairs.to(model.device)
     difference = model.written(pairs.corrupt) - model.written(pairs.clean)
     usual = model.scores(pairs.clean, pairs)

@@ -18,6 +18,7 @@ from workbench.circuits.graph import Graph
 from workbench.intervals import bracketed
 from workbench.lab import Artefact, Lab
 from workbench.part_tables import read_part
+from workbench.recipe import CircuitConfig
 
 if TYPE_CHECKING:
     import polars as pl
@@ -66,6 +67,11 @@ class FoundCircuits:
         return str(self.figures["task"])
 
     @property
+    def finder(self) -> str:
+        """What found its edges."""
+        return CircuitConfig.of(self.config).finder
+
+    @property
     def checkpoints(self) -> list[str]:
         return list(self.config["checkpoints"])
 
@@ -103,17 +109,18 @@ class FoundCircuits:
         return found
 
     def at_share(self, checkpoint: str, share: float) -> Circuit:
-        """The circuit of that share of the edges, chosen as the checkpoint's own was."""
+        """The circuit of that share of the edges, chosen from scores as the checkpoint's own was."""
         own = self.circuit(checkpoint)
         n = max(1, round(share * self.graph.n_edges))
         return dataclasses.replace(own, edges=chosen(self.graph, own.scores, n, GREEDY))
 
-    def own_share(self, checkpoint: str) -> float:
-        """The step of the ladder that chooses the checkpoint's circuit."""
+    def own_share(self, checkpoint: str) -> float | None:
+        """The step of the ladder that chooses the checkpoint's circuit; None where ACDC found it."""
         from workbench.circuits.study import LADDER
 
         own = self.circuit(checkpoint).edges
-        return next(share for share in LADDER if np.array_equal(self.at_share(checkpoint, share).edges, own))
+        steps = (share for share in LADDER if np.array_equal(self.at_share(checkpoint, share).edges, own))
+        return next(steps, None)
 
     def pairs(self, lab: Lab, use: str = "search", one_length: bool = False) -> Pairs:
         """The pairs that were read, or with `one_length` as many that are equally long."""

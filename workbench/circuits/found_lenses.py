@@ -46,6 +46,11 @@ class FoundLens:
 
         return TunedLens.load(self.path)
 
+    def lenses(self, lab: Lab) -> Mapping[str, TunedLens]:
+        """Its own and, of all but the root, the root's, called as in the tables."""
+        own = {"own": self.lens()}
+        return own if self.root == self.name else own | {"root": FoundLens.of(lab, self.root).lens()}
+
     def table(self, name: str) -> pl.DataFrame:
         """One of the tables in `COLUMNS`."""
         return read_part(self.path, name, COLUMNS[name], "ask for the lens again")

@@ -81,6 +81,12 @@ class Grid:
         moved, there = self._flat()
         return _ratios(moved, there.astype(float), self.m.shape[1:])
 
+    def level(self) -> Effects:
+        """The mean of m itself, in logits."""
+        m = self.m.reshape(len(self), -1)
+        there = ~np.isnan(m)
+        return _ratios(np.where(there, m, 0.0), there.astype(float), self.m.shape[1:])
+
     def _flat(self) -> tuple[Float[np.ndarray, "pair cell"], Bool[np.ndarray, "pair cell"]]:
         moved = (self.m - self.m_from.reshape(-1, *(1,) * len(self.axes))).reshape(len(self), -1)
         there = ~np.isnan(moved)

@@ -3,7 +3,8 @@
 A circuit is found on `search` pairs and judged on `judge` pairs that ask about other things. How large it is is
 decided on the search pairs too: the smallest step of the ladder from which f stays within 0.1 of 1, half of what is
 allowed on the judge pairs, where it is lower. Where no step is, that of a fifth of the edges stands in its place,
-and the judged f says that it is not faithful.
+and the judged f says that it is not faithful. Of finders (`finders`) ACDC alone says itself which edges stay.
+The other task's circuit, a control, is always chosen from EAP-IG's scores.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from collections.abc import Callable, Mapping
 import numpy as np
 from jaxtyping import Float
 
-from workbench.circuits.attribution import N_STEPS, EdgeScores, edge_scores
+from workbench.circuits.attribution import EdgeScores, edge_scores
 from workbench.circuits.circuit import GREEDY, HELPING, TOP, Circuit, chosen, smallest_faithful
 from workbench.circuits.circuit_model import CircuitModel
 from workbench.circuits.faithfulness import (
@@ -28,9 +29,11 @@ from workbench.circuits.faithfulness import (
     faithfulness,
     ladder,
 )
+from workbench.circuits.finders import Finder
 from workbench.circuits.graph import Edges
 from workbench.circuits.pairs import Pairs
 from workbench.circuits.random_circuits import RandomCircuit, random_circuit
+from workbench.errors import Failure
 
 # MIB's shares and some between
 LADDER = (0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.7, 0.85, 1.0)
@@ -38,6 +41,7 @@ WITHIN_SEARCHED = 0.1
 UNFAITHFUL_SHARE = 0.2
 N_RANDOM = 20
 ORDERS = (TOP, HELPING, GREEDY)
+EAP_IG = Finder()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,24 +84,39 @@ def find(
     checkpoint: str,
     search: Pairs,
     other: Pairs | None = None,
-    n_steps: int = N_STEPS,
+    finder: Finder = EAP_IG,
     done: Callable[[int], None] = lambda n: None,
 ) -> Found:
     """The circuit of one checkpoint."""
-    scores = edge_scores(model, search, n_steps, done=done)
+    scores, edges = finder.look(model, search, done)
+    if edges is None:
+        edges, faithful = _smallest(model, search, scores, done)
+    elif edges.any():
+        m = circuit_scores(model, search, edges[None], done=done)[0]
+        faithful = abs(1 - faithfulness(m, ends(model, search)).f) <= WITHIN_SEARCHED
+    else:
+        raise Failure(
+            f"{scores.method} takes every edge of {checkpoint} out on task {search.task!r}: ask again with a lower "
+            "--tau, or leave --finder out"
+        )
+    circuit = Circuit(model.graph, search.task, checkpoint, edges, scores.mean)
+    beside = None
+    if other is not None:
+        theirs = edge_scores(model, other, finder.n_steps, done=done).mean
+        beside = chosen(model.graph, theirs, circuit.n_edges, GREEDY)
+    return Found(scores, circuit, faithful, beside)
+
+
+def _smallest(
+    model: CircuitModel, search: Pairs, scores: EdgeScores, done: Callable[[int], None]
+) -> tuple[Edges, bool]:
+    """The circuit that scores choose, and whether it is faithful on the search pairs."""
     steps, between = ladder(model.graph, scores.mean, GREEDY, LADDER), ends(model, search)
     f = [faithfulness(m, between).f for m in circuit_scores(model, search, steps, done=done)]
     share = smallest_faithful(list(LADDER), f, WITHIN_SEARCHED)
     # the whole graph is faithful by definition
     size = round((UNFAITHFUL_SHARE if share in (None, 1.0) else share or 0.0) * model.graph.n_edges)
-    edges = chosen(model.graph, scores.mean, max(1, size), GREEDY)
-    circuit = Circuit(model.graph, search.task, checkpoint, edges, scores.mean)
-    beside = None
-    if other is not None:
-        beside = chosen(
-            model.graph, edge_scores(model, other, n_steps, done=done).mean, circuit.n_edges, GREEDY
-        )
-    return Found(scores, circuit, share not in (None, 1.0), beside)
+    return chosen(model.graph, scores.mean, max(1, size), GREEDY), share not in (None, 1.0)
 
 
 def judge(
