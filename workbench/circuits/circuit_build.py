@@ -19,6 +19,7 @@ import polars as pl
 from workbench.circuits.across import WITHIN, Evidence, gap, verdict
 from workbench.circuits.asked import Task
 from workbench.circuits.circuit import HELPING, TOP
+from workbench.circuits.circuit_model import CircuitModel
 from workbench.circuits.competence import Competence
 from workbench.circuits.faithfulness import cmd, cpr
 from workbench.circuits.finders import Finder
@@ -97,7 +98,9 @@ class Study:
         """Every checkpoint twice: its circuit found, then all circuits judged in it."""
         everyone = [*self.names, *self.config["beside"]]
         n_search, n_judge = len(self.pairs["search"]), len(self.pairs["judge"])
-        runs = self._model(self.names[0]).graph.n_edges if self.finder.by_edge else 1
+        runs = 1
+        if self.finder.by_edge:
+            runs = CircuitModel(self.build.lab.checkpoint(self.names[0]).bridge()).graph.n_edges
         a_find = n_search * (len(LADDER) + runs) + (len(self.other) if self.other is not None else 0)
         a_judge = n_judge * (len(ORDERS) * len(LADDER) + len(self.names) + N_RANDOM + 1)
         self.build.progress.start(a_find * len(everyone) + a_judge * len(self.names), "prompts")
