@@ -212,7 +212,7 @@ class Counted(NamedTuple):
 
 
 def letters(tokenizer: PreTrainedTokenizerFast, question: str, word: str, letter: str) -> Counted:
-    """How `letter` (capitals ignored) falls on the tokens of `word` as it stands in `question`, counted by bytes."""
+    """How `letter` (capitals ignored) falls on the tokens that `word` is in `question`, counted by bytes."""
     from workbench.vocabulary import Vocabulary
 
     if len(letter) != 1 or letter.isspace():

@@ -1,4 +1,4 @@
-"""The next token: its distribution, what temperature and cuts make of it, and texts drawn from that."""
+"""Sample: the distribution of the next token, what temperature and cuts make of it, and texts drawn from that."""
 
 from __future__ import annotations
 
@@ -25,6 +25,7 @@ def view(lab: Lab, question: asked.Question, traces: Mapping[str, Trace], colour
     """Controls, a chart for each checkpoint, and on demand continuations."""
     from workbench.trace import candidates, n_kept
 
+    st.header("The next token", anchor=False)
     frame.caption(
         "Bars are the model's own probabilities after the last token; diamonds are what is left to draw from "
         "after temperature, top-k and top-p, in that order."
