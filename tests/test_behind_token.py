@@ -38,7 +38,9 @@ def test_neurons_are_all_that_an_mlp_writes(family):
         made = made if bias is None else made + bias.detach()
         np.testing.assert_allclose(made, out[0, position], atol=1e-4)
         np.testing.assert_allclose(
-            each.sizes, np.abs(each.activations) * np.linalg.norm(weight.numpy()[:, each.ids], axis=0), rtol=1e-4
+            each.sizes,
+            np.abs(each.activations) * np.linalg.norm(weight.numpy()[:, each.ids], axis=0),
+            rtol=1e-4,
         )
         assert (np.diff(each.sizes) <= 0).all()
         assert each.share == pytest.approx(1, abs=1e-5)
@@ -54,8 +56,7 @@ def test_neurons_are_all_that_an_mlp_writes(family):
 
 
 def test_latents_of_a_token_are_those_that_the_features_page_finds(tiny_lab: Lab):
-    """The same latents, values and strongest places as `fires_on`; shares and error add up to 1 by what the SAE makes
-    of the stream."""
+    """The same latents and values as `fires_on`; shares and error add up to 1 as the SAE says."""
     from workbench.features import FeatureTable
 
     [name] = saes_of(tiny_lab, "sft")

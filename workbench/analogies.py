@@ -1,15 +1,16 @@
 """Analogies in an embedding: a − b + c, one at a time and a whole set of them, with what would be there anyway.
 
-"Paris is to France as … is to Italy": of unit rows, q = w_a − w_b + w_c; tokens are ranked by cosine with q
-(3CosAdd) [Mikolov 2013; Levy & Goldberg 2014]. Two warnings come with it [Linzen 2016, arXiv 1606.07736]. The
-inputs are left out of the ranking by custom; with them in, the answer is mostly c itself. And the expected
-answer is often the nearest neighbour of c anyway. So every score is given with inputs left out and left in,
-for c alone, and for the same questions with the answers shuffled (another answer of the same relation stands
-for the right one).
+"Paris is to France as … is to Italy": of unit rows, q = w_a − w_b + w_c; tokens are ranked by
+cosine with q (3CosAdd) [Mikolov 2013; Levy & Goldberg 2014]. Two warnings come with it [Linzen
+2016, arXiv 1606.07736]. The inputs are left out of the ranking by custom; with them in, the answer
+is mostly c itself. And the expected answer is often the nearest neighbour of c anyway. So every
+score is given with inputs left out and left in, for c alone, and for the same questions with the
+answers shuffled: the answer of a third pair of the relation stands for the right one.
 """
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
@@ -19,13 +20,14 @@ from jaxtyping import Bool, Float, Int
 
 from workbench.embedding import Space, unit
 from workbench.errors import Misuse
-from workbench.intervals import Interval, ratio_interval
+from workbench.intervals import Interval, ratio_interval, wilson
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
 SOURCES = 8  # pairs that each question is asked from
 MOST_PAIRS = 60  # of a relation
+LEAST = 3  # pairs: one is asked for, one asked from, and a third is the shuffled answer
 _CHUNK = 128  # questions at a time: [question, vocab] cosines are held
 
 EXCLUDED, INCLUDED, C_ALONE, SHUFFLED = MEASURES = (
@@ -107,18 +109,28 @@ def scores(space: Space, relation: Relation, seed: int = 0) -> dict[str, Score]:
     if len(pairs) > MOST_PAIRS:
         pairs = pairs[np.sort(rng.permutation(len(pairs))[:MOST_PAIRS])]
     n = len(pairs)
-    if n < 3:
-        raise Misuse(f"the relation {relation.name!r} has {n} pairs of single tokens: at least 3 are needed")
-    sources = [rng.permutation([j for j in range(n) if j != i])[:SOURCES] for i in range(n)]
-    of = np.repeat(np.arange(n), [len(each) for each in sources])
-    source = np.concatenate(sources)
-    # another pair's answer, never the pair's own: a cycle through a random order
-    order = rng.permutation(n)
-    swapped = np.empty(n, dtype=int)
-    swapped[order] = np.roll(order, 1)
+    if n < LEAST:
+        raise Misuse(
+            f"the relation {relation.name!r} has {n} pairs of single tokens: at least {LEAST} are needed"
+        )
+    triples = [
+        (i, j, k)
+        for i in range(n)
+        for j, k in _others(rng, n, i)  # what is left out of the ranking is no answer
+        if not {pairs[i, 1], pairs[k, 1]} & {pairs[i, 0], pairs[j, 0], pairs[j, 1]}
+    ]
+    if not triples:
+        raise Misuse(f"the relation {relation.name!r} has no question whose answer is not one of its inputs")
+    of, source, third = np.array(triples).T
     a, b, c = pairs[source, 1], pairs[source, 0], pairs[of, 0]
-    ranks = _set_ranks(space, a, b, c, pairs[of, 1], pairs[swapped[of], 1])
+    ranks = _set_ranks(space, a, b, c, pairs[of, 1], pairs[third, 1])
     return {measure: _score(found, of, n) for measure, found in ranks.items()}
+
+
+def _others(rng: np.random.Generator, n: int, i: int) -> list[tuple[int, int]]:
+    """Up to `SOURCES` other pairs than `i`, each with a third that is neither."""
+    sources = rng.permutation([j for j in range(n) if j != i])[:SOURCES]
+    return [(int(j), int(rng.choice([k for k in range(n) if k not in (i, j)]))) for j in sources]
 
 
 def _set_ranks(
@@ -146,9 +158,14 @@ def _score(ranks: Int[np.ndarray, "question"], of: Int[np.ndarray, "question"], 
     asked = np.bincount(of, minlength=n_pairs).astype(float)
     first = np.bincount(of, weights=ranks == 1, minlength=n_pairs)
     reciprocal = np.bincount(of, weights=1 / ranks, minlength=n_pairs)
+    told = ratio_interval(first, asked)
+    if (
+        not 0 < first.sum() < asked.sum()
+    ):  # no resample differs from the sample: as if each pair were one question
+        told = wilson(n_pairs if first.any() else 0, n_pairs)
     return Score(
         float(first.sum() / asked.sum()),
-        ratio_interval(first, asked),
+        told,
         float(reciprocal.sum() / asked.sum()),
         ratio_interval(reciprocal, asked),
         len(ranks),
@@ -162,50 +179,33 @@ def relations(
     """Relations between single tokens: those that spelling gives in any vocabulary (capital, plural, past, blank,
     next digit), and those that are `known` (a lab's countries and capitals). Those of fewer than 3 pairs are left
     out. Words are those with a blank before them, of four letters or more."""
-    texts = _single_words(tokenizer)
+    ids = _texts(tokenizer)
+    words = [t for t in ids if t.startswith(" ") and len(t) > 4 and t[1:].isascii() and t[1:].isalpha()]
+    low = [word for word in words if word[1].islower()]
     spelt: dict[str, list[tuple[str, str]]] = {
-        "word → with a capital": [(t, " " + t[1:].capitalize()) for t in texts if t[1].islower()],
-        "word → plural": [(t, t + "s") for t in texts if t[1].islower() and not t.endswith("s")],
-        "word → past": [(t, t + "ed") for t in texts if t[1].islower()],
-        "word → without its blank": [(t, t[1:]) for t in texts],
+        "word → with a capital": [(t, " " + t[1:].capitalize()) for t in low],
+        "word → plural": [(t, t + "s") for t in low if not t.endswith("s")],
+        "word → past": [(t, t + "ed") for t in low],
+        "word → without its blank": [(t, t[1:]) for t in words],
         "digit → next digit": [(str(d), str(d + 1)) for d in range(9)],
     }
-    given = {name: [(_led(x), _led(y)) for x, y in pairs] for name, pairs in known.items()}
+    given = {name: [(" " + x, " " + y) for x, y in pairs] for name, pairs in known.items()}
     made = []
     for name, pairs in (spelt | given).items():
-        ids = [(_single(tokenizer, x, texts), _single(tokenizer, y, texts)) for x, y in pairs]
-        kept = tuple(dict.fromkeys((x, y) for x, y in ids if x is not None and y is not None and x != y))
-        if len(kept) >= 3:
+        kept = tuple((ids[x], ids[y]) for x, y in pairs if x in ids and y in ids and x != y)
+        if len(kept) >= LEAST:
             made.append(Relation(name, kept))
     return made
 
 
-def _led(text: str) -> str:
-    return " " + text
-
-
-def _single_words(tokenizer: PreTrainedTokenizerFast) -> dict[str, int]:
-    """Words that are one token with the blank before them, and the same without: text → id."""
+def _texts(tokenizer: PreTrainedTokenizerFast) -> dict[str, int]:
+    """Every token that is whole characters, by its text."""
     from workbench.vocabulary import Vocabulary
 
-    vocabulary, words = Vocabulary(tokenizer), {}
+    vocabulary, found = Vocabulary(tokenizer), dict[str, int]()
     for id_ in range(len(tokenizer)):
         token = vocabulary[id_]
-        text = token.data.decode("utf-8", "replace")
-        if (
-            not token.special
-            and text.startswith(" ")
-            and len(text) > 4
-            and text[1:].isascii()
-            and text[1:].isalpha()
-        ):
-            words[text] = id_
-    return words
-
-
-def _single(tokenizer: PreTrainedTokenizerFast, text: str, words: Mapping[str, int]) -> int | None:
-    """The id of a text that is one token; None where it is several."""
-    if (id_ := words.get(text)) is not None:
-        return id_
-    ids = tokenizer(text, add_special_tokens=False, split_special_tokens=True, verbose=False)["input_ids"]
-    return int(ids[0]) if len(ids) == 1 else None
+        if not token.special:
+            with contextlib.suppress(UnicodeDecodeError):
+                found.setdefault(token.data.decode(), id_)
+    return found

@@ -6,9 +6,9 @@ Latents, of the stream x at the SAE's site, as shares that add up:
 
 so that the shares of all latents and of the error make 1; one that points against the stream is below zero.
 
-Neurons, of layer l: h_n is what goes into the MLP's last matrix W_out, so the MLP adds Σ_n h_n w_n (and a
-bias) to the stream. Their size is |h_n| ‖w_n‖; what a neuron promotes is read off w_n by the model's own head
-(`direct_logits`), with the sign of h_n.
+Neurons, of layer l: h_n is what goes into the MLP's last matrix W_out, so the MLP adds Σ_n h_n w_n (and
+a bias) to the stream. Their size is |h_n| ‖w_n‖; what a neuron promotes is read off w_n by the model's
+own head (`direct_logits`), with the sign of h_n.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ PROMOTED = 6  # tokens named for each neuron
 
 @dataclasses.dataclass(frozen=True)
 class Latents:
-    """The latents that are on at one token, the largest share first; `error` is the share of what they leave out."""
+    """The latents that are on at one token, the largest share first; `error`: the share of what they leave out."""
 
     ids: Int[np.ndarray, "latent"]
     values: Float[np.ndarray, "latent"]

@@ -4,9 +4,9 @@ A token enters at one place, its row of W_E, whatever stands around it; every bl
 
     s_l = cosine of resid_post_l at the word's last token in two contexts
 
-s at row 0 is 1 where a family adds no positions (and words are cut alike). What a cosine means depends on the
-layer, since streams share directions [Ethayarajh 2019, arXiv 1909.00512]: beside it stand random pairs of
-*other* tokens of the lab's text, and pairs of the *same* word found there.
+s at row 0 is 1 where a family adds no positions (and words are cut alike). What a cosine means depends
+on the layer, since streams share directions [Ethayarajh 2019, arXiv 1909.00512]: beside it stand random
+pairs of *other* tokens of the lab's text, and pairs of the *same* word found there.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from jaxtyping import Float
 
 from workbench.embedding import unit
 from workbench.errors import Misuse
+from workbench.generation import right_padded
 from workbench.lens import recorded_stream
 from workbench.prompt import begins_with_bos
 from workbench.vocabulary import TokenText, Vocabulary
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 
 EXCERPT = 240  # characters of a text before (and with) the token that is read
 N_EXCERPTS = 48  # texts that a baseline reads
+_BATCH = 16  # texts at a time
 Places = Float[np.ndarray, "context row d"]
 
 
@@ -80,7 +82,7 @@ def read_contexts(
     if missing := [text for text, place in zip(texts, found, strict=True) if place is None]:
         raise Misuse(f"the word {word!r} does not stand in {missing[0]!r}: every sentence needs it")
     vocabulary = Vocabulary(tokenizer)
-    read = [_read(model, tokenizer, n_ctx, text, int(end or 0)) for text, end in zip(texts, found, strict=True)]
+    read = _read(model, tokenizer, n_ctx, texts, [int(end or 0) for end in found])
     return Contexts(
         word,
         tuple(texts),
@@ -102,7 +104,7 @@ def same_word(
             break
     if len(excerpts) < 4:
         return None
-    read = [_read(model, tokenizer, n_ctx, excerpt, len(excerpt)) for excerpt in excerpts]
+    read = _read(model, tokenizer, n_ctx, excerpts, [len(excerpt) for excerpt in excerpts])
     return _paired(np.stack([one.resid[:, one.at] for one in read]))
 
 
@@ -116,7 +118,8 @@ def random_tokens(
 ) -> Curve | None:
     """The baseline of all: `n` pairs of different tokens at random places of different texts; None for no texts."""
     rng = np.random.default_rng(seed)
-    read = [_read(model, tokenizer, n_ctx, text[:EXCERPT], len(text[:EXCERPT])) for text in texts[:N_EXCERPTS]]
+    excerpts = [text[:EXCERPT] for text in texts[:N_EXCERPTS] if text]
+    read = _read(model, tokenizer, n_ctx, excerpts, [EXCERPT] * len(excerpts))
     read = [one for one in read if len(one.ids) > 1]
     if len(read) < 2:
         return None
@@ -161,20 +164,37 @@ def _place(text: str, word: str) -> int | None:
 
 class _Read(NamedTuple):
     ids: list[int]
-    at: int  # the last token that begins before the word's end
+    at: int  # the last token that begins before the end that was asked for
     resid: Float[np.ndarray, "row position d"]
 
 
-def _read(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, n_ctx: int, text: str, end: int) -> _Read:
-    """One text through the model, cut on the left where it is too long for the context."""
+def _read(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerFast,
+    n_ctx: int,
+    texts: Sequence[str],
+    ends: Sequence[int],
+) -> list[_Read]:
+    """Each text up to its end through the model, cut on the left where it is too long for the context. What comes
+    behind cannot change what is read before, so texts are padded on the right."""
+    bos = [tokenizer.bos_token_id] if begins_with_bos(tokenizer) else []
+    rows = [_ids(tokenizer, text, end, n_ctx - len(bos)) for text, end in zip(texts, ends, strict=True)]
+    found = []
+    for at in range(0, len(rows), _BATCH):
+        batch = [[*bos, *ids] for ids in rows[at : at + _BATCH]]
+        with torch.inference_mode(), recorded_stream(model) as resid:
+            model(right_padded(batch, 0).to(model.device), use_cache=False)
+        streams = torch.stack(resid, dim=1).float().cpu().numpy()  # [text, row, position, d]
+        found += [
+            _Read(ids, len(ids) - 1, stream[:, : len(ids)]) for ids, stream in zip(batch, streams, strict=True)
+        ]
+    return found
+
+
+def _ids(tokenizer: PreTrainedTokenizerFast, text: str, end: int, room: int) -> list[int]:
     text = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
     read = tokenizer(
         text, add_special_tokens=False, split_special_tokens=True, return_offsets_mapping=True, verbose=False
     )
-    bos = [tokenizer.bos_token_id] if begins_with_bos(tokenizer) else []
     behind = sum(start < end for start, _ in read["offset_mapping"])
-    kept = read["input_ids"][max(0, behind - (n_ctx - len(bos))) : behind]
-    ids = [*bos, *kept]
-    with torch.inference_mode(), recorded_stream(model) as resid:
-        model(torch.tensor([ids], device=model.device), use_cache=False)
-    return _Read(ids, len(ids) - 1, torch.cat(resid).float().cpu().numpy())
+    return list(read["input_ids"][max(0, behind - room) : behind])
