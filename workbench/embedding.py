@@ -65,6 +65,10 @@ class Space:
     def norms(self) -> Float[np.ndarray, "token"]:
         return np.linalg.norm(self.rows, axis=1)
 
+    @property
+    def median_norm(self) -> float:
+        return float(np.median(self.norms()))
+
     def neighbours(self, id_: int, k: int = 10) -> Neighbours:
         """The `k` nearest tokens of one."""
         if not 0 <= id_ < self.n:
