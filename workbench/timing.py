@@ -1,0 +1,31 @@
+"""How long a thing takes, said with its spread: the median of repeated runs and the quartiles around it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+
+class Seconds(NamedTuple):
+    """Median of `n` runs; half of the runs took between `low` and `high`."""
+
+    median: float
+    low: float
+    high: float
+    n: int
+
+    @classmethod
+    def of(cls, took: Sequence[float]) -> Seconds:
+        """From the seconds of each run."""
+        low, median, high = np.quantile(took, (0.25, 0.5, 0.75))
+        return cls(float(median), float(low), float(high), len(took))
+
+
+def seconds(run: Callable[[], object]) -> float:
+    """What one run takes by the wall clock."""
+    began = time.perf_counter()
+    run()
+    return time.perf_counter() - began
