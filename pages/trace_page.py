@@ -11,6 +11,7 @@ from pages.components import (
     store,
     theme,
     trace_attend,
+    trace_loop,
     trace_predict,
     trace_sample,
     trace_tokenize,
@@ -25,6 +26,7 @@ VIEWS: Mapping[str, View] = {
     "Attend": trace_attend.view,
     "Predict": trace_predict.view,
     "Sample": trace_sample.view,
+    "Loop": trace_loop.view,
 }
 
 lab = frame.begin("Trace", "One message through the machine, stage by stage, in one checkpoint or two.")

@@ -219,8 +219,8 @@ def test_first_tokens_are_counted_against_what_they_were_drawn_with(llama):
     drawn = continuations(model, tokenizer, prompt, sampling, n=300, max_new_tokens=1)
     found = first_tokens(drawn)
     q = reshape(trace(model, tokenizer, prompt).logits[-1], sampling).probabilities
-    assert sum(f.count for f in found) == 300
-    assert [f.count for f in found] == sorted((f.count for f in found), reverse=True)
+    assert sum(f.times for f in found) == 300
+    assert [f.times for f in found] == sorted((f.times for f in found), reverse=True)
     for each in found:
         assert each.probability == pytest.approx(q[each.token.id], abs=1e-5)
         assert each.low <= each.share <= each.high

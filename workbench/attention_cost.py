@@ -18,7 +18,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from workbench.errors import Misuse
-from workbench.timing import Seconds, seconds
+from workbench.timing import Seconds, timed
 
 if TYPE_CHECKING:
     import polars as pl
@@ -106,7 +106,7 @@ def attention_cost(
         for run in range(repeats + 1):
             for kind in kinds:
                 with attention_kind(model, kind):
-                    one = seconds(lambda ids=ids: _logits(model, ids))
+                    _, one = timed(_logits, model, ids)
                 took[kind] += [one] if run else []
         costs += [Cost(kind, n, Seconds.of(took[kind])) for kind in kinds]
         parted = max(parted, _parted(model, ids, kinds))

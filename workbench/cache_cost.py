@@ -15,7 +15,7 @@ from jaxtyping import Int
 from torch import Tensor
 
 from workbench.errors import Misuse
-from workbench.timing import Seconds, seconds
+from workbench.timing import Seconds, timed
 
 if TYPE_CHECKING:
     import polars as pl
@@ -99,10 +99,8 @@ def _greedy(
     cache = DynamicCache(config=model.config) if kind == ON else None
     text, fresh, took = torch.tensor([ids], device=model.device), torch.tensor([ids], device=model.device), []
     for _ in range(n_tokens):
-        found: list[Int[Tensor, "1 1"]] = []
-        read = text if cache is None else fresh
-        took.append(seconds(lambda read=read, found=found: found.append(_next(model, read, cache))))
-        fresh = found[0]
+        fresh, one = timed(_next, model, text if cache is None else fresh, cache)
+        took.append(one)
         text = torch.cat([text, fresh], dim=1)
     return tuple(text[0, len(ids) :].tolist()), took
 

@@ -17,10 +17,10 @@ from workbench.vocabulary import TokenText
 
 
 class FirstToken(NamedTuple):
-    """`count` of `n` samples began with it; `probability` is that which it was drawn with."""
+    """`times` of `n` samples began with it; `probability` is that which it was drawn with."""
 
     token: TokenText
-    count: int
+    times: int
     n: int
     low: float
     high: float
@@ -28,7 +28,7 @@ class FirstToken(NamedTuple):
 
     @property
     def share(self) -> float:
-        return self.count / self.n
+        return self.times / self.n
 
 
 def first_tokens(drawn: Sequence[Continuation]) -> list[FirstToken]:

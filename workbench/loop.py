@@ -59,7 +59,8 @@ class Loop:
 
 def cache_bytes(cache: Cache) -> int:
     """Bytes of all keys and values that are held."""
-    held: list[Any] = [array for layer in cache.layers for array in (layer.keys, layer.values)]
+    layers: list[Any] = list(cache.layers)
+    held = [array for layer in layers for array in (layer.keys, layer.values)]
     return sum(array.numel() * array.element_size() for array in held if array is not None)
 
 

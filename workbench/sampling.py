@@ -64,6 +64,11 @@ class Continuation:
     log_q: Float[np.ndarray, "token"]
     ended: bool
 
+    @property
+    def probabilities(self) -> Float[np.ndarray, "token"]:
+        """Under the model itself."""
+        return np.exp(self.log_p)
+
 
 def softmax(logits: Float[np.ndarray, "*batch vocab"]) -> Float[np.ndarray, "*batch vocab"]:
     shifted = np.exp(logits - logits.max(-1, keepdims=True))

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, ParamSpec, TypeVar
 
 import numpy as np
+
+P, T = ParamSpec("P"), TypeVar("T")
 
 
 class Seconds(NamedTuple):
@@ -24,8 +26,8 @@ class Seconds(NamedTuple):
         return cls(float(median), float(low), float(high), len(took))
 
 
-def seconds(run: Callable[[], object]) -> float:
-    """What one run takes by the wall clock."""
+def timed(run: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> tuple[T, float]:
+    """What a run gives, and the seconds it takes by the wall clock."""
     began = time.perf_counter()
-    run()
-    return time.perf_counter() - began
+    result = run(*args, **kwargs)
+    return result, time.perf_counter() - began

@@ -1,9 +1,9 @@
 """What a head may be called by what was measured of it on random ids said twice (`workbench.circuits.heads`).
 
-A head is called previous token, duplicate token or induction where more than half of what it gives to tokens other
-than the first goes where that name says, and first token (an attention sink [Xiao 2024]) where more than half of all
-that it gives goes to the first: the lower end of the 95 % interval over sequences lies above `BOUND`. A head that
-rests on the first token is scored on what little is left, so that it is called a sink and nothing else.
+A head is called previous token, duplicate token or induction where more than half of what it gives to tokens
+after the first goes where that name says, and first token (an attention sink [Xiao 2024]) where more than half of
+all that it gives goes to the first: the lower end of the 95 % interval over sequences lies above `BOUND`. A head
+that rests on the first token is scored on what little is left, so that it is called a sink and nothing else.
 """
 
 from __future__ import annotations
@@ -80,13 +80,12 @@ def first_rows(scores: HeadScores, position: int) -> list[HeadScore]:
     first = 1 - scores.attending
     ends = ratio_intervals(first.reshape(-1, n).T, np.ones(n)).reshape(layers, heads, 2)
     null = float((1 / np.arange(1, position + 1)).mean())
-    return [
-        HeadScore(
-            FIRST, layer, head, float(first[layer, head].mean()),
-            *(float(end) for end in ends[layer, head]), null, float(scores.attending[layer, head].mean()), n,
-        )
-        for layer, head in np.ndindex(layers, heads)
-    ]  # fmt: skip
+    rows = []
+    for layer, head in np.ndindex(layers, heads):
+        low, high = (float(end) for end in ends[layer, head])
+        score, rest = float(first[layer, head].mean()), float(scores.attending[layer, head].mean())
+        rows.append(HeadScore(FIRST, layer, head, score, low, high, null, rest, n))
+    return rows
 
 
 def _n_ctx(model: PreTrainedModel) -> int:
