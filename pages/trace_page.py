@@ -11,6 +11,9 @@ from pages.components import (
     store,
     theme,
     trace_attend,
+    trace_behind,
+    trace_embed,
+    trace_loop,
     trace_predict,
     trace_sample,
     trace_tokenize,
@@ -22,10 +25,14 @@ View = Callable[[Lab, asked.Question, Mapping[str, Trace], Mapping[str, str]], N
 
 VIEWS: Mapping[str, View] = {
     "Tokenize": trace_tokenize.view,
+    "Embed": trace_embed.view,
     "Attend": trace_attend.view,
     "Predict": trace_predict.view,
     "Sample": trace_sample.view,
+    "Loop": trace_loop.view,
 }
+
+CHOOSING = ("Tokenize", "Embed")  # they let a token be chosen, and show what is behind it, themselves
 
 lab = frame.begin("Trace", "One message through the machine, stage by stage, in one checkpoint or two.")
 
@@ -37,3 +44,5 @@ with frame.sentences():
     traces = {a: store.traced(lab, a, question.text, question.chat) for a in question.checkpoints}
     asked.notes(traces)
     VIEWS[stage](lab, question, traces, theme.colours(list(traces)))
+    if stage not in CHOOSING:
+        trace_behind.below(lab, question, traces, theme.colours(list(traces)))

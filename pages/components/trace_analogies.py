@@ -9,7 +9,7 @@ import plotly.graph_objects as go
 import polars as pl
 import streamlit as st
 
-from pages.components import charts, frame, panels, show, theme, trace_store
+from pages.components import charts, frame, panels, show, theme, token_store
 from pages.components.panels import Panel, Row
 from workbench.intervals import bracketed
 from workbench.lab import Lab
@@ -25,8 +25,9 @@ def view(lab: Lab, addresses: Sequence[str], colour: Mapping[str, str]) -> None:
     """a − b + c, then the set."""
     st.header("Analogies", anchor=False)
     frame.caption(
-        "a − b + c of unit rows of W_E; the rank of the expected answer by cosine. By custom a, b and c are left out of "
-        "the ranking; left in, c itself is mostly first. One nice example proves little: below it stands the whole set."
+        "a − b + c of unit rows of W_E; the rank of the expected answer by cosine. By custom a, b and c "
+        "are left out of the ranking; left in, c itself is mostly first. One nice example proves little: "
+        "below it stands the whole set."
     )
     columns = st.columns(4)
     names = ("a", "− b", "+ c", "expected")
@@ -45,10 +46,10 @@ def view(lab: Lab, addresses: Sequence[str], colour: Mapping[str, str]) -> None:
         with column, frame.sentences():
             _set(lab, address, str(space), colour[address])
     frame.caption(
-        "Share of questions whose answer is ranked first, with 95 % intervals over the pairs asked for. Each pair is "
-        "asked from up to eight others of its relation. c alone: the answer's rank among the neighbours of c, without "
-        "a and b. Shuffled: another answer of the relation stands for the right one. An analogy says something only "
-        "where “inputs left out” lies above both."
+        "Share of questions whose answer is ranked first, with 95 % intervals over the pairs asked for. "
+        "Each pair is asked from up to eight others of its relation. c alone: the answer's rank among "
+        "the neighbours of c, without a and b. Shuffled: another answer of the relation stands for the "
+        "right one. An analogy says something only where “inputs left out” lies above both."
     )
 
 
@@ -56,9 +57,9 @@ def _one(lab: Lab, address: str, asked: Sequence[str], colour: str) -> None:
     from workbench.analogies import analogy
     from workbench.embedding import W_E, find_token
 
-    tokenizer, (tokens, _) = trace_store.reader(lab, address).tokenizer, trace_store.vocabulary(lab, address)
+    tokenizer, (tokens, _) = token_store.reader(lab, address).tokenizer, token_store.vocabulary(lab, address)
     a, b, c, d = (find_token(tokenizer, text) for text in asked)
-    space = trace_store.spaces(lab, address)[W_E]
+    space = token_store.spaces(lab, address)[W_E]
     found = analogy(space, a, b, c, d)
     shown = {name: tokens[i].shown for name, i in zip("abcd", (a, b, c, d), strict=True)}
     frame.name_tag(address, colour, f"{shown['a']} − {shown['b']} + {shown['c']} → {shown['d']}?")
@@ -86,10 +87,10 @@ def _one(lab: Lab, address: str, asked: Sequence[str], colour: str) -> None:
 def _set(lab: Lab, address: str, name: str, colour: str) -> None:
     from workbench.analogies import EXCLUDED, MEASURES
 
-    if name not in trace_store.spaces(lab, address):
+    if name not in token_store.spaces(lab, address):
         frame.note(f"{address} has no W_U of its own: its unembedding is W_E.")
         return
-    found = trace_store.analogies(lab, address, name)
+    found = token_store.analogies(lab, address, name)
     if not found:
         frame.note(f"The tokenizer of {address} has no relation with three pairs of single tokens.")
         return

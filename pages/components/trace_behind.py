@@ -9,13 +9,16 @@ from urllib.parse import urlencode
 import polars as pl
 import streamlit as st
 
-from pages.components import asked, frame, panels, store, theme, trace_store, words
+from pages.components import asked, frame, panels, store, theme, token_store, words
 from pages.components.panels import Panel, Row
+from pages.components.tokens import Strip, Token, strips
 from workbench.lab import Lab
 from workbench.recipe import stage_of
 
 if TYPE_CHECKING:
-    from workbench.behind_token import Neurons
+    from streamlit.delta_generator import DeltaGenerator
+
+    from workbench.behind_token import Latents, Neurons
     from workbench.prompt import Prompt
     from workbench.trace import Trace
 
@@ -44,20 +47,39 @@ def view(
     lab: Lab, question: asked.Question, traces: Mapping[str, Trace], colour: Mapping[str, str], position: int
 ) -> None:
     """The panel, one click away: it runs each model once more, and opens feature tables."""
-    with st.expander("Behind one token: latents and neurons", key="behind", on_change="rerun") as unfolded:
-        if not unfolded.open:
-            return
-        for column, (address, trace) in zip(st.columns(len(traces), gap="large"), traces.items(), strict=True):
-            with column, frame.sentences():
-                at = min(position, len(trace.prompt.tokens) - 1)
-                frame.name_tag(address, colour[address], f"at {trace.prompt.tokens[at].shown}")
-                _latents(lab, question, address, trace.prompt, at, colour[address])
-                _neurons(lab, address, trace.prompt, at, colour[address])
+    with _unfolded() as unfolded:
+        if unfolded.open:
+            _beside(lab, question, traces, colour, position)
 
 
-def _latents(
-    lab: Lab, question: asked.Question, address: str, prompt: Prompt, at: int, colour: str
+def below(lab: Lab, question: asked.Question, traces: Mapping[str, Trace], colour: Mapping[str, str]) -> None:
+    """The panel below a stage that has no choice of a token of its own."""
+    with _unfolded() as unfolded:
+        if unfolded.open:
+            prompt = next(iter(traces.values())).prompt
+            position = place(prompt)
+            made = [Token(text=t.shown, lines=[f"id {t.id}"], special=t.special) for t in prompt.tokens]
+            strip = Strip(tokens=made, chosen=position, label="tokens of the prompt")
+            strips([strip], theme.palette().accent, "behind-tokens", boxed=True, choose=choose)
+            _beside(lab, question, traces, colour, position)
+
+
+def _unfolded() -> DeltaGenerator:
+    return st.expander("Behind one token: latents and neurons", key="behind", on_change="rerun")
+
+
+def _beside(
+    lab: Lab, question: asked.Question, traces: Mapping[str, Trace], colour: Mapping[str, str], position: int
 ) -> None:
+    for column, (address, trace) in zip(st.columns(len(traces), gap="large"), traces.items(), strict=True):
+        with column, frame.sentences():
+            at = min(position, len(trace.prompt.tokens) - 1)
+            frame.name_tag(address, colour[address], f"at {trace.prompt.tokens[at].shown}")
+            _latents(lab, question, address, trace.prompt, at, colour[address])
+            _neurons(lab, address, trace.prompt, at, colour[address])
+
+
+def _latents(lab: Lab, question: asked.Question, address: str, prompt: Prompt, at: int, colour: str) -> None:
     from workbench.behind_token import saes_of
 
     names = saes_of(lab, address)
@@ -70,10 +92,10 @@ def _latents(
     name = names[0]
     if len(names) > 1:
         name = str(st.selectbox("SAE", names, key=f"sae_{address}", bind="query-params"))
-    if prompt.ids[at] in (prompt.ids[0],) and at == 0 and prompt.tokens[0].special:
+    if at == 0 and prompt.tokens[0].special:
         frame.note(f"{prompt.tokens[0].shown} is the beginning of every text: no dictionary was trained on it.")
         return
-    found, layer = trace_store.latents(lab, address, question.text, question.chat, at, name)
+    found, layer = token_store.latents(lab, address, question.text, question.chat, at, name)
     known = store.features(lab, name).rows.select(
         "latent", pl.coalesce("own_label", "label", "top_token").alias("label")
     )
@@ -89,8 +111,8 @@ def _latents(
         )
         for latent, value, share in _listed(found)[:N_LATENTS]
     ]
-    rest = sum(share for _, _, share in _listed(found)[N_LATENTS:])
     if len(found.ids) > N_LATENTS:
+        rest = float(found.shares[N_LATENTS:].sum())
         rows.append(Row(label=f"{len(found.ids) - N_LATENTS} more latents", value=rest, text=f"{rest:+.1%}"))
     rows.append(
         Row(label="not explained", value=found.error, text=f"{found.error:+.1%}", colour=theme.palette().muted)
@@ -103,31 +125,26 @@ def _latents(
             "share": found.shares,
         }
     )
-    of = "" if "@" not in address or name_reads(lab, name) == address else (
-        f" {name} was trained on the finished {stage_of(address)}, not on this snapshot."
-    )
+    reads = store.features(lab, name).checkpoints[0]
+    of = "" if reads == address else f" {name} was trained on {reads}, not on this snapshot."
     caption = (
-        f"{len(found.ids)} latents of {name} are on in the stream after block {layer}. Each takes part by its activation "
-        "times its decoder, projected on the stream less b_dec; all rows add up to 100 %. A name leads to the "
-        f"latent's page.{of}"
+        f"{len(found.ids)} latents of {name} are on in the stream after block {layer}. Each takes part by its "
+        "activation times its decoder, projected on the stream less b_dec; all rows add up to 100 %. A name leads "
+        f"to the latent's page.{of}"
     )
     made = panels.bars(rows, "share of the stream")
-    panels.draw([Panel(made, f"latents of {name} that are on", table, "Latents", caption)], f"latents-{address}")
+    panels.draw(
+        [Panel(made, f"latents of {name} that are on", table, "Latents", caption)], f"latents-{address}"
+    )
 
 
-def _listed(found: object) -> list[tuple[int, float, float]]:
-    ids, values, shares = (getattr(found, what).tolist() for what in ("ids", "values", "shares"))
-    return list(zip(ids, values, shares, strict=True))
-
-
-def name_reads(lab: Lab, name: str) -> str:
-    """The checkpoint that an SAE was trained on."""
-    return store.features(lab, name).checkpoints[0]
+def _listed(found: Latents) -> list[tuple[int, float, float]]:
+    return list(zip(found.ids.tolist(), found.values.tolist(), found.shares.tolist(), strict=True))
 
 
 def _neurons(lab: Lab, address: str, prompt: Prompt, at: int, colour: str) -> None:
-    tokens, _ = trace_store.vocabulary(lab, address)
-    layers = trace_store.neurons(lab, address, prompt.ids, at)
+    tokens, _ = token_store.vocabulary(lab, address)
+    layers = token_store.neurons(lab, address, prompt.ids, at)
     most = max(float(each.sizes.max()) for each in layers)
     drawn = [_layer(each, [t.shown for t in tokens], most, colour) for each in layers]
     panels.draw(drawn, f"neurons-{address}")

@@ -9,7 +9,7 @@ import plotly.graph_objects as go
 import polars as pl
 import streamlit as st
 
-from pages.components import charts, frame, show, theme, trace_store, words
+from pages.components import charts, frame, show, theme, token_store
 from pages.components.tokens import Strip, Token, strips
 from workbench.lab import Lab
 
@@ -30,8 +30,9 @@ def view(lab: Lab, addresses: Sequence[str], colour: Mapping[str, str]) -> None:
     """The word, its sentences, and the curves."""
     st.header("The same word in several contexts", anchor=False)
     frame.caption(
-        "A token enters with one row of W_E, whatever stands around it; every block moves it by what it has read. The "
-        "curves are the cosine of its streams (resid_post) in two contexts, after each block."
+        "A token enters with one row of W_E, whatever stands around it; every block moves it by what it "
+        "has read. The curves are the cosine of its streams (resid_post) in two contexts, after each "
+        "block."
     )
     left, right = st.columns([1, 3], gap="large")
     word = left.text_input("Word", WORD, key="context_word", bind="query-params")
@@ -39,8 +40,8 @@ def view(lab: Lab, addresses: Sequence[str], colour: Mapping[str, str]) -> None:
         "Sentences with the word, one a line", SENTENCES, key="contexts", bind="query-params", height=104
     )
     texts = tuple(line.strip() for line in typed.splitlines() if line.strip())
-    found = {a: trace_store.contexts(lab, a, word, texts) for a in addresses}
-    base = {a: trace_store.baselines(lab, a, word) for a in addresses}
+    found = {a: token_store.contexts(lab, a, word, texts) for a in addresses}
+    base = {a: token_store.baselines(lab, a, word) for a in addresses}
     for address in addresses[: 1 if _alike(found) else None]:
         _read(found[address], address, colour[address])
     show.chart(
@@ -141,7 +142,8 @@ def _baselines(base: Mapping[str, tuple[Curve | None, Curve | None]], word: str)
     else:
         said.append(f"the lab's text has too few places of {word} for a curve of its own")
     frame.caption(
-        "; ".join(said) + ". Bars are 95 % intervals over pairs. What is far below the dashed line has been told apart; "
+        "; ".join(said)
+        + ". Bars are 95 % intervals over pairs. What is far below the dashed line has been told apart; "
         "what has come down to the dotted line is no nearer than any two tokens."
     )
 

@@ -17,10 +17,10 @@ from pages.components import (
     panels,
     show,
     theme,
+    token_store,
     trace_analogies,
     trace_behind,
     trace_contexts,
-    trace_store,
     words,
 )
 from pages.components.panels import Panel, Row
@@ -57,9 +57,9 @@ def view(lab: Lab, question: asked.Question, traces: Mapping[str, Trace], colour
             with column:
                 _nearest(lab, address, chosen[address], colour[address])
         frame.caption(
-            "Cosine of rows of the embedding W_E; where the unembedding W_U is a matrix of its own, of that too. The "
-            "dotted line is what 97.5 % of random pairs of tokens stay below: embeddings share directions, so unrelated "
-            "tokens have cosines far from zero too."
+            "Cosine of rows of the embedding W_E; where the unembedding W_U is a matrix of its own, of "
+            "that too. The dotted line is what 97.5 % of random pairs of tokens stay below: embeddings "
+            "share directions, so unrelated tokens have cosines far from zero too."
         )
         st.header("All tokens on a plane", anchor=False)
         _planes(lab, list(traces), chosen)
@@ -74,18 +74,18 @@ def _chosen(lab: Lab, address: str, trace: Trace, place: int, sought: str) -> in
     from workbench.embedding import find_token
 
     if sought:
-        return find_token(trace_store.reader(lab, address).tokenizer, sought)
+        return find_token(token_store.reader(lab, address).tokenizer, sought)
     return trace.prompt.ids[min(place, len(trace.prompt.ids) - 1)]
 
 
 def _nearest(lab: Lab, address: str, id_: int, colour: str) -> None:
-    tokens, _ = trace_store.vocabulary(lab, address)
-    found = trace_store.spaces(lab, address)
+    tokens, _ = token_store.vocabulary(lab, address)
+    found = token_store.spaces(lab, address)
     tied = "" if len(found) > 1 else "W_U is the same matrix"
     frame.name_tag(address, colour, f"nearest to {tokens[id_].shown} {tied}")
     drawn = []
     for name, space in found.items():
-        near, (_, chance) = space.neighbours(id_, NEAREST), trace_store.laid_out(lab, address, name)
+        near, (_, chance) = space.neighbours(id_, NEAREST), token_store.laid_out(lab, address, name)
         shown = [tokens[i].shown for i in near.ids.tolist()]
         rows = [
             Row(label=token, value=cosine, text=f"{cosine:.2f}", colour=colour, said=[f"id {i}"])
@@ -98,7 +98,9 @@ def _nearest(lab: Lab, address: str, id_: int, colour: str) -> None:
         )
         table = pl.DataFrame({"token": shown, "id": near.ids, "cosine": near.cosines})
         made = panels.bars(rows, f"cosine in {name}", 0.0, 1.0, chance.high)
-        drawn.append(Panel(made, f"tokens nearest to {tokens[id_].shown} in {name} of {address}", table, name, caption))
+        drawn.append(
+            Panel(made, f"tokens nearest to {tokens[id_].shown} in {name} of {address}", table, name, caption)
+        )
     panels.draw(drawn, f"nearest-{address}")
 
 
@@ -109,13 +111,13 @@ def _planes(lab: Lab, addresses: list[str], chosen: Mapping[str, int]) -> None:
     for column, address in zip(st.columns(len(addresses), gap="large"), addresses, strict=True):
         with column:
             frame.name_tag(address, theme.colours([address])[address])
-            for name in trace_store.spaces(lab, address):
+            for name in token_store.spaces(lab, address):
                 _plane(lab, address, name, chosen[address], marked)
 
 
 def _plane(lab: Lab, address: str, name: str, id_: int, marked: str) -> None:
-    tokens, kinds = trace_store.vocabulary(lab, address)
-    plane, _ = trace_store.laid_out(lab, address, name)
+    tokens, kinds = token_store.vocabulary(lab, address)
+    plane, _ = token_store.laid_out(lab, address, name)
     n = len(plane.places)
     kept = np.arange(n)
     if n > MOST_DRAWN:
@@ -143,9 +145,9 @@ def _plane(lab: Lab, address: str, name: str, id_: int, marked: str) -> None:
     show.chart(made, f"plane-{address}-{name}", f"map of {name} of {address}, coloured by kind of token", table)
     part = f" {MOST_DRAWN:,} of {n:,} tokens, drawn at random, are shown." if n > MOST_DRAWN else ""
     frame.caption(
-        f"{name} on its two axes of largest variance (PCA). They hold {words.share(sum(plane.shares))} of it: tokens "
-        f"far apart here are apart, neighbours here need not be. The ring is {tokens[id_].shown}"
-        f"{f'; {len(hits):,} tokens contain {marked}' if marked else ''}.{part}"
+        f"{name} on its two axes of largest variance (PCA). They hold {words.share(sum(plane.shares))} of "
+        "it: tokens far apart here are apart, neighbours here need not be. The ring is "
+        f"{tokens[id_].shown}{f'; {len(hits):,} tokens contain {marked}' if marked else ''}.{part}"
     )
 
 

@@ -9,7 +9,7 @@ import plotly.graph_objects as go
 import polars as pl
 import streamlit as st
 
-from pages.components import charts, frame, show, theme, trace_store, words
+from pages.components import charts, frame, show, theme, token_store, words
 from pages.components.tokens import Strip, Token, strips
 from workbench.checkpoint import Checkpoint
 from workbench.lab import Lab
@@ -32,15 +32,16 @@ def letter(lab: Lab, addresses: Sequence[str], colour: Mapping[str, str]) -> Non
     wanted = right.text_input("Letter", "r", key="letter", bind="query-params", max_chars=4)
     with frame.sentences():
         asked = question(word, wanted)
-        counted = {a: letters(trace_store.reader(lab, a).tokenizer, asked, word, wanted) for a in addresses}
+        counted = {a: letters(token_store.reader(lab, a).tokenizer, asked, word, wanted) for a in addresses}
         alike = len({tuple(h.token.id for h in c.held) for c in counted.values()}) == 1
         for address, found in list(counted.items())[: 1 if alike else None]:
             _held(address, found, colour[address])
         ids = next(iter(counted.values())).held
         frame.caption(
             f"The model reads {len(ids)} {'id' if len(ids) == 1 else 'ids'}, "
-            f"{', '.join(str(h.token.id) for h in ids)}: no id says which letters it holds. How many there are in each "
-            "token has to be learned by heart, or the word spelled out, before anything can be counted."
+            f"{', '.join(str(h.token.id) for h in ids)}: no id says which letters it holds. How many "
+            "there are in each token has to be learned by heart, or the word spelled out, before "
+            "anything can be counted."
         )
         for address in addresses:
             _answer(lab, address, counted[address], colour[address])
@@ -65,11 +66,11 @@ def _held(address: str, found: Counted, colour: str) -> None:
 
 
 def _answer(lab: Lab, address: str, found: Counted, colour: str) -> None:
-    reader = trace_store.reader(lab, address)
+    reader = token_store.reader(lab, address)
     if Checkpoint.of(lab, address).stage == "base" or not reader.tokenizer.chat_template:
         frame.name_tag(address, colour, "no chat checkpoint: it continues texts and is not asked")
         return
-    said = trace_store.answer(lab, address, found.word, found.letter, found.n)
+    said = token_store.answer(lab, address, found.word, found.letter, found.n)
     if said.said is None:
         verdict = f"names no number; right is {said.right}"
     else:
@@ -85,14 +86,15 @@ def costs(lab: Lab, first: str, text: str) -> None:
 
     st.header("The same sentence in other languages", anchor=False)
     found = {}
-    for address, reader in trace_store.readers(lab, first).items():
+    for address, reader in token_store.readers(lab, first).items():
         found[address] = cost_of_each(reader.tokenizer, SENTENCES)
         if text.strip():
             found[address].append(cost(reader.tokenizer, YOURS, text))
     frame.caption(
-        "“The water in the river is cold today.”, and what its translations cost. A tokenizer learned its merges from "
-        "some text; what that did not hold is read in small pieces, at the worst a byte a token (a dot on the diamond). "
-        "Counts are exact, of this one sentence; translations differ in length, so bytes stand beside them."
+        "“The water in the river is cold today.”, and what its translations cost. A tokenizer learned "
+        "its merges from some text; what that did not hold is read in small pieces, at the worst a byte "
+        "a token (a dot on the diamond). Counts are exact, of this one sentence; translations differ in "
+        "length, so bytes stand beside them."
     )
     show.chart(
         _picture(found),
@@ -113,7 +115,12 @@ def _picture(found: Mapping[str, list[Cost]]) -> go.Figure:
             y=places,
             mode="markers",
             name="bytes",
-            marker={"symbol": "diamond-open", "size": 11, "color": theme.palette().muted, "line": {"width": 1.5}},
+            marker={
+                "symbol": "diamond-open",
+                "size": 11,
+                "color": theme.palette().muted,
+                "line": {"width": 1.5},
+            },
             hovertemplate="%{x} bytes<extra></extra>",
         )
     )

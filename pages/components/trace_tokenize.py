@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import polars as pl
 import streamlit as st
 
-from pages.components import asked, frame, show, theme, trace_behind, trace_languages, trace_store, words
+from pages.components import asked, frame, show, theme, token_store, trace_behind, trace_languages, words
 from pages.components.tokens import Strip, Token, strips
 from workbench.lab import Lab
 
@@ -23,7 +23,9 @@ def view(lab: Lab, question: asked.Question, traces: Mapping[str, Trace], colour
     (first, *rest) = traces
     same = all(traces[a].prompt.ids == traces[first].prompt.ids for a in rest)
     if rest and not same:
-        frame.note("The two checkpoints have different tokenizers: a place is counted in each one's own tokens.")
+        frame.note(
+            "The two checkpoints have different tokenizers: a place is counted in each one's own tokens."
+        )
     place = trace_behind.place(traces[first].prompt)
     _kinds()
     for address, trace in list(traces.items())[: 1 if same else None]:
@@ -79,8 +81,9 @@ def _tokens(address: str, trace: Trace, place: int, others: Mapping[str, Trace])
     n = sum(not piece.token.special for piece in found)
     characters = sum(len(piece.token.data) for piece in found if not piece.token.special)
     frame.caption(
-        f"{len(found)} tokens in {address}; {n} of them stand for {characters} bytes of text. Tinted by kind; ␣ is a "
-        "blank, ↵ a line break, ⟨…⟩ bytes that are no printable character. Click one to take it apart."
+        f"{len(found)} tokens in {address}; {n} of them stand for {characters} bytes of text. Tinted by "
+        "kind; ␣ is a blank, ↵ a line break, ⟨…⟩ bytes that are no printable character. Click one to "
+        "take it apart."
     )
     show.twin(_table(found, parted, address), f"tokens-{address}-pieces")
 
@@ -125,7 +128,7 @@ def _one(lab: Lab, address: str, trace: Trace, place: int) -> None:
             ("characters", (piece.characters or "none") + ("" if piece.whole else " (in part)")),
         ]
     )
-    reader = trace_store.reader(lab, address)
+    reader = token_store.reader(lab, address)
     if reader.merges is None:
         frame.note(why_not(reader.tokenizer))
         return
@@ -144,9 +147,9 @@ def _one(lab: Lab, address: str, trace: Trace, place: int) -> None:
         return
     whole = "".join(token.shown for token in found.piece)
     frame.caption(
-        f"Its piece of the text is {whole}, at first a byte at a time. Of all neighbours, those that stand first in the "
-        f"list of {len(reader.merges.ranks):,} merges are joined, again and again. {len(found.own)} of the piece's "
-        f"{len(found.replayed.merges)} merges made this token."
+        f"Its piece of the text is {whole}, at first a byte at a time. Of all neighbours, those that "
+        f"stand first in the list of {len(reader.merges.ranks):,} merges are joined, again and again. "
+        f"{len(found.own)} of the piece's {len(found.replayed.merges)} merges made this token."
     )
     rows = [
         {
