@@ -186,7 +186,7 @@ def _others(path: str, lab_path: str, address: str, corpus: str) -> Curve | None
 
 
 def baselines(lab: Lab, address: str, word: str) -> tuple[Curve | None, Curve | None]:
-    """Pairs of the same word, and of random tokens, in the lab's held-out text; None where there is no such text."""
+    """Pairs of the same word, and of random tokens, in the held-out text; None where there is none."""
     try:
         corpus = str(lab.find("corpus", "text").path)
     except MarbleError:
