@@ -76,10 +76,8 @@ def test_a_sentence_without_the_word_is_named(tiny_lab: Lab) -> None:
 @pytest.mark.parametrize("stage", ["Tokenize", "Predict"])
 def test_behind_one_token(tiny_lab: Lab, stage: str) -> None:
     """One click away under any stage; grpo has an SAE in the tiny lab or is told how to get one."""
-    app = opened("trace", stage=stage, a="sft", b="base@0", token="2")
-    app.session_state["behind"] = True
-    app.run()
+    app = opened("trace", stage=stage, a="sft", b="base@0", token="2", behind="true")
     assert not app.exception
     assert errors(app) == []
-    said = " ".join(sentences(app))
-    assert "at " in said
+    folded = opened("trace", stage=stage, a="sft", b="base@0", token="2")
+    assert len(folded.expander) < len(app.expander)  # tables of latents and neurons come with it

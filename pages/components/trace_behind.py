@@ -16,8 +16,6 @@ from workbench.lab import Lab
 from workbench.recipe import stage_of
 
 if TYPE_CHECKING:
-    from streamlit.delta_generator import DeltaGenerator
-
     from workbench.behind_token import Latents, Neurons
     from workbench.prompt import Prompt
     from workbench.trace import Trace
@@ -47,25 +45,24 @@ def view(
     lab: Lab, question: asked.Question, traces: Mapping[str, Trace], colour: Mapping[str, str], position: int
 ) -> None:
     """The panel, one click away: it runs each model once more, and opens feature tables."""
-    with _unfolded() as unfolded:
-        if unfolded.open:
-            _beside(lab, question, traces, colour, position)
+    if _asked_for():
+        _beside(lab, question, traces, colour, position)
 
 
 def below(lab: Lab, question: asked.Question, traces: Mapping[str, Trace], colour: Mapping[str, str]) -> None:
     """The panel below a stage that has no choice of a token of its own."""
-    with _unfolded() as unfolded:
-        if unfolded.open:
-            prompt = next(iter(traces.values())).prompt
-            position = place(prompt)
-            made = [Token(text=t.shown, lines=[f"id {t.id}"], special=t.special) for t in prompt.tokens]
-            strip = Strip(tokens=made, chosen=position, label="tokens of the prompt")
-            strips([strip], theme.palette().accent, "behind-tokens", boxed=True, choose=choose)
-            _beside(lab, question, traces, colour, position)
+    if not _asked_for():
+        return
+    prompt = next(iter(traces.values())).prompt
+    position = place(prompt)
+    made = [Token(text=t.shown, lines=[f"id {t.id}"], special=t.special) for t in prompt.tokens]
+    strip = Strip(tokens=made, chosen=position, label="tokens of the prompt")
+    strips([strip], theme.palette().accent, "behind-tokens", boxed=True, choose=choose)
+    _beside(lab, question, traces, colour, position)
 
 
-def _unfolded() -> DeltaGenerator:
-    return st.expander("Behind one token: latents and neurons", key="behind", on_change="rerun")
+def _asked_for() -> bool:
+    return bool(st.toggle("Behind one token: latents and neurons", key="behind", bind="query-params"))
 
 
 def _beside(

@@ -133,7 +133,7 @@ def _picture(found: Mapping[str, list[Cost]]) -> go.Figure:
                 y=places,
                 mode="markers+text" if len(found) == 1 else "markers",
                 name=f"tokens, as {address} reads it",
-                text=[f"{words.number(c.per_character)} a character" for c in own],
+                text=[f"\u2003{c.per_character:.2f} a character" for c in own],
                 textposition="middle right",
                 cliponaxis=False,
                 marker={"size": 9, "color": colours[address], "symbol": symbols[address]},
