@@ -1,48 +1,48 @@
-"""Trace: one message through the machine, in one checkpoint or in two beside each other."""
+"""Trace: one message through the machine, stage by stage, in one checkpoint or in two beside each other. Only the
+stage that is looked at is drawn."""
+
+from collections.abc import Callable, Mapping
 
 import streamlit as st
 
-from pages.components import asked, frame, heads, lens, next_token, store, theme
+from pages.components import (
+    asked,
+    frame,
+    store,
+    theme,
+    trace_attend,
+    trace_behind,
+    trace_embed,
+    trace_loop,
+    trace_predict,
+    trace_sample,
+    trace_tokenize,
+)
+from workbench.lab import Lab
+from workbench.trace import Trace
 
-lab = frame.begin("Trace", "One message through the machine, layer by layer, in one checkpoint or two.")
+View = Callable[[Lab, asked.Question, Mapping[str, Trace], Mapping[str, str]], None]
+
+VIEWS: Mapping[str, View] = {
+    "Tokenize": trace_tokenize.view,
+    "Embed": trace_embed.view,
+    "Attend": trace_attend.view,
+    "Predict": trace_predict.view,
+    "Sample": trace_sample.view,
+    "Loop": trace_loop.view,
+}
+
+CHOOSING = ("Tokenize", "Embed")  # they let a token be chosen, and show what is behind it, themselves
+
+lab = frame.begin("Trace", "One message through the machine, stage by stage, in one checkpoint or two.")
 
 with frame.sentences():
     question = asked.question(lab)
     if question is None:
         st.stop()
+    stage = asked.stage(list(VIEWS))
     traces = {a: store.traced(lab, a, question.text, question.chat) for a in question.checkpoints}
-    colour = theme.colours(list(traces))
-    first = next(iter(traces.values()))
-
-    st.header("Tokens", anchor=False)
-    if first.prompt.note:
-        frame.note(first.prompt.note)
-    asked.tokens(traces, colour)
-
-    st.header("What each layer would say next", anchor=False)
-    frame.caption(
-        "The logit lens: the model's own head, read after every layer. Stronger colour, more certain; "
-        "underlined where it is the token that truly follows. Hover a cell, or walk with the arrow keys."
-    )
-    for column, (address, trace) in zip(st.columns(len(traces), gap="large"), traces.items(), strict=True):
-        with column:
-            frame.name_tag(address, colour[address])
-            lens.grid(trace, colour[address], f"logit lens of {address}", f"lens-{address}")
-            with st.expander("The same as a table"):
-                st.dataframe(lens.table(trace), key=f"lens-table-{address}", hide_index=True)
-
-    st.header("What attention looks back at", anchor=False)
-    frame.caption(
-        "Rows of small pictures are layers, columns are heads; within each, a row is a token and shows which "
-        "earlier tokens it reads. Choose a head to enlarge it, then hover a token."
-    )
-    chosen = st.selectbox("Head (layer.head)", heads.names(first), key="head", bind="query-params", width=220)
-    for column, (address, trace) in zip(st.columns(len(traces), gap="large"), traces.items(), strict=True):
-        with column:
-            frame.name_tag(address, colour[address])
-            heads.grid(trace, chosen, colour[address], f"heads-{address}", "head")
-            with st.expander("The same as a table"):
-                st.dataframe(heads.table(trace, chosen), key=f"heads-table-{address}", hide_index=True)
-
-    st.header("The next token", anchor=False)
-    next_token.view(lab, question, traces, colour)
+    asked.notes(traces)
+    VIEWS[stage](lab, question, traces, theme.colours(list(traces)))
+    if stage not in CHOOSING:
+        trace_behind.below(lab, question, traces, theme.colours(list(traces)))

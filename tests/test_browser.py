@@ -96,7 +96,7 @@ def test_from_the_lab_to_a_latents_dashboard(address: str, page: Any) -> None:
 
 def test_markup_in_a_prompt_shows_as_text(address: str, page: Any) -> None:
     page.goto(f"{address}/trace?prompt=%3Cimg%20src%3Dx%20onerror%3D%22window.hurt%3D1%22%3E&b=none")
-    page.get_by_role("heading", name="The next token").wait_for()
+    page.get_by_role("heading", name="Tokens").wait_for()
     tokens = page.get_by_role("group", name="tokens of the prompt")
     assert "onerror" in tokens.get_attribute("aria-label")
     assert "<" in tokens.inner_text()
@@ -105,7 +105,7 @@ def test_markup_in_a_prompt_shows_as_text(address: str, page: Any) -> None:
 
 
 def test_a_head_is_chosen_by_keyboard(address: str, page: Any) -> None:
-    page.goto(f"{address}/trace?b=none")
+    page.goto(f"{address}/trace?b=none&stage=Attend")
     head = page.get_by_role("button", name="layer 1, head 1")
     head.wait_for()
     head.focus()

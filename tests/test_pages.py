@@ -55,10 +55,7 @@ def errors(app: AppTest) -> list[str]:
     ("page", "headers"),
     [
         ("lab", ["Lineage", "Training", "Dictionaries", "Comparisons", "On disk"]),
-        (
-            "trace",
-            ["Tokens", "What each layer would say next", "What attention looks back at", "The next token"],
-        ),
+        ("trace", ["Tokens"]),
         ("features", []),
         (
             "dictionaries",
@@ -84,6 +81,22 @@ def test_page_draws_a_grown_lab(tiny_lab: Lab, page: str, headers: list[str]) ->
     assert errors(app) == []
     assert app.title[0].value.lower() == page
     assert [header.value for header in app.header] == headers
+
+
+@pytest.mark.parametrize(
+    ("stage", "header"),
+    [
+        ("Tokenize", "Tokens"),
+        ("Attend", "What attention looks back at"),
+        ("Predict", "What each layer would say next"),
+        ("Sample", "The next token"),
+    ],
+)
+def test_every_stage_of_a_trace_has_an_address(tiny_lab: Lab, stage: str, header: str) -> None:
+    app = opened("trace", stage=stage)
+    assert not app.exception
+    assert errors(app) == []
+    assert [block.value for block in app.header] == [header]
 
 
 @pytest.mark.parametrize(

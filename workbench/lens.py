@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -60,6 +60,14 @@ class Lens:
     entropy: Float[np.ndarray, "row position"]
     rank: Int[np.ndarray, "row position"]
     next_probability: Float[np.ndarray, "row position"]
+
+
+Moved = Callable[[int, Float[Tensor, "position d_model"]], Float[Tensor, "position d_model"]]
+
+
+def as_it_is(row: int, x: Float[Tensor, "position d_model"]) -> Float[Tensor, "position d_model"]:
+    """The logit lens: nothing is moved."""
+    return x
 
 
 def trunk(model: PreTrainedModel) -> Trunk:
@@ -119,12 +127,20 @@ def check_head(
 
 @torch.inference_mode()
 def logit_lens(
-    model: PreTrainedModel, stream: Stream, ids: Int[Tensor, "position"], vocabulary: Vocabulary, k: int
+    model: PreTrainedModel,
+    resid: Float[Tensor, "row position d_model"],
+    ids: Int[Tensor, "position"],
+    vocabulary: Vocabulary,
+    k: int,
+    moved: Moved = as_it_is,
 ) -> Lens:
-    """The lens over all rows, one row at a time so that only one [position, vocab] array is held."""
+    """The lens over all rows, one row at a time so that only one [position, vocab] array is held.
+
+    `moved(row, x)` is what the head reads of a row: x itself (the logit lens), or what a tuned lens makes of it.
+    """
     parts = trunk(model)
-    k = min(k, stream.logits.shape[-1])
-    rows = [_read_row(parts, resid, ids, k) for resid in stream.resid]
+    k = min(k, model.get_output_embeddings().weight.shape[0])
+    rows = [_read_row(parts, moved(row, x), ids, k) for row, x in enumerate(resid)]
     top_ids = np.stack([row.top_ids for row in rows])
     top_shown = np.array(vocabulary.shown(top_ids.ravel().tolist()), dtype=object).reshape(top_ids.shape)
     return Lens(
@@ -136,6 +152,28 @@ def logit_lens(
         rank=np.stack([row.rank for row in rows]),
         next_probability=np.stack([row.next_probability for row in rows]),
     )
+
+
+class LayerCurve(NamedTuple):
+    """One token at one position by row: its probability, its rank (0: the likeliest), and the entropy, nats."""
+
+    probability: Float[np.ndarray, "row"]
+    rank: Int[np.ndarray, "row"]
+    entropy: Float[np.ndarray, "row"]
+
+
+@torch.inference_mode()
+def layer_curve(
+    model: PreTrainedModel, resid: Float[Tensor, "row d_model"], target: int, moved: Moved = as_it_is
+) -> LayerCurve:
+    """What the head reads of one position's stream, row by row, about the token `target`."""
+    parts = trunk(model)
+    x = torch.cat([moved(row, at[None]) for row, at in enumerate(resid)])
+    log_p = parts.unembed(parts.final_norm(x)).float().log_softmax(-1)  # [row, vocab]
+    own = log_p[:, target, None]
+    entropy = -(log_p.exp() * log_p).sum(-1)
+    found = (own[:, 0].exp(), (log_p > own).sum(-1), entropy)
+    return LayerCurve(*(a.cpu().numpy() for a in found))
 
 
 class _Row(NamedTuple):

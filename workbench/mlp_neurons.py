@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from saes.arrays import Activations, read, spread
-from workbench.neurons import mlp_output
+from workbench.neurons import mlp_output, output_weight
 from workbench.points import MLP_IN, Site
 from workbench.site import checked_layer, site_module
 
@@ -54,9 +54,8 @@ class MlpNeurons:
 
     @property
     def W_out(self) -> Float[Tensor, "d_out neuron"]:
-        """What each neuron writes (GPT-2's Conv1D keeps it the other way round)."""
-        weight = self._last.get_parameter("weight").detach().float().cpu()
-        return weight if isinstance(self._last, nn.Linear) else weight.T
+        """What each neuron writes."""
+        return output_weight(self._last)
 
     def write(self, targets: Activations) -> bool:
         """Whether the stored outputs are W h + b. They are not where an MLP has experts, or a norm at its end."""

@@ -5,6 +5,7 @@ Memory is bounded: at most `MOST_NEURONS` of a wide MLP are kept, drawn at rando
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 
 import numpy as np
@@ -15,7 +16,7 @@ from transformers import PreTrainedModel
 
 from workbench.errors import Misuse
 from workbench.harvest import TOKENS_PER_BATCH
-from workbench.site import checked_layer, read_resid_post
+from workbench.site import checked_layer, decoder_layers, read_resid_post
 from workbench.tokens import TokenSet
 
 MOST_NEURONS = 512
@@ -30,6 +31,30 @@ def mlp_output(layer: nn.Module) -> nn.Module:
             if matrices:
                 return matrices[-1]
     raise Misuse(f"{type(layer).__name__} has no MLP that Marble knows: its neurons cannot be read")
+
+
+def output_weight(last: nn.Module) -> Float[Tensor, "d_out neuron"]:
+    """What each neuron writes, of an MLP's last matrix (GPT-2's Conv1D keeps it the other way round)."""
+    weight = last.get_parameter("weight").detach().float().cpu()
+    return weight if isinstance(last, nn.Linear) else weight.T
+
+
+def read_neurons(
+    model: PreTrainedModel, ids: Int[Tensor, "window position"]
+) -> list[Float[Tensor, "window position neuron"]]:
+    """The neurons of every layer, from one forward pass."""
+    seen: list[Tensor] = []
+
+    def keep(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        seen.append(inputs[0].view(*ids.shape, -1))
+
+    with contextlib.ExitStack() as hooks:
+        for layer in decoder_layers(model):
+            handle = mlp_output(layer).register_forward_pre_hook(keep)
+            hooks.callback(handle.remove)
+        with torch.inference_mode():
+            model(ids, use_cache=False)
+    return seen
 
 
 def neurons(

@@ -17,12 +17,17 @@ MAX_TOKENS = 512  # attention patterns grow with the square of the length: beyon
 
 @dataclasses.dataclass(frozen=True)
 class Prompt:
-    """Token ids of one message. `n_cut` tokens between BOS and the rest did not fit `limit`."""
+    """Token ids of one message. `n_cut` tokens between BOS and the rest did not fit `limit`.
+
+    Tokens with the same number in `words` were cut from one piece of the text (a word with the blank before it, as
+    a rule): merges never cross its ends. -1 is BOS, which is cut from no text.
+    """
 
     ids: tuple[int, ...]
     tokens: tuple[TokenText, ...]
     n_cut: int
     limit: int
+    words: tuple[int, ...] = ()
 
     @property
     def note(self) -> str:
@@ -66,12 +71,13 @@ def read_prompt(
     templated = chat and bool(tokenizer.chat_template)
     if templated:
         text = as_chat(tokenizer, text)
-    ids = tokenizer(
+    read = tokenizer(
         text, add_special_tokens=False, split_special_tokens=not (markers or templated), verbose=False
-    )["input_ids"]
+    )
+    ids, words = read["input_ids"], [-1 if word is None else word for word in read.word_ids()]
     bos = [tokenizer.bos_token_id] if begins_with_bos(tokenizer) else []
     if bos and ids[:1] == bos:
-        ids = ids[1:]
+        ids, words = ids[1:], words[1:]
     if not bos and not ids:
         raise Misuse(
             "the prompt is empty and this tokenizer has no token to begin with: type at least a letter"
@@ -81,4 +87,5 @@ def read_prompt(
     n_cut = max(0, len(ids) - room)
     vocabulary = Vocabulary(tokenizer)
     ids = (*bos, *ids[n_cut:])
-    return Prompt(ids, tuple(vocabulary[id_] for id_ in ids), n_cut, limit)
+    kept = (*(-1 for _ in bos), *words[n_cut:])
+    return Prompt(ids, tuple(vocabulary[id_] for id_ in ids), n_cut, limit, kept)

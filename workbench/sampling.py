@@ -18,7 +18,7 @@ from workbench.errors import Misuse
 from workbench.vocabulary import TokenText, Vocabulary
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel, PreTrainedTokenizerFast
+    from transformers import Cache, PreTrainedModel, PreTrainedTokenizerFast
 
     from workbench.prompt import Prompt
 
@@ -63,6 +63,11 @@ class Continuation:
     log_p: Float[np.ndarray, "token"]
     log_q: Float[np.ndarray, "token"]
     ended: bool
+
+    @property
+    def probabilities(self) -> Float[np.ndarray, "token"]:
+        """Under the model itself."""
+        return np.exp(self.log_p)
 
 
 def softmax(logits: Float[np.ndarray, "*batch vocab"]) -> Float[np.ndarray, "*batch vocab"]:
@@ -122,12 +127,12 @@ def continuations(
         raise Misuse(f"the prompt fills the context of {n_ctx} tokens: shorten it to leave room for an answer")
     stops = stop_ids(model, tokenizer)
     rng = np.random.default_rng(seed)
-    drawn: list[_Drawn] = []
+    drawn: list[Drawn] = []
     ended = np.zeros(1 if sampling.temperature == 0 else n, dtype=bool)
-    steps = _next_logits(model, prompt.ids, len(ended))
+    steps = next_logits(model, prompt.ids, len(ended))
     logits = next(steps)
     for _ in range(room):
-        drawn.append(_draw(logits, sampling, rng))
+        drawn.append(drawn_from(logits, sampling, rng))
         ended |= np.isin(drawn[-1].ids, stops)
         if ended.all() or len(drawn) == room:
             break
@@ -144,7 +149,7 @@ def stop_ids(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast) -> list
     return sorted({id_ for id_ in found if id_ is not None})
 
 
-class _Drawn(NamedTuple):
+class Drawn(NamedTuple):
     """One more token of every sample."""
 
     ids: Int[np.ndarray, "sample"]
@@ -152,14 +157,16 @@ class _Drawn(NamedTuple):
     log_q: Float[np.ndarray, "sample"]
 
 
-def _next_logits(
-    model: PreTrainedModel, ids: tuple[int, ...], n: int
+def next_logits(
+    model: PreTrainedModel, ids: tuple[int, ...], n: int, cache: Cache | None = None
 ) -> Generator[Float[np.ndarray, "sample vocab"], Int[np.ndarray, "sample"], None]:
-    """Logits after `ids` for `n` equal samples; is sent the ids drawn and yields the logits after those."""
+    """Logits after `ids` for `n` equal samples; is sent the ids drawn and yields the logits after those. Keys and
+    values go into `cache`, one of its own if none is given."""
     import torch
 
     with torch.inference_mode():
-        out = model(torch.tensor([ids], device=model.device), use_cache=True, logits_to_keep=1)
+        read = torch.tensor([ids], device=model.device)
+        out = model(read, use_cache=True, past_key_values=cache, logits_to_keep=1)
         cache = out.past_key_values
         cache.batch_repeat_interleave(n)
         logits = out.logits[:, -1].expand(n, -1)
@@ -170,7 +177,9 @@ def _next_logits(
             logits = model(following, past_key_values=cache, use_cache=True).logits[:, -1]
 
 
-def _draw(logits: Float[np.ndarray, "sample vocab"], sampling: Sampling, rng: np.random.Generator) -> _Drawn:
+def drawn_from(
+    logits: Float[np.ndarray, "sample vocab"], sampling: Sampling, rng: np.random.Generator
+) -> Drawn:
     """One token for every sample, by inverting the cumulative distribution."""
     q = reshape(logits, sampling).probabilities
     cumulative = q.cumsum(-1)
@@ -178,7 +187,7 @@ def _draw(logits: Float[np.ndarray, "sample vocab"], sampling: Sampling, rng: np
     ids = (cumulative > threshold).argmax(-1)
     p = softmax(logits.astype(np.float64))
     rows = np.arange(len(ids))
-    return _Drawn(ids, np.log(p[rows, ids]), np.log(q[rows, ids]))
+    return Drawn(ids, np.log(p[rows, ids]), np.log(q[rows, ids]))
 
 
 def _continuation(

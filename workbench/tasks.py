@@ -35,6 +35,8 @@ USER, ASSISTANT, END = "<|user|>", "<|assistant|>", "<|end|>"
 _USES = {"train": 0.49, "rl": 0.22, "dictionary": 0.04, "heldout": 0.25}
 _COUNT_USES = {"train": 0.36, "rl": 0.18, "dictionary": 0.04, "heldout": 0.42}  # of 300 words 1,000 held out
 
+COUNT_QUESTION = "How many times does the letter {letter} stand in {word}?"
+
 # How a worked answer begins.
 OPENINGS: Mapping[str, str] = {"sums": "Step by step:", "letter_counts": "Letter by letter:"}
 
@@ -120,7 +122,7 @@ def _letter_counts(world: World) -> list[Question]:
     return [
         Question(
             "letter_counts",
-            f"How many times does the letter {letter} stand in {word}?",
+            COUNT_QUESTION.format(letter=letter, word=word),
             str(word.count(letter)),
             use_of(f"count {letter} {word}", _COUNT_USES),
             (word, letter),

@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Float
 
 from workbench.errors import Failure, Misuse
-from workbench.lens import Lens, logit_lens, read_stream
+from workbench.lens import LayerCurve, Lens, Moved, as_it_is, layer_curve, logit_lens, read_stream
 from workbench.prompt import Prompt
 from workbench.sampling import KEPT, Sampling, reshape, softmax
 from workbench.vocabulary import Vocabulary
@@ -70,11 +70,36 @@ def trace(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, prompt: Pr
     stream = read_stream(model, ids)
     return Trace(
         prompt=prompt,
-        lens=logit_lens(model, stream, ids, Vocabulary(tokenizer), top),
+        lens=logit_lens(model, stream.resid, ids, Vocabulary(tokenizer), top),
         resid=stream.resid.float().cpu().numpy(),
         attention=stream.attention.float().cpu().numpy(),
         logits=stream.logits.float().cpu().numpy(),
     )
+
+
+def read_again(
+    trace_: Trace, model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, moved: Moved, top: int = 10
+) -> Lens:
+    """The lens of a trace with its stream `moved` before the head reads it (by a tuned lens): no forward pass."""
+    ids = torch.tensor(trace_.prompt.ids, device=model.device)
+    return logit_lens(model, _stream(trace_, model), ids, Vocabulary(tokenizer), top, moved)
+
+
+def target_at(trace_: Trace, position: int) -> int:
+    """The token that follows `position`; after the last, where none does, what the model finds likeliest."""
+    ids = trace_.prompt.ids
+    return ids[position + 1] if position + 1 < len(ids) else int(trace_.logits[position].argmax())
+
+
+def layers_at(
+    trace_: Trace, model: PreTrainedModel, position: int, target: int, moved: Moved = as_it_is
+) -> LayerCurve:
+    """Probability and rank of `target` after `position`, and entropy there, by layer."""
+    return layer_curve(model, _stream(trace_, model)[:, position], target, moved)
+
+
+def _stream(trace_: Trace, model: PreTrainedModel) -> Float[torch.Tensor, "row position d_model"]:
+    return torch.from_numpy(trace_.resid).to(model.device, model.dtype)
 
 
 def candidates(
@@ -85,10 +110,16 @@ def candidates(
     top: int = 20,
 ) -> list[Candidate]:
     """The `top` most probable tokens after `position`, with what `sampling` makes of each."""
-    logits = trace_.logits[position].astype(np.float64)
+    return candidates_of(trace_.logits[position], Vocabulary(tokenizer), sampling or Sampling(), top)
+
+
+def candidates_of(
+    logits: Float[np.ndarray, "vocab"], vocabulary: Vocabulary, sampling: Sampling, top: int
+) -> list[Candidate]:
+    """The `top` most probable tokens of one distribution, with what `sampling` makes of each."""
+    logits = logits.astype(np.float64)
     p = softmax(logits)
-    reshaped = reshape(logits, sampling or Sampling())
-    vocabulary = Vocabulary(tokenizer)
+    reshaped = reshape(logits, sampling)
     best = np.argsort(-p, kind="stable")[:top].tolist()
     return [
         Candidate(

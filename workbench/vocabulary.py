@@ -63,7 +63,7 @@ class Vocabulary:
             id_ for id_, added in tokenizer.added_tokens_decoder.items() if added.special
         }
         self._added = frozenset(tokenizer.added_tokens_decoder)
-        self._byte_level = _is_byte_level(tokenizer)
+        self._byte_level = is_byte_level(tokenizer)
         self._known: dict[int, TokenText] = {}
 
     def __getitem__(self, id_: int) -> TokenText:
@@ -83,11 +83,11 @@ class Vocabulary:
             return TokenText(id_, b"", f"{OPEN}id {id_}{CLOSE}", True)
         if id_ in self._added:
             return TokenText(id_, token.encode(), shown(token.encode()), id_ in self._special)
-        data = _byte_level_bytes(token) if self._byte_level else _sentencepiece_bytes(token)
+        data = byte_level_bytes(token) if self._byte_level else _sentencepiece_bytes(token)
         return TokenText(id_, data, shown(data), id_ in self._special)
 
 
-def _is_byte_level(tokenizer: PreTrainedTokenizerFast) -> bool:
+def is_byte_level(tokenizer: PreTrainedTokenizerFast) -> bool:
     """Tokens are written in the byte alphabet of GPT-2; its decoder says so."""
     decoder = json.loads(tokenizer.backend_tokenizer.to_str()).get("decoder") or {}
     return any(d.get("type") == "ByteLevel" for d in (decoder, *decoder.get("decoders", ())))
@@ -102,7 +102,8 @@ def _alphabet() -> dict[str, int]:
     return {chr(byte): byte for byte in itself} | {chr(256 + n): byte for n, byte in enumerate(others)}
 
 
-def _byte_level_bytes(token: str) -> bytes:
+def byte_level_bytes(token: str) -> bytes:
+    """The bytes that a token of a byte-level vocabulary is written for."""
     alphabet = _alphabet()
     return b"".join(bytes([alphabet[c]]) if c in alphabet else c.encode() for c in token)
 

@@ -1,20 +1,18 @@
-"""What the Trace page is asked: prompt, form and checkpoints, each bound to the address of the page."""
+"""What the Trace page is asked: prompt, form, checkpoints and stage, each bound to the address of the page."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import streamlit as st
 
-from pages.components import frame, store, theme, words
-from pages.components.tokens import Strip, Token, strips
+from pages.components import frame, store
 from pages.components.words import NONE
 from workbench.lab import Lab
 
 if TYPE_CHECKING:
-    from workbench.prompt import Prompt
     from workbench.trace import Trace
 
 PROMPT = "Fellow citizens of the Senate and House of Representatives"
@@ -63,35 +61,17 @@ def question(lab: Lab) -> Question | None:
     return Question(text, chat, (first,) if second in (NONE, None) else (first, second))
 
 
-def tokens(traces: Mapping[str, Trace], colour: Mapping[str, str]) -> None:
-    """The ids that were read; with two checkpoints, tinted by how far their predictions part."""
-    from workbench.trace import divergence
-
-    (first, *rest) = traces
-    prompt = traces[first].prompt
-    same = all(traces[a].prompt.ids == prompt.ids for a in rest)
-    if rest and same:
-        parted = divergence(traces[rest[0]], traces[first]).tolist()
-        frame.caption(
-            f"Each token with its id, tinted by KL({rest[0]} ‖ {first}) of what comes after it, in nats: "
-            "the stronger, the more the two part."
-        )
-        lines = [
-            [f"id {t.id}", f"KL {words.number(kl)} nats"] for t, kl in zip(prompt.tokens, parted, strict=True)
-        ]
-        boxed(prompt, lines, parted, theme.palette().accent, "tokens")
-        return
-    frame.caption("Each token with its id.")
-    for address, trace in traces.items():
-        lines = [[f"id {t.id}"] for t in trace.prompt.tokens]
-        boxed(trace.prompt, lines, [0.0] * len(lines), colour[address], f"tokens-{address}")
+def stage(stages: Sequence[str]) -> str:
+    """The stage that is looked at: the address's, else the first."""
+    frame.doubted("stage", "stage", stages)
+    chosen = st.segmented_control(
+        "Stage", stages, default=stages[0], required=True, key="stage", bind="query-params"
+    )
+    return str(chosen)
 
 
-def boxed(prompt: Prompt, lines: list[list[str]], values: list[float], colour: str, key: str) -> None:
-    """The prompt's tokens in boxes with their ids."""
-    made = [
-        Token(text=t.shown, value=v, lines=line, under=str(t.id), special=t.special)
-        for t, v, line in zip(prompt.tokens, values, lines, strict=True)
-    ]
-    strip = Strip(tokens=made, max=max([1e-9, *values]), label="tokens of the prompt")
-    strips([strip], colour, key, boxed=True)
+def notes(traces: Mapping[str, Trace]) -> None:
+    """What of the text was not read as typed, each sentence once."""
+    for sentence in dict.fromkeys(trace.prompt.note for trace in traces.values()):
+        if sentence:
+            frame.note(sentence)

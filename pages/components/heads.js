@@ -1,8 +1,17 @@
 // Attention: a small picture of every head, and one enlarged. Hover or focus a token to see what it looks
-// back at. Patterns come as bytes [layer][head][query][key], 255 = 1.
+// back at. Patterns come as bytes [layer][head][query][key <= query], 255 = 1. What lies above the diagonal is not
+// small but masked: a token cannot look ahead. It is drawn as a grey that no weight has, hatched where enlarged.
 
 function rgb(hex) {
   return [1, 3, 5].map((i) => parseInt(hex.slice(i, i + 2), 16))
+}
+
+function whole(packed, n) {
+  const weights = new Uint8Array(n * n)
+  for (let query = 0, from = 0; query < n; from += ++query) {
+    weights.set(packed.subarray(from, from + query + 1), query * n)
+  }
+  return weights
 }
 
 function paint(canvas, weights, n, colour) {
@@ -12,12 +21,38 @@ function paint(canvas, weights, n, colour) {
   const image = context.createImageData(n, n)
   const [r, g, b] = rgb(colour)
   for (let i = 0; i < n * n; i++) {
-    image.data[4 * i] = r
-    image.data[4 * i + 1] = g
-    image.data[4 * i + 2] = b
-    image.data[4 * i + 3] = 255 * Math.sqrt(weights[i] / 255) // square root: faint looks are seen too
+    const masked = i % n > Math.floor(i / n)
+    image.data[4 * i] = masked ? 128 : r
+    image.data[4 * i + 1] = masked ? 128 : g
+    image.data[4 * i + 2] = masked ? 128 : b
+    // square root: faint looks are seen too
+    image.data[4 * i + 3] = masked ? 56 : 255 * Math.sqrt(weights[i] / 255)
   }
   context.putImageData(image, 0, 0)
+}
+
+function hatch(canvas, n) {
+  const size = 480
+  canvas.width = size
+  canvas.height = size
+  const context = canvas.getContext("2d")
+  const cell = size / n
+  context.beginPath()
+  context.moveTo(cell, 0)
+  for (let query = 0; query < n - 1; query++) {
+    context.lineTo((query + 1) * cell, (query + 1) * cell)
+    context.lineTo((query + 2) * cell, (query + 1) * cell)
+  }
+  context.lineTo(size, 0)
+  context.clip()
+  context.strokeStyle = "rgb(128 128 128 / 55%)"
+  context.lineWidth = 1.5
+  for (let at = -size; at < size; at += 14) {
+    context.beginPath()
+    context.moveTo(at, size)
+    context.lineTo(at + size, 0)
+    context.stroke()
+  }
 }
 
 function enlarge(box, data, weights, name) {
@@ -25,9 +60,13 @@ function enlarge(box, data, weights, name) {
   const n = data.tokens.length
   box.appendChild(element("h4", "", name))
   const flex = box.appendChild(element("div", "enlarged"))
-  const canvas = flex.appendChild(element("canvas", "matrix"))
+  const left = flex.appendChild(element("div", "left"))
+  const stack = left.appendChild(element("div", "stack"))
+  const canvas = stack.appendChild(element("canvas", "matrix"))
+  hatch(stack.appendChild(element("canvas", "mask")), n)
+  left.appendChild(element("p", "key", "rows look at columns; hatched: masked, no token sees those after it"))
   canvas.setAttribute("role", "img")
-  canvas.setAttribute("aria-label", `${name}: rows look back at columns; the tokens beside it say the same in words`)
+  canvas.setAttribute("aria-label", `${name}: rows look back at columns, what lies above the diagonal is masked; the tokens beside it say the same in words`)
   paint(canvas, weights, n, data.colour)
   const side = flex.appendChild(element("div", "side"))
   const strip = side.appendChild(element("div", "strip"))
@@ -75,9 +114,10 @@ export default function (component) {
   root.replaceChildren()
   const bytes = Uint8Array.from(atob(data.patterns), (c) => c.charCodeAt(0))
   const n = data.tokens.length
+  const size = (n * (n + 1)) / 2
   const weightsOf = (layer, head) => {
-    const start = (layer * data.n_heads + head) * n * n
-    return bytes.subarray(start, start + n * n)
+    const start = (layer * data.n_heads + head) * size
+    return whole(bytes.subarray(start, start + size), n)
   }
   const grid = root.appendChild(element("div", "grid"))
   grid.style.gridTemplateColumns = `1.1rem repeat(${data.n_heads}, minmax(34px, 92px))`
@@ -85,7 +125,8 @@ export default function (component) {
   const buttons = []
   const choose = (layer, head, tell) => {
     buttons.forEach(([button, l, h]) => button.setAttribute("aria-pressed", String(l === layer && h === head)))
-    enlarge(box, data, weightsOf(layer, head), `layer ${layer}, head ${head}`)
+    const named = data.names[`${layer}.${head}`]
+    enlarge(box, data, weightsOf(layer, head), `layer ${layer}, head ${head}${named ? `: ${named}` : ""}`)
     if (tell) setTriggerValue("head", `${layer}.${head}`)
   }
   for (let layer = 0; layer < data.n_layers; layer++) {
@@ -93,8 +134,10 @@ export default function (component) {
     for (let head = 0; head < data.n_heads; head++) {
       const button = grid.appendChild(element("button"))
       button.setAttribute("aria-label", `layer ${layer}, head ${head}`)
-      button.title = `layer ${layer}, head ${head}`
+      const named = data.names[`${layer}.${head}`]
+      button.title = `layer ${layer}, head ${head}${named ? `: ${named}` : ""}`
       paint(button.appendChild(element("canvas")), weightsOf(layer, head), n, data.colour)
+      button.appendChild(element("small", "", named ? named.split(",")[0] : "\u00a0"))
       button.onclick = () => choose(layer, head, true)
       buttons.push([button, layer, head])
     }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -22,8 +23,11 @@ _component = st.components.v2.component(
 )
 
 
-def grid(trace: Trace, chosen: str, colour: str, key: str, chooser: str) -> None:
-    """Draw all heads with `chosen` ("LAYER.HEAD") enlarged; a click sets the widget whose key is `chooser`."""
+def grid(trace: Trace, chosen: str, colour: str, key: str, chooser: str, names: Mapping[str, str]) -> None:
+    """Draw all heads with `chosen` ("LAYER.HEAD") enlarged; a click sets the widget whose key is `chooser`.
+
+    `names`: what some heads are called. Only keys up to the query are sent: the rest is masked.
+    """
 
     def choose() -> None:
         if clicked := st.session_state[key].get("head"):
@@ -31,13 +35,16 @@ def grid(trace: Trace, chosen: str, colour: str, key: str, chooser: str) -> None
 
     n_layers, n_heads, _, _ = trace.attention.shape
     layer, head = (int(part) for part in chosen.split("."))
+    query, key_ = np.tril_indices(trace.attention.shape[-1])
+    packed = np.rint(trace.attention[:, :, query, key_] * 255).astype(np.uint8)
     data: dict[str, Any] = {
         "tokens": [token.shown for token in trace.prompt.tokens],
-        "patterns": base64.b64encode(np.rint(trace.attention * 255).astype(np.uint8).tobytes()).decode(),
+        "patterns": base64.b64encode(packed.tobytes()).decode(),
         "n_layers": n_layers,
         "n_heads": n_heads,
-        "layer": min(layer, n_layers - 1),
-        "head": min(head, n_heads - 1),
+        "layer": layer,
+        "head": head,
+        "names": dict(names),
         "colour": colour,
     }
     _component(key=key, data=data, on_head_change=choose)

@@ -25,7 +25,7 @@ function tell(panel, data, row, position) {
 }
 
 export default function (component) {
-  const { parentElement, data } = component
+  const { parentElement, data, setTriggerValue } = component
   const root = parentElement.querySelector(".lens")
   root.replaceChildren()
   const scroller = root.appendChild(element("div", "scroller"))
@@ -36,14 +36,14 @@ export default function (component) {
   table.setAttribute("aria-label", data.label)
   const head = table.appendChild(element("thead")).appendChild(element("tr"))
   head.appendChild(element("th", "corner", ""))
-  for (const token of data.tokens) {
-    const th = head.appendChild(element("th"))
+  for (const [p, token] of data.tokens.entries()) {
+    const th = head.appendChild(element("th", p === data.position ? "at" : ""))
     th.scope = "col"
     th.appendChild(element("span", "", token))
   }
   const body = table.appendChild(element("tbody"))
   const cells = []
-  let here = [data.rows.length - 1, data.tokens.length - 1]
+  let here = [data.rows.length - 1, data.position]
   const go = (row, position, focus) => {
     const old = cells[here[0]][here[1]]
     old.tabIndex = -1
@@ -67,11 +67,13 @@ export default function (component) {
       td.style.backgroundColor = `color-mix(in srgb, ${data.colour} ${strength}%, var(--st-background-color))`
       td.appendChild(element("span", cell.hit ? "hit" : "", cell.top[0][0]))
       td.onmouseenter = () => go(r, p, false)
+      td.onclick = () => setTriggerValue("position", p)
       td.onfocus = () => here[0] === r && here[1] === p || go(r, p, false)
       cells[r].push(td)
     }
   }
   table.onkeydown = (event) => {
+    if (event.key === "Enter") setTriggerValue("position", here[1])
     const move = { ArrowRight: [0, 1], ArrowLeft: [0, -1], ArrowDown: [1, 0], ArrowUp: [-1, 0] }[event.key]
     if (!move) return
     event.preventDefault()
@@ -80,4 +82,6 @@ export default function (component) {
     go(row, position, true)
   }
   go(here[0], here[1], false)
+  const column = head.children[here[1] + 1]
+  scroller.scrollLeft = column.offsetLeft + column.offsetWidth - scroller.clientWidth // the position is in sight
 }

@@ -110,3 +110,11 @@ def kind(name: str) -> str:
     """A latent's kind as words: 'exclusive:sft' -> 'only in sft'."""
     what, _, checkpoint = name.partition(":")
     return {"exclusive": f"only in {checkpoint}", "absent": f"missing in {checkpoint}"}.get(what, what)
+
+
+def seconds(value: float) -> str:
+    """A short time: 0.00123 -> '1.23 ms'."""
+    for bound, factor, unit in ((1.0, 1.0, "s"), (1e-3, 1e3, "ms")):
+        if value >= bound:
+            return f"{value * factor:.3g} {unit}"
+    return f"{value * 1e6:.3g} µs"

@@ -1,0 +1,129 @@
+"""What attention costs against the length of the text: one forward pass, timed, with two ways to do the same sum.
+
+`eager` writes the whole [head, query, key] matrix of every layer down, as a page that draws it needs; `sdpa` is
+torch's fused `scaled_dot_product_attention`, which does not. Attention is O(n²) in the length and all else O(n): on
+doubly logarithmic axes a slope of 1 says that the rest still dominates, a slope of 2 that attention does.
+Runs of the two alternate, so that a change of the machine's load falls on both.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, NamedTuple
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from workbench.errors import Misuse
+from workbench.timing import Seconds, timed
+
+if TYPE_CHECKING:
+    import polars as pl
+    from transformers import PreTrainedModel
+
+KINDS = ("eager", "sdpa")
+SHORTEST, LONGEST = 16, 512
+TOLERANCE = 1e-4  # of the largest logit, or of 1 where that is smaller
+REPEATS = 7
+
+
+class Cost(NamedTuple):
+    """One kind of attention at one length."""
+
+    kind: str
+    tokens: int
+    seconds: Seconds
+
+
+@dataclasses.dataclass(frozen=True)
+class AttentionCost:
+    """`parted`: the largest difference of any logit between the kinds, as a share of the largest logit (of 1 where
+    that is smaller); `kinds`: those that the family has."""
+
+    costs: tuple[Cost, ...]
+    parted: float
+    kinds: tuple[str, ...]
+
+    @property
+    def equal(self) -> bool:
+        """Both kinds gave the same logits within `TOLERANCE`."""
+        return self.parted <= TOLERANCE
+
+    def table(self) -> pl.DataFrame:
+        """A row a kind and length."""
+        import polars as pl
+
+        rows = [(c.kind, c.tokens, *c.seconds) for c in self.costs]
+        schema = ["attention", "tokens", "seconds", "low", "high", "runs"]
+        return pl.DataFrame(rows, schema=schema, orient="row")
+
+
+def lengths(n_ctx: int) -> list[int]:
+    """Powers of two from 16 up to 512 or the context; the context itself last where that is shorter."""
+    longest = min(n_ctx, LONGEST)
+    found = [2**k for k in range(4, 10) if 2**k <= longest]
+    return found if found and found[-1] == longest else [*found, longest]
+
+
+@contextlib.contextmanager
+def attention_kind(model: PreTrainedModel, kind: str) -> Iterator[None]:
+    """Inside, the model attends that way; afterwards as before."""
+    before = model.config._attn_implementation
+    model.set_attn_implementation(kind)
+    try:
+        yield
+    finally:
+        model.set_attn_implementation(before)
+
+
+def available(model: PreTrainedModel) -> tuple[str, ...]:
+    """The kinds that the model's family has."""
+    found = []
+    for kind in KINDS:
+        with contextlib.suppress(ValueError, ImportError), attention_kind(model, kind):
+            found.append(kind)
+    return tuple(found)
+
+
+@torch.inference_mode()
+def attention_cost(
+    model: PreTrainedModel, tokens: Sequence[int], repeats: int = REPEATS, seed: int = 0
+) -> AttentionCost:
+    """Forward passes of random ids at every length, after one of each kind that is not counted."""
+    if repeats < 1 or not tokens or min(tokens) < 1:
+        raise Misuse(
+            f"expected lengths of 1 token or more and at least one run, found {list(tokens)}, {repeats}"
+        )
+    n_vocab = model.get_output_embeddings().weight.shape[0]
+    generator = torch.Generator().manual_seed(seed)
+    kinds, costs, parted = available(model), [], 0.0
+    for n in tokens:
+        ids = torch.randint(n_vocab, (1, n), generator=generator).to(model.device)
+        took: dict[str, list[float]] = {kind: [] for kind in kinds}
+        for run in range(repeats + 1):
+            for kind in kinds:
+                with attention_kind(model, kind):
+                    _, one = timed(_logits, model, ids)
+                took[kind] += [one] if run else []
+        costs += [Cost(kind, n, Seconds.of(took[kind])) for kind in kinds]
+        parted = max(parted, _parted(model, ids, kinds))
+    return AttentionCost(tuple(costs), parted, kinds)
+
+
+def _logits(model: PreTrainedModel, ids: Tensor) -> Float[Tensor, "position vocab"]:
+    out = model(ids, use_cache=False).logits[0]
+    if out.device.type == "cuda":
+        torch.cuda.synchronize(out.device)  # else only the launch would be timed
+    return out
+
+
+def _parted(model: PreTrainedModel, ids: Tensor, kinds: Sequence[str]) -> float:
+    found = []
+    for kind in kinds:
+        with attention_kind(model, kind):
+            found.append(_logits(model, ids))
+    scale = max(1.0, float(found[0].abs().max()))
+    return max(float((other - found[0]).abs().max()) / scale for other in found)
