@@ -70,6 +70,6 @@ def _sentence(address: str, cost: CacheCost) -> str:
     with_it, without = (words.seconds(each.seconds.median) for each in (on, off))
     return (
         f"{address} {same} both ways. After {on.read} tokens one more takes {with_it} with the cache and {without} "
-        f"without, {words.number(cost.speedup)} times as long. Medians of {on.seconds.n} runs in turn after one that "
-        "is not counted; half of the runs lie within the band."
+        f"without, {words.number(cost.speedup)} times as long. Medians of {on.seconds.n} runs in turn after one "
+        "that is not counted; half of the runs lie within the band."
     )

@@ -7,13 +7,15 @@ home in `MARBLE_TRACE_HOME`, serves it, and opens each stage in Chromium with on
 types a prompt of 64 tokens that was never read before and presses Ctrl+Enter. Figures are medians of the rounds, in
 seconds by a clock inside the browser, from that key until every panel of the stage has been drawn anew and the
 page's script has ended; the server has loaded the checkpoints and the browser has its files. `worst` is the slowest
-round. The load average of the machine is told with them, since a shared one is slower for all.
+round. On a shared machine the clock measures the neighbours too, so the load average is told, and `cpu`, the
+processor time that server and browser together took for the answer: what an idle core would take.
 
 The peer is a Streamlit page of one text field that says what was typed: what the frame alone takes.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 import random
 import shutil
@@ -102,8 +104,26 @@ def prompts(home: Path, seed: int = 0) -> Iterator[str]:
             yield text
 
 
-def answered(page: Any, text: str, wanted: dict[str, int]) -> float:
-    """Seconds from Ctrl+Enter to the last panel."""
+class Took(NamedTuple):
+    """Seconds by the browser's clock, and of processors."""
+
+    wall: float
+    cpu: float
+
+
+def spent() -> float:
+    """Seconds of processors that everything this process has started (server, browser) has used so far."""
+    import psutil
+
+    total = 0.0
+    for child in psutil.Process().children(recursive=True):
+        with contextlib.suppress(psutil.Error):
+            total += child.cpu_times().user + child.cpu_times().system
+    return total
+
+
+def answered(page: Any, text: str, wanted: dict[str, int]) -> Took:
+    """What it takes from Ctrl+Enter to the last panel."""
     field = page.get_by_role("textbox", name="Text", exact=True)
     field.fill(text)
     page.evaluate(
@@ -116,11 +136,17 @@ def answered(page: Any, text: str, wanted: dict[str, int]) -> float:
         }""",
         wanted,
     )
+    return _submitted(page, field)
+
+
+def _submitted(page: Any, field: Any) -> Took:
+    before = spent()
     field.press("Control+Enter")
-    return page.evaluate("window.took") / 1_000
+    wall = page.evaluate("window.took") / 1_000
+    return Took(wall, spent() - before)
 
 
-def echoed(page: Any, text: str) -> float:
+def echoed(page: Any, text: str) -> Took:
     """The same on a bare page."""
     field = page.get_by_role("textbox", name="Text", exact=True)
     field.fill(text)
@@ -133,15 +159,14 @@ def echoed(page: Any, text: str) -> float:
         }""",
         text,
     )
-    field.press("Control+Enter")
-    return page.evaluate("window.took") / 1_000
+    return _submitted(page, field)
 
 
-def measure(home: Path, rounds: int) -> tuple[dict[Case, list[float]], list[float]]:
-    """Seconds of every round of each case, after one that is not counted, and of the bare page."""
+def measure(home: Path, rounds: int) -> tuple[dict[Case, list[Took]], list[Took]]:
+    """What every round of each case took, after one that is not counted, and of the bare page."""
     from playwright.sync_api import sync_playwright
 
-    found: dict[Case, list[float]] = {}
+    found: dict[Case, list[Took]] = {}
     bare = home / "bare.py"
     bare.write_text(BARE)
     texts = prompts(home)
@@ -157,10 +182,8 @@ def measure(home: Path, rounds: int) -> tuple[dict[Case, list[float]], list[floa
             page.goto(f"{address}/trace?stage={case.stage}&a=base&b={beside}&lab=demo")
             page.wait_for_function("wanted => trace.fresh(wanted) && marble.ready()", arg=case.wanted)
             found[case] = [answered(page, next(texts), case.wanted) for _ in range(rounds + 1)][1:]
-            median = statistics.median(found[case])
-            report.say(
-                f"{case.name}: {median:.2f} s, worst {max(found[case]):.2f}, bound {BOUNDS[case.checkpoints]}"
-            )
+            told = ", ".join(f"{name} {value:.2f}" for name, value in figures(found[case]).items())
+            report.say(f"{case.name}: {told}; bound {BOUNDS[case.checkpoints]} s")
         page.goto(other)
         page.wait_for_function("marble.heading() && marble.ready()")
         frame = [echoed(page, next(texts)) for _ in range(rounds + 1)][1:]
@@ -168,10 +191,20 @@ def measure(home: Path, rounds: int) -> tuple[dict[Case, list[float]], list[floa
     return found, frame
 
 
+def figures(took: list[Took]) -> dict[str, float]:
+    """Median and worst by the clock, median of processor time."""
+    walls = [each.wall for each in took]
+    return {
+        "median": statistics.median(walls),
+        "worst": max(walls),
+        "cpu": statistics.median(each.cpu for each in took),
+    }
+
+
 def main() -> None:
     switches = report.parse("The Trace page answering a new prompt of 64 tokens, timed in a browser.")
-    if shutil.which("chromium") is None or report.missing("playwright"):
-        sys.exit("this benchmark needs chromium and the Python package playwright: install both")
+    if shutil.which("chromium") is None or report.missing("playwright", "psutil"):
+        sys.exit("this benchmark needs chromium, playwright and psutil: install them")
     rounds = 3 if switches.quick else 7
     kept = os.environ.get("MARBLE_TRACE_HOME")  # a home that holds the lab `demo` already
     home = Path(kept or tempfile.mkdtemp(prefix="marble-trace-"))
@@ -182,15 +215,14 @@ def main() -> None:
     finally:
         if not kept:
             shutil.rmtree(home, ignore_errors=True)
-    bare = {"median": statistics.median(frame)}
+    bare = figures(frame)
     rows = []
     for case, took in found.items():
         config = {
             "stage": case.stage, "checkpoints": case.checkpoints, "tokens": TOKENS, "rounds": rounds,
             "bound_s": BOUNDS[case.checkpoints], "load": round(os.getloadavg()[0], 1),
         }  # fmt: skip
-        ours = {"median": statistics.median(took), "worst": max(took)}
-        rows.append(report.Row.of(config, ours, {"bare_streamlit_page": bare}, "median"))
+        rows.append(report.Row.of(config, figures(took), {"bare_streamlit_page": bare}, "median"))
     report.write("trace_page", rows, switches.json)
 
 
