@@ -174,7 +174,7 @@ def measure(home: Path, rounds: int) -> tuple[dict[Case, list[Took]], list[Took]
     with ours as address, theirs as other, sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=list(FLAGS))
         page = browser.new_page(viewport={"width": 1440, "height": 1800})
-        page.set_default_timeout(120_000)
+        page.set_default_timeout(600_000)  # the first page imports torch, perhaps beside much other work
         page.add_init_script(CLOCK)
         page.add_init_script(SEEN)
         for case in (Case(stage, n) for stage in STAGES for n in BOUNDS):
@@ -205,7 +205,7 @@ def main() -> None:
     switches = report.parse("The Trace page answering a new prompt of 64 tokens, timed in a browser.")
     if shutil.which("chromium") is None or report.missing("playwright", "psutil"):
         sys.exit("this benchmark needs chromium, playwright and psutil: install them")
-    rounds = 3 if switches.quick else 7
+    rounds = 5 if switches.quick else 9
     kept = os.environ.get("MARBLE_TRACE_HOME")  # a home that holds the lab `demo` already
     home = Path(kept or tempfile.mkdtemp(prefix="marble-trace-"))
     try:
