@@ -141,6 +141,8 @@ def test_the_cache_changes_no_token(machine):
     assert list(found.ids[ON])[: len(theirs)] == theirs
     assert [c.read for c in found.costs if c.kind == OFF] == [len(ids) + i for i in range(5)]
     assert found.last(ON).read == len(ids) + 4
+    by_hand = [c.seconds.median for c in found.costs if c.kind == OFF][1:]
+    assert found.total(OFF) == pytest.approx(sum(by_hand))
     with pytest.raises(Misuse, match="room for"):
         cache_cost(model, ids, 64)
 
