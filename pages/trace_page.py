@@ -42,7 +42,7 @@ with frame.sentences():
         st.stop()
     stage = asked.stage(list(VIEWS))
     traces = {a: store.traced(lab, a, question.text, question.chat) for a in question.checkpoints}
-    asked.notes(traces)
+    asked.notes(lab, question, traces)
     VIEWS[stage](lab, question, traces, theme.colours(list(traces)))
     if stage not in CHOOSING:
         trace_behind.below(lab, question, traces, theme.colours(list(traces)))

@@ -90,6 +90,7 @@ def test_page_draws_a_grown_lab(tiny_lab: Lab, page: str, headers: list[str]) ->
         ("Attend", "What attention looks back at"),
         ("Predict", "What each layer would say next"),
         ("Sample", "The next token"),
+        ("Loop", "One token after another"),
     ],
 )
 def test_every_stage_of_a_trace_has_an_address(tiny_lab: Lab, stage: str, header: str) -> None:
@@ -97,6 +98,74 @@ def test_every_stage_of_a_trace_has_an_address(tiny_lab: Lab, stage: str, header
     assert not app.exception
     assert errors(app) == []
     assert [block.value for block in app.header] == [header]
+
+
+@pytest.mark.parametrize(
+    ("prompt", "said"),
+    [
+        (" ", ""),
+        ("one " * 200, "tokens longer than the 64 that are read at once"),
+        ("bell \x07 and escape \x1b[0m", "control characters in the text"),
+        ("🙂🙃", "hold only part of a character"),
+        ("שלום עולם", "right-to-left script"),
+        ("<|end|> of it", "read letter by letter"),
+        ("<script>alert(1)</script>", ""),
+    ],
+)
+@pytest.mark.parametrize("stage", ["Attend", "Predict", "Sample"])
+def test_odd_texts_are_read_and_said_in_a_sentence(tiny_lab: Lab, stage: str, prompt: str, said: str) -> None:
+    app = opened("trace", stage=stage, prompt=prompt, b="none")
+    assert not app.exception
+    assert errors(app) == []
+    notes = [text for text in sentences(app) if 'role="note"' in text]
+    assert any(said in note for note in notes) if said else notes == []
+
+
+def test_a_full_context_leaves_a_loop_no_room_and_says_so(tiny_lab: Lab) -> None:
+    app = opened("trace", stage="Loop", prompt="one " * 200, b="none")
+    assert not app.exception
+    [sentence] = errors(app)
+    assert "the prompt fills the context of 64 tokens" in sentence
+
+
+@pytest.mark.parametrize(
+    ("asked", "said"),
+    [
+        ({"stage": "Atend"}, "did you mean 'Attend'"),
+        ({"stage": "Attend", "head": "9.1"}, "no head"),
+        ({"stage": "Predict", "at": "5000"}, "so there is none at 5000: the last is shown"),
+        ({"stage": "Predict", "tuned": "true"}, "python -m workbench lens tiny base"),
+        ({"stage": "Loop", "step": "999"}, "so there is no step 999"),
+    ],
+)
+def test_an_address_that_asks_for_what_is_not_there_is_told(tiny_lab: Lab, asked: dict, said: str) -> None:
+    app = opened("trace", b="none", **asked)
+    assert not app.exception
+    assert any(said in text for text in sentences(app))
+
+
+@pytest.mark.parametrize(
+    ("stage", "button", "said"),
+    [
+        ("Attend", "measure_attention", "The logits of both ways in base are equal"),
+        ("Loop", "measure_cache", "base wrote the same tokens both ways"),
+    ],
+)
+def test_what_a_stage_costs_is_measured_when_asked_for(
+    tiny_lab: Lab, stage: str, button: str, said: str
+) -> None:
+    app = opened("trace", stage=stage, b="none")
+    assert not any(said in text for text in sentences(app))
+    app.button(key=button).click().run()
+    assert not app.exception
+    assert any(said in text for text in sentences(app))
+
+
+def test_a_prompt_through_training_ends_with_the_checkpoint(tiny_lab: Lab) -> None:
+    app = opened("trace", stage="Sample", say="true", through="true", a="base", b="sft")
+    assert not app.exception
+    assert errors(app) == []
+    assert any("to sft. Hover a token" in text for text in sentences(app))
 
 
 @pytest.mark.parametrize(

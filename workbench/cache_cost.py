@@ -49,10 +49,10 @@ class CacheCost:
         """The last token's cost, after the longest text."""
         return max((cost for cost in self.costs if cost.kind == kind), key=lambda cost: cost.read)
 
-    @property
-    def speedup(self) -> float:
-        """How many times sooner the last token comes with the cache: a ratio of medians."""
-        return self.last(OFF).seconds.median / self.last(ON).seconds.median
+    def total(self, kind: str) -> float:
+        """Seconds of all tokens after the first, which reads the prompt either way: a sum of medians."""
+        _, *later = (cost.seconds.median for cost in self.costs if cost.kind == kind)
+        return sum(later)
 
     def table(self) -> pl.DataFrame:
         """A row a kind and length."""

@@ -8,7 +8,8 @@ from typing import NamedTuple, ParamSpec, TypeVar
 
 import numpy as np
 
-P, T = ParamSpec("P"), TypeVar("T")
+P = ParamSpec("P")
+T = TypeVar("T")
 
 
 class Seconds(NamedTuple):

@@ -70,8 +70,14 @@ def stage(stages: Sequence[str]) -> str:
     return str(chosen)
 
 
-def notes(traces: Mapping[str, Trace]) -> None:
+def notes(lab: Lab, asked: Question, traces: Mapping[str, Trace]) -> None:
     """What of the text was not read as typed, each sentence once."""
-    for sentence in dict.fromkeys(trace.prompt.note for trace in traces.values()):
-        if sentence:
-            frame.note(sentence)
+    from workbench.prompt_notes import notes
+
+    found = [
+        sentence
+        for address, trace in traces.items()
+        for sentence in notes(store.loaded(lab, address).tokenizer, asked.text, trace.prompt, asked.chat)
+    ]
+    for sentence in dict.fromkeys(found):
+        frame.note(sentence)

@@ -65,10 +65,11 @@ def _plot(address: str, cost: CacheCost, colour: str) -> Plot:
 def _sentence(address: str, cost: CacheCost) -> str:
     from workbench.cache_cost import OFF, ON
 
-    same = "wrote the same tokens" if cost.equal else "wrote other tokens (two were as likely to rounding)"
-    on, off = cost.last(ON), cost.last(OFF)
+    same = "wrote the same tokens" if cost.equal else "wrote other tokens (a tie, to rounding)"
+    with_it, without, n = words.seconds(cost.total(ON)), words.seconds(cost.total(OFF)), len(cost.ids[ON])
+    told = f"The {n - 1} after the first take {with_it} with the cache and {without} without it. "
     return (
-        f"{address} {same} both ways. After {on.read} tokens one more takes {words.seconds(on.seconds.median)} with "
-        f"the cache, {words.seconds(off.seconds.median)} without: {words.number(cost.speedup)} times. Medians of "
-        f"{on.seconds.n} runs in turn after one that is not counted; half of the runs lie within the band."
+        f"{address} {same} both ways, {n} of them. {told if n > 1 else ''}Medians of {cost.last(ON).seconds.n} "
+        "runs in turn after one that is not counted; half of the runs lie within the band, which is wide where the "
+        "machine has other work."
     )

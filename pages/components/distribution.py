@@ -25,8 +25,9 @@ def panel(
     chosen: int | None = None,
     came: Mapping[int, FirstToken] | None = None,
 ) -> Panel:
-    """Bars: the model's own probabilities; rings: what is drawn from; ticks: shares of samples, if any. `chosen`: the
-    id of the token that was drawn."""
+    """Bars: the model's own probabilities; rings: what is drawn from; ticks: shares of samples, if any.
+
+    `chosen`: the id of the token that was drawn."""
     rows = [_row(c, colour, chosen, came) for c in found]
     table = {
         "token": [c.shown for c in found],
@@ -38,7 +39,10 @@ def panel(
     if came is not None:
         drawn = [came.get(c.id) for c in found]
         table |= {"times first": [each.times if each else 0 for each in drawn]}
-    return Panel(panels.bars(rows, "probability", low=0.0), alt, pl.DataFrame(table), title)
+    high = max(
+        (end for row in rows for end in (row["value"], *(m["value"] for m in row["marks"]))), default=1.0
+    )
+    return Panel(panels.bars(rows, "probability", low=0.0, high=high), alt, pl.DataFrame(table), title)
 
 
 def _row(c: Candidate, colour: str, chosen: int | None, came: Mapping[int, FirstToken] | None) -> Row:
@@ -55,7 +59,7 @@ def _row(c: Candidate, colour: str, chosen: int | None, came: Mapping[int, First
                 f"first in {first.times} of {first.n}: {words.share(first.share)} "
                 f"({words.share(first.low)} to {words.share(first.high)})"
             )
-        text += f"   {first.times if first else 0} ×"
+        text += f" · {first.times if first else 0} ×"
     label = f"▸ {c.shown}" if c.id == chosen else c.shown
     return Row(
         label=label,

@@ -66,7 +66,7 @@ def _loaded(path: str, lab_path: str, address: str) -> Loaded:
 
 def loaded(lab: Lab, address: str) -> Loaded:
     """The model at `address` (`sft`, `sft@128`), loaded once for all viewers."""
-    return _loaded(str(Checkpoint.of(lab, address).path), str(lab.path), address)
+    return _loaded(path_of(lab, address), str(lab.path), address)
 
 
 @st.cache_resource(max_entries=8, show_spinner=False)
@@ -214,9 +214,30 @@ def finished(lab: Lab, kind: str) -> list[str]:
     return [artefact.name for artefact in finished_artefacts(lab, kind)]
 
 
+def _grown(lab: Lab) -> tuple[tuple[str, int], ...]:
+    """What changes when the recipe does, a stage is finished or a snapshot written: a dozen looks at the disk."""
+    seen = (lab.path / "recipe.toml", lab.path / "checkpoint", *lab.path.glob("checkpoint/*/snapshots"))
+    return tuple((str(path), path.stat().st_mtime_ns) for path in sorted(seen) if path.exists())
+
+
 def addresses(lab: Lab) -> list[str]:
     """Every checkpoint that can be opened now, each followed by its snapshots."""
-    found: list[str] = []
+    return _addresses(str(lab.path), _grown(lab))
+
+
+def path_of(lab: Lab, address: str) -> str:
+    """The folder of a checkpoint. Reading the plan for it takes five milliseconds, and a page asks ten times."""
+    return _path_of(str(lab.path), _grown(lab), address)
+
+
+@st.cache_data(max_entries=256, show_spinner=False)
+def _path_of(lab_path: str, grown: tuple[tuple[str, int], ...], address: str) -> str:
+    return str(Checkpoint.of(Lab(Path(lab_path)), address).path)
+
+
+@st.cache_data(max_entries=16, show_spinner=False)
+def _addresses(lab_path: str, grown: tuple[tuple[str, int], ...]) -> list[str]:
+    lab, found = Lab(Path(lab_path)), list[str]()
     for name in Plan.of(lab).recipe.checkpoint_names:
         with contextlib.suppress(MarbleError):  # neither finished nor a snapshot written yet
             newest = Checkpoint.of(lab, f"{name}@latest")
@@ -238,7 +259,7 @@ def _traced(path: str, lab_path: str, address: str, text: str, chat: bool) -> Tr
 
 def traced(lab: Lab, address: str, text: str, chat: bool) -> Trace:
     """One prompt in one checkpoint: one forward pass, kept."""
-    return _traced(str(Checkpoint.of(lab, address).path), str(lab.path), address, text, chat)
+    return _traced(path_of(lab, address), str(lab.path), address, text, chat)
 
 
 @st.cache_resource(max_entries=64, show_spinner="Drawing continuations")
@@ -266,5 +287,5 @@ def continued(
     lab: Lab, address: str, text: str, chat: bool, sampling: Sampling, seed: int, n: int = 3, length: int = 48
 ) -> list[Continuation]:
     """Continuations drawn from one checkpoint; the same settings give the same texts."""
-    path = str(Checkpoint.of(lab, address).path)
+    path = path_of(lab, address)
     return _continued(path, str(lab.path), address, text, chat, sampling, seed, n, length)

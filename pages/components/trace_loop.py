@@ -42,7 +42,7 @@ def view(lab: Lab, question: asked.Question, traces: Mapping[str, Trace], colour
         step = int(st.number_input("Step, from 0", 0, None, 0, key=STEP, bind="query-params", width=200))
     with right:
         n = int(st.slider("Tokens at most", 1, MOST, 24, key="steps", bind="query-params", width=320))
-    for column, (address, trace) in zip(st.columns(len(traces), gap="large"), traces.items(), strict=True):
+    for column, address in zip(st.columns(len(traces), gap="large"), traces, strict=True):
         with column:
             frame.name_tag(address, colour[address])
             with frame.sentences():
@@ -69,8 +69,9 @@ def _loop(address: str, loop: Loop, step: int, colour: str) -> None:
     st.subheader(f"Step {at}: {opened.token.shown}", anchor=False)
     frame.facts(
         [
-            ("rank", f"{opened.rank + 1:,} of {opened.n_kept:,}"),
+            ("rank", f"{opened.rank + 1:,}"),
             ("probability", words.number(opened.probability)),
+            ("left to draw from", f"{opened.n_kept:,}"),
             ("as drawn", words.number(opened.reshaped)),
             ("entropy", f"{words.number(opened.entropy)} nats"),
             ("KV cache", f"{opened.read:,} tokens, {words.size(opened.cache_bytes)}"),

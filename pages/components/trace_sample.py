@@ -47,8 +47,8 @@ def view(lab: Lab, question: asked.Question, traces: Mapping[str, Trace], colour
             _checkpoint(lab, question, address, trace, colour[address], settings, n if say else 0)
     if say:
         frame.caption(
-            "Ticks and counts: how often a token came first in the samples; hover for the 95 % Wilson interval. The "
-            "first text is greedy, the likeliest token at every step; the others are drawn."
+            "Ticks and counts: how often a token came first in the samples; hover for the 95 % Wilson interval. "
+            "The first text is greedy, the likeliest token at every step; the others are drawn."
         )
     else:
         frame.caption("Switch on “Continue the text” to draw texts from these distributions.")

@@ -34,7 +34,7 @@ def _labelled(path: str, lab_path: str, address: str) -> Labelled:
 
 def labelled(lab: Lab, address: str) -> Labelled:
     """The names of a checkpoint's heads, measured once."""
-    return _labelled(str(Checkpoint.of(lab, address).path), str(lab.path), address)
+    return _labelled(store.path_of(lab, address), str(lab.path), address)
 
 
 @st.cache_resource(max_entries=24, show_spinner="Timing attention")
@@ -48,7 +48,7 @@ def _attention_cost(path: str, lab_path: str, address: str, run: int) -> Attenti
 
 def attention_cost(lab: Lab, address: str, run: int) -> AttentionCost:
     """Forward times by length; another number of the `run` measures anew."""
-    return _attention_cost(str(Checkpoint.of(lab, address).path), str(lab.path), address, run)
+    return _attention_cost(store.path_of(lab, address), str(lab.path), address, run)
 
 
 @st.cache_resource(max_entries=24, show_spinner="Timing the cache")
@@ -62,7 +62,7 @@ def _cache_cost(path: str, lab_path: str, address: str, ids: tuple[int, ...], n:
 
 def cache_cost(lab: Lab, address: str, ids: tuple[int, ...], n: int, run: int) -> CacheCost:
     """Time of each of `n` more tokens with the cache and without it."""
-    return _cache_cost(str(Checkpoint.of(lab, address).path), str(lab.path), address, ids, n, run)
+    return _cache_cost(store.path_of(lab, address), str(lab.path), address, ids, n, run)
 
 
 @st.cache_resource(max_entries=24, show_spinner=False)
@@ -93,7 +93,7 @@ def _read_again(_trace: Trace, _lens: TunedLens, key: tuple[Any, ...], lab_path:
 
 def read_again(lab: Lab, address: str, trace: Trace, lens: TunedLens) -> Lens:
     """A trace's stream through the tuned lens."""
-    key = (str(Checkpoint.of(lab, address).path), trace.prompt.ids)
+    key = (store.path_of(lab, address), trace.prompt.ids)
     return _read_again(trace, lens, key, str(lab.path), address)
 
 
@@ -125,7 +125,7 @@ def _looped(
 
 def looped(lab: Lab, address: str, text: str, chat: bool, sampling: Sampling, seed: int, n: int) -> Loop:
     """A text of at most `n` tokens as it grew."""
-    path = str(Checkpoint.of(lab, address).path)
+    path = store.path_of(lab, address)
     return _looped(path, str(lab.path), address, text, chat, sampling, seed, n)
 
 
@@ -144,4 +144,4 @@ def _at_moment(path: str, lab_path: str, address: str, text: str, chat: bool, n:
 
 def at_moment(lab: Lab, address: str, text: str, chat: bool, n: int = 32) -> Continuation:
     """What a snapshot says, greedily."""
-    return _at_moment(str(Checkpoint.of(lab, address).path), str(lab.path), address, text, chat, n)
+    return _at_moment(store.path_of(lab, address), str(lab.path), address, text, chat, n)

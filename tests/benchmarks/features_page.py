@@ -89,13 +89,13 @@ def make_lab(home: Path, n_latents: int) -> None:
 
 
 @contextmanager
-def served(script: Path, home: Path) -> Iterator[str]:
-    """A Streamlit script on a free port."""
+def served(script: Path, home: Path, lab: str = "wide") -> Iterator[str]:
+    """A Streamlit script on a free port, with a lab of `home` opened."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = int(probe.getsockname()[1])
     command = [sys.executable, "-m", "streamlit", "run", str(script), "--server.port", str(port)]
-    environment = os.environ | {"MARBLE_HOME": str(home), "MARBLE_LAB": "wide"}
+    environment = os.environ | {"MARBLE_HOME": str(home), "MARBLE_LAB": lab}
     quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
     with subprocess.Popen(command, cwd=ROOT, env=environment, **quiet) as server:
         try:
