@@ -5,13 +5,14 @@ For each checkpoint a and the one behind it, b, on held-out questions in chat fo
     δ_l       = mean over fit questions of b's less a's resid_post_l where the answer begins
     recovered = 1 − Σ KL(b ‖ a + s δ_l) / Σ KL(b ‖ a)       over the first `PLACES` tokens of b's own answers
 
-s δ_l is added in a from the answer's beginning on; layer and s are those that recover most on the fit questions, the
-other half is reported: 1 is b, 0 is a, below 0 further off than a was. Beside it how many greedy answers are well
-formed and right: of a, of a with the vector, of a with examples in its prompt (gold chats of other questions, no
-steering), of a asked in plain text (the question on a line of its own, no chat form; the answer
-ends with the line), of b. What steering or examples bring forth was there before the stage. The null: random directions of
-equal norm in that layer, each with its own best s; δ of questions whose two checkpoints changed places at random
-(labels permuted) beside. [Elicitation by difference of means: Rimsky 2024, Arditi 2024; examples: Brown 2020.]
+s δ_l is added in a from the answer's beginning on; layer and s are those that recover most on the fit questions,
+the other half is reported: 1 is b, 0 is a, below 0 further off than a was. Beside it how many greedy answers are
+well formed and right: of a, of a with the vector, of a with examples in its prompt (gold chats of other
+questions, no steering), of a asked in plain text (the question on a line of its own, no chat form; the answer
+ends with the line), of b. What steering or examples bring forth was there before the stage. The null: random
+directions of equal norm in that layer, each with its own best s; δ of questions whose two checkpoints changed
+places at random (labels permuted) beside. [Elicitation by difference of means: Rimsky 2024, Arditi 2024;
+examples: Brown 2020.]
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ from probes.kit.finding import Figure, Finding, Null, beyond
 from probes.kit.nulls import beside, mean_figure, predicted
 from probes.kit.plots import bars, lines
 from probes.kit.pushes import kl, log_p_at, prompts, pushed, streams_of
-from probes.kit.readings import opened
+from probes.kit.readings import corpus_of, opened
 from probes.kit.subjects import chat_questions, stages
 from workbench.checkpoint import Checkpoint
 from workbench.intervals import ratio_interval, wilson
@@ -47,8 +48,8 @@ RANDOM, PERMUTED = "random directions of equal norm", "checkpoints permuted"
 
 
 class Asked(NamedTuple):
-    """Questions as prompts and, behind them, b's own answers: `at` marks what an answer's tokens are predicted from,
-    of which the first is the prompt's last."""
+    """Questions as prompts and, behind them, b's own answers: `at` marks what an answer's tokens are
+    predicted from, of which the first is the prompt's last."""
 
     tasks: list[str]
     results: list[str]
@@ -61,8 +62,10 @@ class Asked(NamedTuple):
 
     def only(self, rows: np.ndarray) -> Asked:
         """Some of the questions."""
-        lists = ([each[i] for i in rows] for each in self[:5])
-        return Asked(*lists, *(each[torch.from_numpy(rows)] for each in self[5:]))
+        at = torch.from_numpy(rows)
+        tasks, results = ([each[i] for i in rows] for each in (self.tasks, self.results))
+        asked, shots, plain = ([each[i] for i in rows] for each in (self.prompts, self.shots, self.plain))
+        return Asked(tasks, results, asked, shots, plain, self.ids[at], self.at[at], self.start[at])
 
 
 def ask(lab: Lab, checkpoints: Sequence[Checkpoint], n: int = 16, n_random: int = 10, seed: int = 0) -> Finding:
@@ -88,7 +91,8 @@ def ask(lab: Lab, checkpoints: Sequence[Checkpoint], n: int = 16, n_random: int 
         permuted = [here.best(there, layer, v) for v in _permuted(each[layer], delta, n_random // 2, seed)]
         figures += _recovered(there, layer, delta, draws, permuted, pair, before.address)
         curves += [
-            {"series": f"{pair}, ×{s:g}", "x": at_layer, "y": grid[at_layer, s]} for at_layer in range(len(each)) for s in STRENGTHS
+            {"series": f"{pair}, ×{s:g}", "x": at_layer, "y": grid[at_layer, s]}
+            for at_layer in range(len(each)) for s in STRENGTHS
         ]  # fmt: skip
         told = behaviour(before, after, score, layer, delta)
         kept = [{key: value for key, value in row.items() if key != "each"} for row in told]
@@ -115,13 +119,13 @@ def ask(lab: Lab, checkpoints: Sequence[Checkpoint], n: int = 16, n_random: int 
 
 def questions(lab: Lab, before: Checkpoint, after: Checkpoint, n: int, seed: int) -> Asked:
     """Held-out questions, b's greedy answers to them, and the same behind examples of the dictionary split."""
-    from workbench.corpus import documents_of, read_corpus
+    from workbench.corpus import documents_of
     from workbench.generation import chat_prompt, complete
     from workbench.tasks import END
 
     found = chat_questions(lab, before, TASKS)
     model, tokenizer = opened(after)
-    examples = documents_of(read_corpus(lab.find("corpus", "text")), "dictionary", "chat")
+    examples = documents_of(corpus_of(lab), "dictionary", "chat")
     encode = tokenizer.backend_tokenizer.encode
     tasks, results, asked, shots = list[str](), list[str](), list[list[int]](), list[list[int]]()
     plain = list[list[int]]()
@@ -216,7 +220,8 @@ def behaviour(
     found = []
     plans = {
         "as it is": (before, asked.prompts, None), VECTOR: (before, asked.prompts, delta),
-        EXAMPLES: (before, asked.shots, None), PLAINLY: (before, asked.plain, None), "the later one": (after, asked.prompts, None),
+        EXAMPLES: (before, asked.shots, None), PLAINLY: (before, asked.plain, None),
+        "the later one": (after, asked.prompts, None),
     }  # fmt: skip
     for who, (checkpoint, asked_, vector) in plans.items():
         model, tokenizer = opened(checkpoint)
@@ -268,7 +273,7 @@ def _claim(figures: Sequence[Figure], rows: Sequence[dict[str, Any]]) -> str:
             for who in ("as it is", VECTOR, EXAMPLES, PLAINLY, "the later one")
         )
         head = (
-            f"one vector makes {f.value:.2f} of the way in predictions, further than random ones ({f.null.value:.2f})"
+            f"one vector makes {f.value:.2f} of the way in predictions, more than random ones ({f.null.value:.2f})"
             if f.where in found and f.value > f.null.value
             else f"no vector brings the predictions nearer than random ones do ({f.value:.2f}, {f.null.value:.2f})"
         )

@@ -4,11 +4,12 @@ Windows of held-out documents, BOS first. Of every head, over queries from place
 
     share at BOS = mean A[q, 0]        beside the share of even attention, mean 1 / (q + 1)
 
-A head is a sink head where that share is at least 0.3 [Gu 2024]. Beside it: the same with BOS replaced by an ordinary
-token (is it the token or the place?); the norm of BOS's value and of its residual stream over the median of the other
-tokens (small values and massive activations go with sinks [Xiao 2023; Sun 2024]); and what is lost, in nats a token
-from `FROM` on, when BOS's value is set to zero in every head, less what is lost when an earlier token drawn at random
-loses its own. Along the snapshots of the first checkpoint, if it has any, the share is told too: when a sink forms.
+A head is a sink head where that share is at least 0.3 [Gu 2024]. Beside it: the same with BOS replaced by an
+ordinary token (is it the token or the place?); the norm of BOS's value and of its residual stream over the median
+of the other tokens (small values and massive activations go with sinks [Xiao 2023; Sun 2024]); and what is lost,
+in nats a token from `FROM` on, when BOS's value is set to zero in every head, less what is lost when an earlier
+token drawn at random loses its own. Along the snapshots of the first checkpoint, if it has any, the share is told
+too: when a sink forms.
 """
 
 from __future__ import annotations
@@ -37,6 +38,7 @@ FROM, LONGEST = 16, 48  # the first query that counts, and the tokens of a windo
 SINK = 0.3
 VALUES = ("v_proj", "value")  # what families call a head's way from stream to values
 SNAPSHOTS = 4
+LOST = "lost without BOS's value, more than without another's"
 
 
 class Read(NamedTuple):
@@ -59,8 +61,8 @@ def ask(lab: Lab, checkpoints: Sequence[Checkpoint], n: int = 40, seed: int = 0)
         figures += _figures(name, found, even)
         if previous:
             more = found.share.mean(axis=(0, 1)) - reads[previous].share.mean(axis=(0, 1))
-            figures.append(mean_figure("share at BOS, change", more, "documents", "signs at random", checkpoint=name,
-                                       where=f"from {previous}"))  # fmt: skip
+            at = {"checkpoint": name, "where": f"from {previous}"}
+            figures.append(mean_figure("share at BOS, change", more, "documents", "signs at random", **at))
         previous = name
     cells = [
         {"row": f"{name}, block {layer}", "column": f"head {head}", "value": float(value)}
@@ -69,7 +71,7 @@ def ask(lab: Lab, checkpoints: Sequence[Checkpoint], n: int = 40, seed: int = 0)
     ]
     rows = [_row(name, found) for name, found in reads.items()]
     plots = [
-        heat("Attention at BOS", cells, "Share of each head's attention at BOS by checkpoint, block and head", "share"),
+        heat("Attention at BOS", cells, "Each head's attention at BOS by checkpoint, block and head", "share"),
         bars("What is lost without a value", "nats a token", _losses(reads),
              "Loss added when BOS's value or another token's is set to zero, with intervals over documents", 0.0),
     ]  # fmt: skip
@@ -79,9 +81,10 @@ def ask(lab: Lab, checkpoints: Sequence[Checkpoint], n: int = 40, seed: int = 0)
     return Finding(
         _claim(figures, reads, even),
         figures,
-        f"even attention over the keys a query may read ({even:.3f} at the first); for losses an earlier token drawn at "
-        "random; for changes the sign of each document's drawn at random",
-        "Longer windows and longer training: sinks are told of models that are larger and read thousands of tokens.",
+        f"even attention over the keys a query may read ({even:.3f} at the first); for losses an earlier token "
+        "drawn at random; for changes the sign of each document's drawn at random",
+        "Longer windows and longer training: sinks are known from models that are larger and read thousands of "
+        "tokens.",
         plots,
         rows,
     )
@@ -100,8 +103,8 @@ def beginnings(checkpoint: Checkpoint, n: int, seed: int) -> Int[Tensor, "docume
             bos = np.full((len(rows), 1), tokens.settings["bos"])
             return torch.from_numpy(np.concatenate([bos, tokens.tokens[rows]], axis=1).astype(np.int64))
     raise LackingError(
-        f"fewer than ten held-out documents have {2 * FROM} tokens: raise activations.heldout_tokens in recipe.toml "
-        f"and run `python -m workbench grow {checkpoint.lab.name}`"
+        f"fewer than ten held-out documents have {2 * FROM} tokens: raise activations.heldout_tokens in "
+        f"recipe.toml and run `python -m workbench grow {checkpoint.lab.name}`"
     )
 
 
@@ -189,8 +192,8 @@ def _figures(name: str, found: Read, even: float) -> list[Figure]:
                                about=even, **at)),
     ]  # fmt: skip
     if np.isfinite(found.lost).all():
-        made.append(mean_figure("lost without BOS's value, more than without another's", found.lost[0] - found.lost[1],
-                                "documents", "signs at random", **at))  # fmt: skip
+        more = found.lost[0] - found.lost[1]
+        made.append(mean_figure(LOST, more, "documents", "signs at random", **at))
     return made
 
 
@@ -258,16 +261,17 @@ def _claim(figures: Sequence[Figure], reads: dict[str, Read], even: float) -> st
     changed = (
         f"changed by stage: {', '.join(moved)}" if moved else "no stage changed that" if len(reads) > 1 else ""
     )
-    lost = [f for f in found if f.name.startswith("lost")]
+    lost = [f for f in found if f.name == LOST]
     costs = (
         "without BOS's value the loss rises more than without another token's: "
         + ", ".join(f"{f.checkpoint} {f.value:+.3f} nats a token" for f in lost)
         if lost
         else "BOS's value is worth no more than another token's"
-        if any(f.name.startswith("lost") for f in figures)
+        if any(f.name == LOST for f in figures)
         else "values of this family cannot be taken away one token at a time"
     )
-    return f"{head} (share {told}; even {even:.3f}; sink heads {heads}); {changed + '; ' if changed else ''}{costs}."
+    parts = (f"{head} (share {told}; even {even:.3f}; sink heads {heads})", changed, costs)
+    return f"{'; '.join(part for part in parts if part)}."
 
 
 if __name__ == "__main__":

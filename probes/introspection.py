@@ -1,18 +1,19 @@
 """Does a checkpoint name the concept whose direction is injected while it answers an unrelated question?
 
-A concept is a factor of the world with a name (an animal, a town); its direction v_i is the mean resid_post of the
-middle block on its tokens less that on all tokens of those documents. The model is asked in chat form, its answer is
-begun with "It is", and v_i, scaled to s times the stream's mean norm, is added at the prompt's tokens. Lift and rank:
+A concept is a factor of the world with a name (an animal, a town); its direction v_i is the mean resid_post of
+the middle block on its tokens less that on all tokens of those documents. The model is asked in chat form, its
+answer is begun with "It is", and v_i, scaled to s times the stream's mean norm, is added at the prompt's tokens.
+Lift and rank:
 
     S[i, j] = log p(j's first token | v_i injected) − log p(j's first token | nothing)       mean over questions
     rank_i  = share of the other concepts j with S[i, j] − mean S[·, j] below that of i      chance 1/2
 
-*Named*: rank_i is 1. *Detected*: S[i, i] is above the 95th percentile of S under random directions of equal norm. s is
-chosen on half of the concepts; the rest are reported. Naming is no proof of introspection: a direction that lies
-along a word's unembedding raises that word whatever the model knows. Two controls part that off: `direct` puts the
-same vector before the final norm, where nothing but the unembedding reads it; `earlier` adds it at every token but
-the last, so that only attention can carry it to the answer. Beside the reports, questions for a capital.
-[Lindsey 2025, concept injection; arXiv 2603.21396; a model of this size has nothing to say of itself.]
+*Named*: rank_i is 1. *Detected*: S[i, i] is above the 95th percentile of S under random directions of equal norm.
+s is chosen on half of the concepts; the rest are reported. Naming is no proof of introspection: a direction that
+lies along a word's unembedding raises that word whatever the model knows. Two controls part that off: `direct`
+puts the same vector before the final norm, where nothing but the unembedding reads it; `earlier` adds it at every
+token but the last, so that only attention can carry it to the answer. Beside the reports, questions for a
+capital. [Lindsey 2025, concept injection; arXiv 2603.21396; a model of this size has nothing to say of itself.]
 """
 
 from __future__ import annotations
@@ -87,8 +88,8 @@ def ask(
     return Finding(
         _claim(figures, rows),
         figures,
-        "ranks: the sign of each concept's rank less a half drawn at random; naming: one of all concepts at random; "
-        "detection: random directions of equal norm",
+        "ranks: the sign of each concept's rank less a half drawn at random; naming: one of all concepts at "
+        "random; detection: random directions of equal norm",
         "Reports that name the concept from earlier tokens, further than the direct path does, in a model that is "
         "asked about itself and names nothing where nothing is injected.",
         [bars("Rank of the injected concept's own name", "mean rank among all concepts", rows, alt, 0.5)],
@@ -221,8 +222,8 @@ def _claim(figures: Sequence[Figure], rows: Sequence[dict[str, Any]]) -> str:
     ]
     besides = " and ".join(sides) or "no further than through the unembedding alone"
     return (
-        f"{head}, {besides} (mean rank of its name among all, from earlier tokens: {told}; chance 0.5). That a word is "
-        "raised by its own direction is steering: it is no proof that the model notices anything in itself."
+        f"{head}, {besides} (mean rank of its name among all, from earlier tokens: {told}; chance 0.5). That a "
+        "word is raised by its own direction is steering: it is no proof that the model notices anything in itself."
     )
 
 

@@ -1,17 +1,17 @@
 """Do bf16 or int8 weights change what a checkpoint's latents say, and is that more than a training stage changes?
 
-Each checkpoint reads held-out windows as it is (float32) and cut, and its own SAE encodes both. Per token, with A and
-B the latents that are on:
+Each checkpoint reads held-out windows as it is (float32) and cut, and its own SAE encodes both. Per token, with A
+and B the latents that are on:
 
     churn = 1 − |A ∩ B| / |A ∪ B|        mean over the tokens of a document; 0 where nothing changed
 
-Beside it the correlation of activations, the share of latents that are switched on or off anywhere, nats a token and
-KL(float32 ‖ cut). Cuts, in float32 carriers that give the rounded numbers on any processor: *bf16*, weights and what
-every module gives back; *int8*, of every linear map the weight by output channel and its input by token, symmetric,
-scales by the greatest (what dynamic quantisation does; `torch.ao.quantization.quantize_dynamic` is deprecated in
-torch 2.13 and its successor is not in the requirements). Held against the same model twice, against Gaussian noise of
-the norm of int8's errors (weights and inputs), and against what a stage changes: the next checkpoint through this
-one's SAE. [LLM.int8(): Dettmers 2022.]
+Beside it the correlation of activations, the share of latents that are switched on or off anywhere, nats a token
+and KL(float32 ‖ cut). Cuts, in float32 carriers that give the rounded numbers on any processor: *bf16*, weights
+and what every module gives back; *int8*, of every linear map the weight by output channel and its input by token,
+symmetric, scales by the greatest (what dynamic quantisation does; `torch.ao.quantization.quantize_dynamic` is
+deprecated in torch 2.13 and its successor is not in the requirements). Held against the same model twice, against
+Gaussian noise of the norm of int8's errors (weights and inputs), and against what a stage changes: the next
+checkpoint through this one's SAE. [LLM.int8(): Dettmers 2022.]
 """
 
 from __future__ import annotations
@@ -135,15 +135,15 @@ def noise(seed: int) -> Cut:
 
 @contextlib.contextmanager
 def cut_down(model: nn.Module, cut: Cut | None) -> Iterator[None]:
-    """Inside, linear maps run with rounded weights and inputs and, where asked for, every module's output is rounded;
-    weights themselves are left as they are (an unembedding may share its own with the embedding)."""
+    """Inside, linear maps run with rounded weights and inputs and, where asked for, every module's output is
+    rounded; weights themselves are left as they are (an unembedding may share its own with the embedding)."""
     if cut is None:
         yield
         return
     weight, given, everywhere = cut
     handles, maps = [], [m for m in model.modules() if isinstance(m, nn.Linear)]
     for module in maps:
-        module.forward = _rounded(weight(module.weight.detach()), module.bias, given)  # type: ignore[method-assign]
+        module.forward = _rounded(weight(module.weight.detach()), module.bias, given)  # type: ignore[method-assign, assignment]
     if everywhere:
         handles = [m.register_forward_hook(_rounding(given)) for m in model.modules() if not list(m.children())]
         handles += [m.register_forward_hook(_rounding(given)) for m in _blocks(model)]
@@ -215,7 +215,8 @@ def changed(plain: Reading, cut: Reading, ids: Tensor, real: Tensor) -> Changed:
     switched = ((plain.latents > 0) != (cut.latents > 0)).any(dim=0)
     share = float((switched & alive).sum() / alive.sum().clamp_min(1))
     measures = (churn(plain.latents, cut.latents), loss.double().cpu(), apart.double().cpu())
-    return Changed(*(by_document(each) for each in measures), correlation, share)
+    moved, lost, parted = (by_document(each) for each in measures)
+    return Changed(moved, lost, parted, correlation, share)
 
 
 def _figures(name: str, found: dict[str, Changed]) -> list[Figure]:

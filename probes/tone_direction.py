@@ -1,18 +1,20 @@
 """Is a tone one direction of the stream, and does adding that direction change the tone of what is written?
 
-Two registers: addresses before and since a year (`contrast=years`), or prose and world stories (`contrast=domains`).
-Documents that no checkpoint was trained on are dealt into halves, each register apart. On the first half
+Two registers: addresses before and since a year (`contrast=years`), or prose and world stories
+(`contrast=domains`). Documents that no checkpoint was trained on are dealt into halves, each register apart. On
+the first half
 
     δ_l = mean over later documents − mean over earlier ones of the document's mean resid_post_l
     w(v) = log share of token v in the later documents − the same in the earlier (add-½; tokens met `LEAST` times)
 
-and layer l is that at which 2 δ_l shifts the tone there most. On the second half: AUROC of ⟨δ_l, document's mean⟩, and
+and layer l is that at which 2 δ_l shifts the tone there most. On the second half: AUROC of ⟨δ_l, document's
+mean⟩, and
 
     shift = E_{p + 2 δ_l}[w] − E_p[w]        mean over the places of a document's beginning, nats a token
 
 A model that has no such direction is shifted as random directions of equal norm shift it. Transferred: the first
-checkpoint's δ in the others. [Turner 2023: activation addition; Rimsky 2024: difference of means; Chen 2025: persona
-vectors.]
+checkpoint's δ in the others. [Turner 2023: activation addition; Rimsky 2024: difference of means; Chen 2025:
+persona vectors.]
 """
 
 from __future__ import annotations
@@ -25,9 +27,9 @@ import numpy as np
 import torch
 from jaxtyping import Float, Int
 
+from probes.kit.classifiers import auroc
 from probes.kit.commands import main
 from probes.kit.finding import Figure, Finding, beyond
-from probes.kit.classifiers import auroc
 from probes.kit.nulls import against, beside, mean_of, predicted
 from probes.kit.plots import lines
 from probes.kit.pushes import log_p_at, streams_of
@@ -78,7 +80,7 @@ def ask(
         layer = int(
             np.argmax([halves[0].shift(at_layer, STRENGTH * d).mean() for at_layer, d in enumerate(deltas)])
         )
-        at = {"checkpoint": checkpoint.address}
+        at: dict[str, Any] = {"checkpoint": checkpoint.address}
         figures.append(_auroc(means[layer], texts, seed, **at))
         told += [_told(checkpoint.address, row_, each, texts, seed) for row_, each in enumerate(means)]
         effect = [halves[1].shift(layer, s * deltas[layer]) for s in STRENGTHS]
@@ -103,10 +105,10 @@ def ask(
     return Finding(
         _claim(figures, texts, rows),
         figures,
-        "for AUROC the registers' names dealt anew over documents and δ fitted again; for shifts random directions of "
-        "equal norm at the same layer",
-        "Registers that differ in subject as well as in tone (addresses of two centuries do) would be told and moved "
-        "by subject alone; the same shift between two registers of one subject would show a tone.",
+        "for AUROC the registers' names dealt anew over documents and δ fitted again; for shifts random directions "
+        "of equal norm at the same layer",
+        "Registers that differ in subject as well as in tone (addresses of two centuries do) would be told and "
+        "moved by subject alone; the same shift between two registers of one subject would show a tone.",
         [layers, plot],
         rows,
     )

@@ -58,8 +58,8 @@ def pushed(
     vectors: Float[Tensor, "#row d"] | None,
     where: Bool[Tensor, "row position"] | None = None,
 ) -> Iterator[None]:
-    """Inside, `vectors` (one for all rows, or one each) are added after block `layer`, at the places in `where`, or at
-    the last place of every pass (the one that is being answered, when writing with a cache). With None as it is."""
+    """Inside, `vectors` (one for all rows, or one each) are added after block `layer`, at the places in `where`, or
+    at the last place of every pass (the one being answered, when writing with a cache). With None as it is."""
     if layer is None or vectors is None:
         yield
         return

@@ -33,15 +33,15 @@ def stages(lab: Lab, checkpoints: Sequence[Checkpoint]) -> list[tuple[Checkpoint
     one_family(lab, checkpoints)
     if len(checkpoints) < 2:
         raise Misuse(
-            f"{checkpoints[0].address!r} alone was given, and what came between two checkpoints is asked: name two at "
-            "least, the earlier one first (--checkpoints base,sft)"
+            f"{checkpoints[0].address!r} alone was given, and what came between two checkpoints is asked: name two "
+            "at least, the earlier one first (--checkpoints base,sft)"
         )
     return list(pairwise(checkpoints))
 
 
 def chat_questions(lab: Lab, checkpoint: Checkpoint, tasks: Sequence[str]) -> dict[str, pl.DataFrame]:
     """Held-out questions of each task that there are, for a checkpoint that knows the lab's chat form."""
-    from workbench.corpus import read_corpus
+    from probes.kit.readings import corpus_of
     from workbench.evaluation import heldout_questions
     from workbench.tasks import ASSISTANT, USER
 
@@ -51,13 +51,12 @@ def chat_questions(lab: Lab, checkpoint: Checkpoint, tasks: Sequence[str]) -> di
             f"{checkpoint.address!r} does not know the lab's chat form, in which the questions are: ask about "
             "checkpoints that were grown in a lab"
         )
-    corpus = read_corpus(lab.find("corpus", "text"))
-    found = {task: heldout_questions(corpus, task) for task in tasks}
+    found = {task: heldout_questions(corpus_of(lab), task) for task in tasks}
     found = {task: rows for task, rows in found.items() if rows.height}
     if not found:
         raise LackingError(
-            f"the lab's text holds no questions ({', '.join(tasks)}): set n_chats and n_countries under [corpus] in "
-            f"recipe.toml and run `python -m workbench grow {lab.name}`"
+            f"the lab's text holds no questions ({', '.join(tasks)}): set n_chats and n_countries under [corpus] "
+            f"in recipe.toml and run `python -m workbench grow {lab.name}`"
         )
     return found
 
@@ -77,6 +76,6 @@ def sae_of(lab: Lab, checkpoint: Checkpoint) -> tuple[Dictionary, int]:
             layer = config.layer if config.layer is not None else checkpoint.default_layer
             return open_dictionary(made.path, config.name), int(layer)
     raise LackingError(
-        f"the lab has no finished SAE of {checkpoint.address!r}: run `python -m workbench sae {lab.name} --checkpoint "
-        f"{checkpoint.address}`"
+        f"the lab has no finished SAE of {checkpoint.address!r}: run `python -m workbench sae {lab.name} "
+        f"--checkpoint {checkpoint.address}`"
     )
