@@ -44,7 +44,7 @@ READS = ("activations",)
 REPORTS = ("Which word do you think of?", "Tell me what it is.")
 OPENING = "It is"
 KINDS = ("entity/", "property/", "time/")  # factors that have a name
-LEAST, MOST = 5, 100  # tokens of a concept, and concepts
+FEWEST, MOST = 8, 100  # concepts
 STRENGTHS = (0.5, 1.0, 2.0)
 WHOLE, EARLIER, DIRECT, CAPITAL = HOW = (
     "everywhere", "earlier tokens only", "direct path only", "asked for a capital",
@@ -63,12 +63,17 @@ class Concepts(NamedTuple):
 
 
 def ask(
-    lab: Lab, checkpoints: Sequence[Checkpoint], n_tokens: int = 8_000, n_random: int = 20, seed: int = 0
+    lab: Lab,
+    checkpoints: Sequence[Checkpoint],
+    n_tokens: int = 8_000,
+    n_random: int = 20,
+    seed: int = 0,
+    least: int = 5,
 ) -> Finding:
     one_family(lab, checkpoints)
     known = chat_questions(lab, checkpoints[0], ("capitals", "sums", "letter_counts"))
     asked = next(iter(known.values()))["question"].to_list()[:2]
-    concepts = found_concepts(checkpoints[0], n_tokens)
+    concepts = found_concepts(checkpoints[0], n_tokens, least)
     order = np.random.default_rng(seed).permutation(len(concepts.names))
     chosen, reported = np.split(order, [len(order) // 2])
     figures, rows = list[Figure](), list[dict[str, Any]]()
@@ -97,7 +102,7 @@ def ask(
     )
 
 
-def found_concepts(checkpoint: Checkpoint, n_tokens: int) -> Concepts:
+def found_concepts(checkpoint: Checkpoint, n_tokens: int, least: int) -> Concepts:
     """Named factors with enough tokens; of those whose names begin alike the one with most."""
     tokens = held_out(checkpoint)
     named = [i for i, path in enumerate(tokens.factor_names) if path.startswith(KINDS)]
@@ -111,12 +116,12 @@ def found_concepts(checkpoint: Checkpoint, n_tokens: int) -> Concepts:
     for factor in sorted(set(named) - parents, key=lambda each: -len(table.tokens_of(each))):
         name = table.names[factor].rpartition("/")[2]
         token = encode(f" {name}", add_special_tokens=False).ids[0]
-        if len(table.tokens_of(factor)) >= LEAST and token not in first:
+        if len(table.tokens_of(factor)) >= least and token not in first:
             names, first, rows = [*names, name], [*first, token], [*rows, table.tokens_of(factor)]
-    if len(names) < 10:
+    if len(names) < FEWEST:
         raise LackingError(
-            f"{len(names)} concepts of the world have {LEAST} labelled held-out tokens and 10 are needed: raise "
-            "corpus.world_characters or activations.heldout_tokens in recipe.toml and grow the lab"
+            f"{len(names)} concepts of the world have {least} labelled held-out tokens and {FEWEST} are needed: "
+            "raise corpus.world_characters or activations.heldout_tokens in recipe.toml and grow the lab"
         )
     return Concepts(names[:MOST], np.array(first[:MOST]), rows[:MOST], drawn)
 

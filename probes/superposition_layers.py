@@ -17,11 +17,13 @@ factors would have none. [Elhage 2022; participation ratio: Gao 2017.]
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float, Int
+from scipy.stats import norm
 
 from probes.kit.classifiers import auroc
 from probes.kit.commands import main
@@ -58,7 +60,7 @@ class Layer(NamedTuple):
 
 
 def ask(
-    lab: Lab, checkpoints: Sequence[Checkpoint], n_tokens: int = 5_000, n_neurons: int = 40, seed: int = 0
+    lab: Lab, checkpoints: Sequence[Checkpoint], n_tokens: int = 6_000, n_neurons: int = 40, seed: int = 0
 ) -> Finding:
     figures, rows = list[Figure](), list[dict[str, Any]]()
     for checkpoint in checkpoints:
@@ -227,6 +229,10 @@ def _figures(told: Layer, checkpoint: Checkpoint, where: str, tested: bool) -> l
     spread = told.cosines.std() / np.sqrt(n)  # pairs share factors: no more independent cases than those
     value = float(told.cosines.mean())
     null = predicted(value, told.random, "directions of the same covariance")
+    both = float(
+        np.hypot(spread, np.std(told.random, ddof=1))
+    )  # the factors are a sample too, as the draws are
+    null = dataclasses.replace(null, p=float(2 * norm.sf(abs(value - null.value) / both)))
     crowd = Figure(INTERFERENCE, value, value - 1.96 * spread, value + 1.96 * spread, n, "factors", null, **at)
     found = [readable, crowd] if tested else [_described(readable), _described(crowd)]
     found.append(Figure(DIMENSION, *told.dimension, told.n_documents, "documents", even, **at))
@@ -238,8 +244,6 @@ def _figures(told: Layer, checkpoint: Checkpoint, where: str, tested: bool) -> l
 
 
 def _described(figure: Figure) -> Figure:
-    import dataclasses
-
     return dataclasses.replace(figure, null=beside(figure.null))
 
 

@@ -30,7 +30,7 @@ from workbench.site import replaced_resid_post
 
 SMALL = {
     "tone_direction": {"year": 1903, "n_random": 3},
-    "introspection": {"n_tokens": 1_500, "n_random": 4},
+    "introspection": {"n_tokens": 6_000, "least": 3, "n_random": 4},
     "already_in_base": {"n": 3, "n_random": 3},
     "calibration": {"n_tokens": 300, "n_answers": 4},
     "attention_sinks": {"n": 12},
@@ -41,7 +41,7 @@ SMALL = {
 
 @pytest.fixture(scope="module")
 def model():
-    return tiny_model("llama")
+    return tiny_model("llama").requires_grad_(False)
 
 
 @pytest.mark.parametrize("name", SMALL)
