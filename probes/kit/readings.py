@@ -21,6 +21,7 @@ from workbench.tokens import TokenSet, token_set
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
+    from workbench.corpus import Corpus
     from workbench.evaluation import Answers
 
 TOKENS_AT_ONCE = 4_096
@@ -93,7 +94,9 @@ def _streams(checkpoint: Checkpoint, packed: bytes) -> Float[np.ndarray, "row to
     found = np.empty((checkpoint.n_layers + 1, len(rows), checkpoint.d_model), np.float32)
     for batch in tokens.batches(TOKENS_AT_ONCE, windows):
         with torch.inference_mode(), recorded_stream(model) as resid:
-            model(torch.from_numpy(batch.ids).to(model.device), use_cache=False)
+            model.base_model(
+                torch.from_numpy(batch.ids).to(model.device), use_cache=False
+            )  # nothing is unembedded
         at = np.where(batch.real, place[batch.rows], -1)
         for layer, read in enumerate(resid):
             found[layer, at[at >= 0]] = read[:, 1:].float().cpu().numpy()[at >= 0]
@@ -108,15 +111,21 @@ def row_names(checkpoint: Checkpoint) -> list[str]:
 @functools.lru_cache(maxsize=64)
 def answers(checkpoint: Checkpoint, task: str, at_most: int = 200, opening: str = "") -> Answers:
     """Greedy answers to the first held-out questions of a task, judged."""
-    from workbench.corpus import read_corpus
     from workbench.evaluation import answer
 
     here = opened(checkpoint)
-    corpus = read_corpus(checkpoint.lab.find("corpus", "text"))
-    return answer(here.model, here.tokenizer, corpus, task, opening=opening, at_most=at_most)
+    return answer(here.model, here.tokenizer, corpus_of(checkpoint.lab), task, opening=opening, at_most=at_most)
+
+
+@functools.lru_cache(maxsize=2)
+def corpus_of(lab: Lab) -> Corpus:
+    """The lab's documents."""
+    from workbench.corpus import read_corpus
+
+    return read_corpus(lab.find("corpus", "text"))
 
 
 def forget() -> None:
     """Let go of everything that is kept."""
-    for kept in (opened, _token_set, labelled, _streams, answers):
+    for kept in (opened, _token_set, labelled, _streams, answers, corpus_of):
         kept.cache_clear()
