@@ -3,9 +3,9 @@
     excess = Σ (nats of the checkpoint − nats of its root) / Σ tokens      over held-out documents of one domain
 
 Above 0 is forgetting [McCloskey and Cohen 1989; "alignment tax", Ouyang 2022]. Prose is told by century and by
-party as well, stories, facts, sums, letter counts and spellings are the world's documents, chats are scored on their
-answers. All checkpoints read the same characters; documents are the cases. The table has bits per byte too, which do
-not depend on a tokenizer.
+party as well; stories, facts, sums, letter counts and spellings are the world's documents; chats are scored on
+their answers. All checkpoints read the same characters; documents are the cases. The table has bits per byte too,
+which do not depend on a tokenizer.
 
 The excess over the root is held against the sign of each document's drawn at random. Where the lab has a stage's
 sham (its parent trained on, on the parent's own data, for as many steps), what the stage alone did (checkpoint −

@@ -3,14 +3,14 @@
     gap = loss on unseen documents − loss on seen ones       nats per token, mean over matched pairs
     membership AUROC = P(loss of a seen document < loss of an unseen one)        [Yeom 2018; Carlini 2022]
 
-Seen documents are of the train split (of the stages that a checkpoint went through), unseen ones are the held-out
+Seen documents are of the train split (of the stages that a checkpoint went through), unseen ones of the held-out
 split of the same domain: other addresses, other stories, sums and words that stand in no training document. Each
-unseen document is paired with a seen one of its kind, task and form, the nearest in length (of addresses: in year,
-and passages of equal length are read). Of a chat the answer alone is scored.
+unseen document is paired with a seen one of its kind, task and form, the nearest in length (of addresses: in
+year, and passages of equal length are read). Of a chat the answer alone is scored.
 
-The null draws at random which of each pair was seen. Beside it stands the root before its first step, which has seen
-nothing: what it shows is how alike the twins are. A domain that no stage of a checkpoint was trained on is left out.
-"""
+The null draws at random which of each pair was seen. Beside it stands the root before its first step, which has
+seen nothing: what it shows is how alike the twins are. A domain that no stage of a checkpoint was trained on is
+left out."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ class Twins(NamedTuple):
 
 
 def ask(
-    lab: Lab, checkpoints: Sequence[Checkpoint], n: int = 32, per_address: int = 4, seed: int = 0
+    lab: Lab, checkpoints: Sequence[Checkpoint], n: int = 24, per_address: int = 2, seed: int = 0
 ) -> Finding:
     """`n` pairs of a domain, `per_address` passages of each address."""
     outside = {each.name for each in Plan.of(lab).recipe.added}
@@ -77,14 +77,14 @@ def ask(
     ]
     figures += [beside_null(figure) for figure in untrained(asked, read, seed)]
     gaps, aurocs = ([f for f in figures if f.name == name] for name in (GAP, AUROC))
-    alt = "by domain and checkpoint, with the root before its first step, beside which of each pair was seen at random"
+    alt = "by domain and checkpoint, the root before its first step among them, beside pairs dealt at random"
     return Finding(
         claim(gaps, [each.address for each in asked]),
         figures,
         "which of each pair was seen, drawn at random; the root before its first step, which has seen nothing, is "
         "beside the others as a figure of its own",
-        "Longer training on fewer documents, or exact repeats: each document is met about once here. Loss is a weak "
-        "test of membership; a reference model would find less.",
+        "Longer training on fewer documents, or exact repeats: each document is met about once here. Loss is a "
+        "weak test of membership; a reference model would find less.",
         [
             of_figures("Loss on unseen less on seen documents", "nats per token", gaps, f"gap {alt}"),
             of_figures("Membership told by the loss", "AUROC", aurocs, f"AUROC {alt}"),

@@ -43,6 +43,7 @@ class Text(NamedTuple):
     question: str = ""
     answer: str = ""
     task: str = ""
+    result: str = ""
     year: int | None = None
     party: str = ""
 
@@ -76,10 +77,10 @@ def texts(lab: Lab, domain: str, split: str, stage: str | None = None) -> tuple[
     rows = documents_of(corpus_of(lab), split, part, stage)
     if domain in WORLD:
         rows = rows.filter(pl.col("kind") == WORLD[domain])
-    columns = ("id", "text", "question", "answer", "task", "year", "party")
+    columns = ("id", "text", "question", "answer", "task", "result", "party", "year")
     return tuple(
-        Text(id_, domain, text, question or "", answer or "", task or "", year, party or "")
-        for id_, text, question, answer, task, year, party in rows.select(columns).iter_rows()
+        Text(id_, domain, *(each or "" for each in told), year=year, party=party or "")
+        for id_, *told, party, year in rows.select(columns).iter_rows()
     )
 
 
