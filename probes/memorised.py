@@ -75,6 +75,11 @@ def ask(
         if twins.domain != CHATS or taught_chats(checkpoint)
         for figure in told(checkpoint, twins, seed)
     ]
+    if not figures:
+        raise LackingError(
+            f"no domain has three held-out documents with twins in the train split: `python -m workbench grow {lab.name}` "
+            "with more text"
+        )
     figures += [beside_null(figure) for figure in untrained(asked, read, seed)]
     gaps, aurocs = ([f for f in figures if f.name == name] for name in (GAP, AUROC))
     alt = "by domain and checkpoint, the root before its first step among them, beside pairs dealt at random"
@@ -101,7 +106,7 @@ def taught_chats(checkpoint: Checkpoint) -> bool:
 def drawn(lab: Lab, domain: str, n: int, per_address: int, seed: int) -> Twins:
     """Pairs of one domain."""
     unseen = some(texts(lab, domain, "heldout"), n, seed)
-    pool = some(texts(lab, domain, "train", "sft" if domain == CHATS else "base"), POOL, seed)
+    pool = some(texts(lab, domain, "train", "sft" if domain == CHATS else None), POOL, seed)
     seen, unseen = matched(pool, unseen)
     if domain == PROSE:
         seen, unseen = (passages(part, per_address, seed) for part in (seen, unseen))

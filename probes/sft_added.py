@@ -11,7 +11,7 @@ The checkpoint finetuned is held to its parent, or two checkpoints that are name
 is held against its sham's (the parent trained on, on its own data, for as many steps) where the lab has one, p of
 the difference, with the sign of each question or document at random. Without a sham answers are held against signs
 at random, KL against documents dealt to domains at random. The trace is held against random directions of δ's
-length; the sham's own stands beside it.
+length and, document by document, against the sham's δ: p is the larger of the two.
 """
 
 from __future__ import annotations
@@ -193,8 +193,8 @@ def _added(tokenizer: Any) -> set[int]:
 
 
 def traces(pair: Change, seed: int) -> list[Figure]:
-    """How far δ lifts the watched tokens, beside random directions, and the sham's δ with it. p is the larger of two:
-    of random directions that lift them as far, and of drawings of documents in which the sham's δ does."""
+    """How far δ lifts the watched tokens, beside random directions, and the sham's δ with it. p is the larger of
+    two: of random directions that lift them as far, and of drawings of documents in which the sham's δ does."""
     parts = first_differences(pair, pair.after, seed)
     other = None if pair.sham is None else first_differences(pair, pair.sham, seed)
     delta = parts.mean(axis=0) if len(parts) else np.zeros(1)
