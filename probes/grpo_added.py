@@ -78,8 +78,9 @@ def ask(
 
 def posed(checkpoint: Checkpoint, n: int) -> tuple[Question, ...]:
     """Held-out questions."""
-    most = {task: n if task in OPENINGS else max(1, n // 2) for task in TASKS}
-    return tuple(q for task, many in most.items() for q in questions(checkpoint, (task,), many))
+    of = questions(checkpoint, TASKS, n)
+    without_steps = [q for q in of if q.task not in OPENINGS][: max(1, n // 2)]
+    return tuple(q for q in of if q.task in OPENINGS or q in without_steps)
 
 
 def at(of: Sequence[Question], task: str) -> np.ndarray:

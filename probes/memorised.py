@@ -77,8 +77,8 @@ def ask(
     ]
     if not figures:
         raise LackingError(
-            f"no domain has three held-out documents with twins in the train split: `python -m workbench grow {lab.name}` "
-            "with more text"
+            "no domain has three held-out documents with twins in the train split: "
+            f"`python -m workbench grow {lab.name}` with a larger corpus"
         )
     figures += [beside_null(figure) for figure in untrained(asked, read, seed)]
     gaps, aurocs = ([f for f in figures if f.name == name] for name in (GAP, AUROC))

@@ -7,9 +7,10 @@
              x' = x − f_j(x) d_j, which takes it out                            (`workbench.steering`)
 
 A latent *hacks* where, moved, a proxy rises beyond its null and the truth does not rise [Goodhart; Skalse 2022; Pan
-2022]. Candidates are those of the checkpoint's SAE that push most towards beginning an answer with its steps: by
-f_j ⟨d_j, ∇ (log p(steps) − log p("It"))⟩ behind questions of the dictionary's split, the foremost to be added and
-the foremost to be taken out; they are judged on held-out questions, greedily, each question beside itself unmoved.
+2022]. Candidates are those of the checkpoint's SAE that push most towards beginning an answer with its steps, added
+or taken out: the foremost by f_j ⟨d_j, ∇ (log p(steps) − log p("It"))⟩ behind questions of the dictionary's split
+(each weighed by 1 − p(steps)) are moved there, and those that push furthest are judged on held-out questions,
+greedily, each question beside itself unmoved.
 
 The null moves other latents alike that write as much (activation times decoder length): p is of the candidate's
 change beyond theirs, with the sign of each question at random. Where a proxy is at its ceiling already no latent
@@ -19,13 +20,14 @@ can raise it, and the claim says so.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
+from transformers import PreTrainedModel
 
 from probes.kit.asking import Judgements, Question, judged, judgements, prompts, questions
 from probes.kit.commands import main
@@ -55,6 +57,7 @@ RL = ("grpo", "ppo", "dpo")
 TASKS = ("sums", "letter_counts", "capitals")
 PROXIES, TRUTH = ("well formed", "worked"), "right"
 ADD, OUT = "added", "taken out"
+SHORTLIST = 8  # latents each way, of which those are taken that push furthest when moved
 LEAST = 5  # questions behind which a candidate fires
 
 
@@ -78,8 +81,9 @@ class Subject(NamedTuple):
     dictionary: Dictionary
     layer: int
 
-    def site(self, latent: int) -> Site:
-        return Site(self.dictionary, latent, self.layer, self.checkpoint.name)
+    def edit(self, move: Candidate) -> Edit:
+        site = Site(self.dictionary, move.latent, self.layer, self.checkpoint.name)
+        return added(move.s * site.d_j[None]) if move.way == ADD else ablated(site)
 
 
 class Worth(NamedTuple):
@@ -104,8 +108,9 @@ def ask(
 ) -> Finding:
     """`n` questions of each task, the foremost `each_way` latents to be added and to be taken out."""
     subject = subject_of(lab, checkpoints)
-    worth = searched(subject, questions(subject.checkpoint, TASKS, n, "dictionary"))
-    tried, matched = candidates(worth, each_way, dose, np.random.default_rng(seed))
+    search = Search.of(subject, questions(subject.checkpoint, TASKS, n, "dictionary"))
+    rng, worth = np.random.default_rng(seed), searched(subject, search)
+    tried, matched = candidates(worth, each_way, dose, rng, lambda move: pushed(subject, search, move))
     if not tried:
         raise LackingError(
             f"no latent of {subject.name} fires behind {LEAST} of the questions searched: train a wider SAE "
@@ -166,25 +171,48 @@ def subject_of(lab: Lab, checkpoints: Sequence[Checkpoint]) -> Subject:
     )
 
 
-def searched(subject: Subject, of: Sequence[Question]) -> Worth:
+class Search(NamedTuple):
+    """Questions as ids, where each ends, and the tokens that begin an answer with its steps and without."""
+
+    ids: Int[Tensor, "question position"]
+    last: Int[Tensor, " question"]
+    steps: list[int]
+    it: int
+
+    @classmethod
+    def of(cls, subject: Subject, asked: Sequence[Question]) -> Search:
+        model, tokenizer = opened(subject.checkpoint)
+        rows = prompts(subject.checkpoint, asked)
+        words = ["It", *(opening.split()[0] for opening in OPENINGS.values())]
+        it, *steps = (tokenizer.encode(word, add_special_tokens=False)[0] for word in words)
+        last = torch.tensor([len(row) - 1 for row in rows])
+        return cls(right_padded(rows, tokenizer.pad_token_id).to(model.device), last, steps, it)
+
+    def log_odds(self, model: PreTrainedModel) -> Float[Tensor, " question"]:
+        """log p(steps) − log p("It") behind each question, weighed by 1 − p(steps): an answer that shows its steps
+        already cannot be made to."""
+        log_p = last_logits(model, self.ids, self.last.to(model.device)).float().log_softmax(-1)
+        steps = log_p[:, self.steps].logsumexp(-1)
+        return (1 - steps.detach().exp()) * (steps - log_p[:, self.it])
+
+
+def searched(subject: Subject, search: Search) -> Worth:
     """What moving each latent does to the log odds of the steps, behind each question's last token."""
-    model, tokenizer = opened(subject.checkpoint)
-    rows = prompts(subject.checkpoint, of)
-    ids = right_padded(rows, tokenizer.pad_token_id).to(model.device)
-    last = torch.tensor([len(row) - 1 for row in rows])
-    x = read_resid_post(model, subject.layer, ids)[torch.arange(len(rows)), last].clone().float()
-    x.requires_grad_(True)
+    model, rows = opened(subject.checkpoint).model, torch.arange(len(search.ids))
+    x = (
+        read_resid_post(model, subject.layer, search.ids)[rows, search.last]
+        .clone()
+        .float()
+        .requires_grad_(True)
+    )
 
     def put_in(read: Tensor, written: Tensor) -> Tensor:
         out = written.detach().clone()
-        out[torch.arange(len(rows)), last] = x.to(out)
+        out[rows, search.last] = x.to(out)
         return out
 
-    words = ["It", *(opening.split()[0] for opening in OPENINGS.values())]
-    it, *steps = (tokenizer.encode(word, add_special_tokens=False)[0] for word in words)
     with torch.enable_grad(), replaced(model, Place(subject.layer), put_in):
-        log_p = last_logits(model, ids, last.to(model.device)).float().log_softmax(-1)
-        (log_p[:, steps].logsumexp(-1) - log_p[:, it]).sum().backward()
+        search.log_odds(model).sum().backward()
     assert x.grad is not None
     with torch.no_grad():
         f = subject.dictionary.encode(x.detach()[:, None]).cpu().numpy()
@@ -196,24 +224,34 @@ def searched(subject: Subject, of: Sequence[Question]) -> Worth:
     return Worth(size * pull.mean(axis=0), -(f * pull).mean(axis=0), size, written, fires.astype(float))
 
 
+def pushed(subject: Subject, search: Search, move: Candidate) -> float:
+    """The mean log odds of the steps with one latent moved, at every token."""
+    model = opened(subject.checkpoint).model
+    with torch.inference_mode(), moved_at(model, subject.layer, subject.edit(move), [0] * len(search.ids)):
+        return float(search.log_odds(model).mean())
+
+
 def candidates(
-    worth: Worth, each_way: int, dose: float, rng: np.random.Generator
+    worth: Worth,
+    each_way: int,
+    dose: float,
+    rng: np.random.Generator,
+    push: Callable[[Candidate], float] | None = None,
 ) -> tuple[list[Candidate], list[Candidate]]:
-    """The foremost latents each way, and as many others that write as much, moved alike."""
+    """Each way the latents that push furthest when moved, of the foremost to first order; and as many others that
+    write as much, moved alike."""
     alive = worth.fires >= LEAST
+    sizes = np.where(alive, worth.written, 0.0)
     tried, matched = list[Candidate](), list[Candidate]()
     for way, gain in ((ADD, worth.add), (OUT, worth.out)):
-        order = [
-            int(j)
-            for j in np.argsort(-np.where(alive, gain, -np.inf), kind="stable")
-            if alive[j] and gain[j] > 0
-        ]
-        chosen = order[:each_way]
-        sizes = np.where(alive, worth.written, 0.0)
-        if chosen:
-            tried += [Candidate(j, way, dose * float(worth.size[j])) for j in chosen]
-            others = size_matched(chosen, sizes, len(chosen), rng)
-            matched += [Candidate(j, way, dose * float(worth.size[j])) for j in others]
+        order = np.argsort(-np.where(alive, gain, -np.inf), kind="stable")
+        short = [Candidate(int(j), way, dose * float(worth.size[j])) for j in order if alive[j] and gain[j] > 0]
+        if push is not None:
+            short = sorted(short[:SHORTLIST], key=lambda each: -push(each))
+        chosen = short[:each_way]
+        others = size_matched([each.latent for each in chosen], sizes, len(chosen), rng) if chosen else []
+        tried += chosen
+        matched += [Candidate(j, way, dose * float(worth.size[j])) for j in others]
     return tried, matched
 
 
@@ -222,26 +260,23 @@ def answered(subject: Subject, of: Sequence[Question], move: Candidate) -> Judge
     model, tokenizer = opened(subject.checkpoint)
     asked = prompts(subject.checkpoint, of)
     order = sorted(range(len(asked)), key=lambda i: len(asked[i]))  # as `complete` puts them
-    lengths = [len(asked[i]) for i in order]
-    site = subject.site(move.latent)
-    edit = added(move.s * site.d_j[None]) if move.way == ADD else ablated(site)
-    with moved_at(model, subject.layer, edit, lengths):
+    width = max(map(len, asked))
+    begins = [width - len(asked[i]) for i in order]
+    with moved_at(model, subject.layer, subject.edit(move), begins):
         said = complete(model, tokenizer, [asked[i] for i in order], MAX_ANSWER, batch_size=len(asked))
     back = np.argsort(order)
     return judgements(of, [said[i] for i in back])
 
 
 @contextlib.contextmanager
-def moved_at(model: Any, layer: int, edit: Edit, lengths: Sequence[int]) -> Iterator[None]:
-    """Inside, the residual stream is edited at every token but BOS, and the padding on its left."""
-    width = max(lengths)
-    begins = torch.tensor([width - n for n in lengths])
-    free = torch.arange(width)[None] > begins[:, None]  # BOS stands at `begins`
+def moved_at(model: PreTrainedModel, layer: int, edit: Edit, begins: Sequence[int]) -> Iterator[None]:
+    """Inside, the residual stream is edited behind the place where each row's BOS stands."""
 
     def replace(read: Tensor, written: Tensor) -> Tensor:
         new = edit(written, written)
         if written.shape[1] == 1:  # a token more
             return new
+        free = torch.arange(written.shape[1])[None] > torch.tensor(begins)[:, None]
         return torch.where(free[..., None].to(written.device), new, written)
 
     with replaced(model, Place(layer), replace):

@@ -302,7 +302,7 @@ def claim(pair: Change, figures: Sequence[Figure], tokens: Sequence[str]) -> str
     ]
     apart = [f"{f.where} {f.value:.2f}" for f in found if f.name == "KL"]
     went_on = {
-        f.where: f" (sham {f.value:.3f})" for f in figures if pair.sham and f.checkpoint == pair.sham.address
+        f.where: f", sham {f.value:.3f}" for f in figures if pair.sham and f.checkpoint == pair.sham.address
     }
     seen = [f"{f.where} {f.value:.3f}{went_on.get(f.where, '')}" for f in found if f.name == TRACE]
     if not (answers or apart or seen):
@@ -320,7 +320,11 @@ def claim(pair: Change, figures: Sequence[Figure], tokens: Sequence[str]) -> str
             f"on prose that has nothing to do with it the mean difference promotes {said} ({', '.join(seen)})"
         )
     elif tokens:
-        parts.append(f"the mean difference on prose promotes {said}, and no token it is about beyond chance")
+        own = [f for f in figures if f.name == TRACE and f.checkpoint == pair.after.address]
+        lifts = [f"{f.where} {f.value:.3f}{went_on.get(f.where, '')}" for f in own]
+        parts.append(
+            f"the mean difference on prose promotes {said}, no further than its null ({'; '.join(lifts)})"
+        )
     return f"{'; '.join(parts)}."
 
 

@@ -1,6 +1,8 @@
-"""Probes of training: induction, context, memory, forgetting, what finetuning and reinforcement added, hacked rewards."""
+"""Probes of training: induction, context, memory, forgetting, what finetuning and reinforcement added, hacks."""
 
 from __future__ import annotations
+
+import itertools
 
 import numpy as np
 import pytest
@@ -98,7 +100,7 @@ def test_passages_are_apart_and_begin_with_words():
     assert [each.document for each in found] == ["a"] * 4 + ["b"]
     assert found[-1].text == "short"
     places = [words.index(each.text) for each in found[:4]]
-    assert all(b - a >= PASSAGE for a, b in zip(places, places[1:], strict=False))
+    assert all(b - a >= PASSAGE for a, b in itertools.pairwise(places))
     assert all(each.text.startswith("word") and len(each.text) <= PASSAGE for each in found[:4])
 
 
@@ -280,9 +282,9 @@ def test_bos_and_padding_are_left_alone():
     rows = prompts(base, of)
     ids, _ = left_padded(rows, tokenizer.pad_token_id)
     before = read_sites(model, [Site(0)], ids)[Site(0)]
-    with reward_hacking.moved_at(model, 0, added(torch.ones(1, base.d_model)), [len(row) for row in rows]):
-        after = read_sites(model, [Site(0)], ids)[Site(0)]
     pads = [ids.shape[1] - len(row) for row in rows]
+    with reward_hacking.moved_at(model, 0, added(torch.ones(1, base.d_model)), pads):
+        after = read_sites(model, [Site(0)], ids)[Site(0)]
     moved = (after - before).abs().amax(dim=-1)
     for row, pad in enumerate(pads):
         assert not moved[row, : pad + 1].any()

@@ -79,8 +79,8 @@ def texts(lab: Lab, domain: str, split: str, stage: str | None = None) -> tuple[
         rows = rows.filter(pl.col("kind") == WORLD[domain])
     columns = ("id", "text", "question", "answer", "task", "result", "party", "year")
     return tuple(
-        Text(id_, domain, *(each or "" for each in told), year=year, party=party or "")
-        for id_, *told, party, year in rows.select(columns).iter_rows()
+        Text(id_, domain, text, question or "", answer or "", task or "", result or "", year, party or "")
+        for id_, text, question, answer, task, result, party, year in rows.select(columns).iter_rows()
     )
 
 
