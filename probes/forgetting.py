@@ -28,10 +28,11 @@ from probes.kit.running import LackingError
 from probes.kit.stages import control, held
 from probes.kit.texts import (
     DOMAINS,
-    PASSAGE,
     PROSE,
+    WORLD,
     Losses,
     Text,
+    beginnings,
     by_document,
     losses,
     passages,
@@ -82,9 +83,11 @@ def ask(
 
 
 def drawn(lab: Lab, domain: str, n: int, per_address: int, seed: int) -> tuple[Text, ...]:
-    """Held-out texts of a domain."""
+    """Held-out texts of a domain; of the world's their beginnings."""
     held_out = some(texts(lab, domain, "heldout"), n, seed)
-    return passages(held_out, per_address, seed, PASSAGE) if domain == PROSE else held_out
+    if domain == PROSE:
+        return passages(held_out, per_address, seed)
+    return beginnings(held_out) if domain in WORLD else held_out
 
 
 def groups(read: dict[str, tuple[Text, ...]]) -> Iterator[tuple[str, tuple[Text, ...]]]:

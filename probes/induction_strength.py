@@ -68,7 +68,7 @@ class Strength(NamedTuple):
         return self.heads[at][self.half :], self.other_heads[at][self.half :]
 
 
-def ask(lab: Lab, checkpoints: Sequence[Checkpoint], n: int = 16, length: int = 32, seed: int = 0) -> Finding:
+def ask(lab: Lab, checkpoints: Sequence[Checkpoint], n: int = 16, length: int = 24, seed: int = 0) -> Finding:
     """`n` sequences of `length` ids said twice."""
     axis = line_of(lab, checkpoints)
     found = {moment.address: strength(lab, moment.address, n, length, seed) for moment in axis}
@@ -162,12 +162,18 @@ def along(axis: Sequence[Moment], found: dict[str, Strength], what: str) -> Plot
         for series, values in (("said again", own), (UNSAID, other)):
             ((low, high),) = ratio_intervals(values[:, None], np.ones(len(values)))
             points.append(
-                {"series": series, "x": moment.axis, "y": float(values.mean()), "low": float(low),
+                {"series": series, "x": round(moment.place, 4), "y": float(values.mean()), "low": float(low),
                  "high": float(high), "checkpoint": moment.address, "n": len(values)}
             )  # fmt: skip
     title = "The strongest induction head" if what == HEAD else "Copying what came before"
     unit = "induction score" if what == HEAD else "nats per token"
-    return lines(title, "steps from the root on", unit, points, f"{title} along the line of checkpoints")
+    return lines(
+        title,
+        "one unit a stage, its steps on a log scale",
+        unit,
+        points,
+        f"{title} along the line of checkpoints",
+    )
 
 
 def rows(axis: Sequence[Moment], found: dict[str, Strength]) -> list[dict[str, Any]]:

@@ -44,7 +44,7 @@ from workbench.tasks import OPENINGS
 
 DRAWS = 4_999
 PERMUTED = 199  # of the AUROC
-POOL = 2_000  # seen documents that a twin is looked for among
+POOL = 600  # seen documents that a twin is looked for among
 GAP, AUROC = "gap", "membership AUROC"
 
 
@@ -59,7 +59,7 @@ class Twins(NamedTuple):
 def ask(
     lab: Lab, checkpoints: Sequence[Checkpoint], n: int = 24, per_address: int = 2, seed: int = 0
 ) -> Finding:
-    """`n` pairs of a domain, `per_address` passages of each address."""
+    """`n` pairs of a domain, thrice as many chats, which are short; `per_address` passages of each address."""
     outside = {each.name for each in Plan.of(lab).recipe.added}
     asked = [each for each in checkpoints if each.lineage()[0] not in outside]
     if not asked:
@@ -105,7 +105,7 @@ def taught_chats(checkpoint: Checkpoint) -> bool:
 
 def drawn(lab: Lab, domain: str, n: int, per_address: int, seed: int) -> Twins:
     """Pairs of one domain."""
-    unseen = some(texts(lab, domain, "heldout"), n, seed)
+    unseen = some(texts(lab, domain, "heldout"), n * (3 if domain == CHATS else 1), seed)
     pool = some(texts(lab, domain, "train", "sft" if domain == CHATS else None), POOL, seed)
     seen, unseen = matched(pool, unseen)
     if domain == PROSE:

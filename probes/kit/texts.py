@@ -28,6 +28,7 @@ from workbench.token_sets import MAX_WINDOW
 
 PROSE, CHATS = "prose", "chats"
 PASSAGE = 400  # characters, some hundred tokens
+BEGINNING = 200  # characters of a document of the world, where letters and digits are tokens of their own
 WORLD: Mapping[str, str] = {
     "stories": "story", "facts": "capitals", "sums": "sums", "counts": "counts", "spellings": "spelling",
 }  # fmt: skip
@@ -101,6 +102,11 @@ def passages(of: Sequence[Text], n: int, seed: int = 0, length: int = PASSAGE) -
             start = word.start() if word else place
             found.append(each._replace(text=each.text[start : start + length]))
     return tuple(found)
+
+
+def beginnings(of: Sequence[Text], length: int = BEGINNING) -> tuple[Text, ...]:
+    """The first characters of each document."""
+    return tuple(each._replace(text=each.text[:length]) for each in of)
 
 
 @functools.lru_cache(maxsize=512)
