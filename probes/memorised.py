@@ -10,7 +10,8 @@ year, and passages of equal length are read). Of a chat the answer alone is scor
 
 The null draws at random which of each pair was seen. Beside it stands the root before its first step, which has
 seen nothing: what it shows is how alike the twins are. A domain that no stage of a checkpoint was trained on is
-left out."""
+left out.
+"""
 
 from __future__ import annotations
 
@@ -221,11 +222,12 @@ def claim(gaps: Sequence[Figure], addresses: Sequence[str]) -> str:
             f"{f.where} {f.value:+.3f} [{f.low:.3f}, {f.high:.3f}]" for f in found if f in mine and f.value > 0
         ]
         odd = [f"{f.where} {f.value:+.3f}" for f in found if f in mine and f.value < 0]
-        told_of = f"{address} knows seen documents better in {', '.join(kept)}" if kept else ""
-        told_of = (
-            told_of
-            or f"{address} does as well on unseen documents as on seen ones, in each of {len(mine)} domains"
+        most = max(mine, key=lambda f: f.value)
+        nothing = (
+            f"{address} does no better on seen documents than can be chance, in any of {len(mine)} domains "
+            f"(most in {most.where}, {most.value:+.3f} [{most.low:.3f}, {most.high:.3f}])"
         )
+        told_of = f"{address} knows seen documents better in {', '.join(kept)}" if kept else nothing
         said.append(told_of + (f" (and unseen ones better in {', '.join(odd)})" if odd else ""))
     return f"In nats per token, {'; '.join(said)}."
 

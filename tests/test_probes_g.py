@@ -60,7 +60,7 @@ def test_one_checkpoint_alone_is_asked(name):
 def test_an_untrained_difference_is_not_memory():
     """Weights of the tiny lab are random: nothing was seen."""
     assert not finding("memorised").claims
-    assert "as well on unseen documents" in finding("memorised").claim
+    assert "no better on seen documents" in finding("memorised").claim
 
 
 @pytest.mark.parametrize(
@@ -154,7 +154,7 @@ def test_planted_memory_is_found_and_chance_is_not():
     assert "sft knows seen documents better in sums +0.4" in memorised.claim(figures[:1], ["sft"])
     assert figures[1].value > figures[1].null.high
     none = memorised.compared(seen, seen + rng.normal(0, 0.1, 40), "sft", "sums")
-    assert "does as well on unseen documents" in memorised.claim(none[:1], ["sft"])
+    assert "no better on seen documents" in memorised.claim(none[:1], ["sft"])
 
 
 # context and induction
