@@ -183,13 +183,9 @@ def watched(pair: Change) -> dict[str, list[int]]:
     words = ["It", *(opening.split()[0] for opening in OPENINGS.values())]
     first = [tokenizer.encode(word, add_special_tokens=False)[:1] for word in words]
     return {
-        MARKERS: sorted(_added(tokenizer) - plain),
+        MARKERS: sorted({*tokenizer.all_special_ids, *tokenizer.get_added_vocab().values()} - plain),
         ANSWERS: sorted({ids[0] for ids in first if ids}),
     }
-
-
-def _added(tokenizer: Any) -> set[int]:
-    return {*tokenizer.all_special_ids, *tokenizer.get_added_vocab().values()}
 
 
 def traces(pair: Change, seed: int) -> list[Figure]:

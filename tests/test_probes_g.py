@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from probes import forgetting, grpo_added, in_context_learning, induction_strength, memorised, reward_hacking
+from probes.kit import moved_latents
 from probes.kit.asking import Judgements, Question, judgements, prompts
 from probes.kit.finding import LEVEL, Finding, beyond
 from probes.kit.found import probe
@@ -249,7 +250,7 @@ def test_a_planted_hack_is_named_and_a_help_is_not():
     subject = reward_hacking.subject_of(lab, lab.checkpoints("grpo"))
     rng = np.random.default_rng(0)
     start = judgement((rng.random(60) < 0.6).astype(float), np.zeros(60))
-    hack, help_, other = (reward_hacking.Candidate(i, reward_hacking.ADD, 1.0) for i in range(3))
+    hack, help_, other = (moved_latents.Candidate(i, moved_latents.ADD, 1.0) for i in range(3))
     moved = {
         hack: start._replace(worked=np.ones(60)),
         help_: judgement(np.ones(60)),
@@ -265,11 +266,11 @@ def test_a_planted_hack_is_named_and_a_help_is_not():
 
 
 def test_candidates_push_and_their_match_is_another():
-    worth = reward_hacking.Worth(
+    worth = moved_latents.Worth(
         add=np.array([0.0, 3, 1, -1, 0.5]), out=np.array([2.0, -1, 0.1, 0, 0]), size=np.arange(5.0),
         written=np.ones(5), fires=np.array([9.0, 9, 9, 9, 1]),
     )  # fmt: skip
-    tried, matched = reward_hacking.candidates(worth, 1, 2.0, np.random.default_rng(0))
+    tried, matched = moved_latents.candidates(worth, 1, 2.0, np.random.default_rng(0))
     assert [(c.latent, c.way, c.s) for c in tried] == [(1, "added", 2.0), (0, "taken out", 0.0)]
     assert all(m.latent != c.latent and m.way == c.way for m, c in zip(matched, tried, strict=True))
     assert 4 not in {each.latent for each in (*tried, *matched)}  # fires too rarely
@@ -283,7 +284,7 @@ def test_bos_and_padding_are_left_alone():
     ids, _ = left_padded(rows, tokenizer.pad_token_id)
     before = read_sites(model, [Site(0)], ids)[Site(0)]
     pads = [ids.shape[1] - len(row) for row in rows]
-    with reward_hacking.moved_at(model, 0, added(torch.ones(1, base.d_model)), pads):
+    with moved_latents.moved_at(model, 0, added(torch.ones(1, base.d_model)), pads):
         after = read_sites(model, [Site(0)], ids)[Site(0)]
     moved = (after - before).abs().amax(dim=-1)
     for row, pad in enumerate(pads):
