@@ -6,7 +6,7 @@ Streams are fp32: row 0 is the embedding, row l + 1 `resid_post` of block l.
 from __future__ import annotations
 
 import functools
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
@@ -116,7 +116,10 @@ def answers(checkpoint: Checkpoint, task: str, at_most: int = 200, opening: str 
     return answer(here.model, here.tokenizer, corpus, task, opening=opening, at_most=at_most)
 
 
+KEPT: list[Any] = [opened, _token_set, labelled, _streams, answers]  # others add what they keep
+
+
 def forget() -> None:
     """Let go of everything that is kept."""
-    for kept in (opened, _token_set, labelled, _streams, answers):
+    for kept in KEPT:
         kept.cache_clear()
