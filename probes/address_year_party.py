@@ -38,6 +38,7 @@ from workbench.linear_probes import auroc
 
 PARTIES = ("Democratic", "Republican")
 DEALT = "labels of other presidents"
+PASSAGE = 128  # tokens, about
 LEAST_PRESIDENTS = 8  # of a party, or of all for the year
 
 
@@ -132,7 +133,7 @@ def _dealt(known: Addresses, shuffle: int) -> Addresses:
 def read(checkpoint: Checkpoint, passages: int, seed: int) -> Float[np.ndarray, "layer text d"]:
     """The mean of the stream over `passages` of each address, cut at places drawn at random."""
     rng, texts = np.random.default_rng(seed), _addresses(checkpoint.lab).texts
-    size = 3 * checkpoint.n_ctx  # characters: tokens of prose have about three or more
+    size = 3 * min(checkpoint.n_ctx, PASSAGE)  # characters: tokens of prose have about three or more
     cut = []
     for text in texts:
         for at in rng.integers(0, max(1, len(text) - size), passages):

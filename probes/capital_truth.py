@@ -10,11 +10,13 @@ that neither name tells. Two readers of truth [Marks and Tegmark 2023]:
 Figure: the share of pairs (one country, one wording) whose true statement lies further along θ than its false one,
 by country; the layer is chosen on the choosing countries. Null: in each country true and false change places (sign
 flips about 1/2). The same for θ fitted on half of the wordings and read in the other half, and for θ of one
-checkpoint read in another, at the same layer.
+checkpoint read in another, at the same layer. Beside it what describes: θ where the second of the two names ends,
+and the ceiling, the share of pairs whose true statement the checkpoint itself holds for more probable.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import random
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -27,9 +29,10 @@ from probes.kit.commands import main
 from probes.kit.finding import Figure, Finding, beyond
 from probes.kit.nulls import GREATER, beside, mean_figure
 from probes.kit.plots import heat, lines, of_figures
-from probes.kit.readings import row_names
+from probes.kit.readings import opened, row_names
 from probes.kit.running import LackingError
-from probes.kit.texts import encoded, streams_at
+from probes.kit.texts import encoded, streams_at, token_at
+from workbench.bits_per_byte import model_nats
 from workbench.checkpoint import Checkpoint
 from workbench.lab import Lab
 from workbench.lexicon import PEOPLE, make_world
@@ -45,6 +48,7 @@ class Statements(NamedTuple):
     """Statements in pairs: `2 i` is true, `2 i + 1` the same with another's capital; `parts` are of pairs."""
 
     texts: list[str]
+    named: list[int]  # characters at which the second of the two names ends
     country: Int[np.ndarray, " pair"]
     wording: Int[np.ndarray, " pair"]
     parts: Split
@@ -56,12 +60,14 @@ class Statements(NamedTuple):
 
 def ask(lab: Lab, checkpoints: Sequence[Checkpoint], seed: int = 0) -> Finding:
     stated = statements(lab, seed)
-    x = {c.address: _last(c, stated.texts) for c in checkpoints}
+    both = {c.address: _read(c, stated) for c in checkpoints}
+    x = {name: read[:, :, 1] for name, read in both.items()}
     figures, rows, curves = list[Figure](), list[dict[str, Any]](), list[dict[str, Any]]()
     chosen = {name: choose_layer(read, stated) for name, read in x.items()}
     for checkpoint in checkpoints:
         name, layers = checkpoint.address, row_names(checkpoint)
         figures += _within(name, x[name], chosen[name], layers, stated, seed)
+        figures += _beside(checkpoint, both[name][:, :, 0], layers, stated, seed)
         for at, layer in enumerate(layers):
             row, curve = _layer(x[name][at], stated, seed)
             rows.append({"checkpoint": name, "layer": layer} | row)
@@ -100,7 +106,13 @@ def statements(lab: Lab, seed: int) -> Statements:
             f"the world of this lab has {len(names)} countries, fewer than the {LEAST} that a split by country "
             "needs: raise corpus.n_countries in the recipe and grow a lab"
         )
-    rng, texts, country, wording = random.Random(seed), list[str](), list[int](), list[int]()
+    rng, texts, named, country, wording = (
+        random.Random(seed),
+        list[str](),
+        list[int](),
+        list[int](),
+        list[int](),
+    )
     parts = split(np.arange(len(names)), seed)
     for part in parts:
         for number, words in enumerate(CAPITAL_WORDINGS):
@@ -109,15 +121,20 @@ def statements(lab: Lab, seed: int) -> Statements:
                 who = rng.choice(PEOPLE)
                 for town in (world.capital_of[names[i]], world.capital_of[names[other]]):
                     texts.append(words.format(land=names[i], town=town, who=who))
+                    named.append(max(texts[-1].rfind(name) + len(name) - 1 for name in (names[i], town)))
                 country.append(i)
                 wording.append(number)
     of = np.array(country)
-    return Statements(texts, of, np.array(wording), Split(*(np.flatnonzero(np.isin(of, p)) for p in parts)))
+    return Statements(
+        texts, named, of, np.array(wording), Split(*(np.flatnonzero(np.isin(of, p)) for p in parts))
+    )
 
 
-def _last(checkpoint: Checkpoint, texts: list[str]) -> Float[np.ndarray, "layer statement d"]:
-    rows = [each.ids for each in encoded(checkpoint, texts)]
-    return streams_at(checkpoint, rows, np.array([[len(row) - 1] for row in rows]))[:, :, 0]
+def _read(checkpoint: Checkpoint, stated: Statements) -> Float[np.ndarray, "layer statement 2 d"]:
+    """The stream where the second name ends, and at the last token."""
+    found = encoded(checkpoint, stated.texts)
+    places = [[token_at(e, c), len(e.ids) - 1] for e, c in zip(found, stated.named, strict=True)]
+    return streams_at(checkpoint, [each.ids for each in found], np.array(places))
 
 
 def direction(
@@ -170,6 +187,27 @@ def _within(
     ]
 
 
+def _beside(
+    checkpoint: Checkpoint, x: np.ndarray, layers: list[str], stated: Statements, seed: int
+) -> list[Figure]:
+    """θ where the second name ends, and what the checkpoint's own probabilities tell; these describe."""
+    layer = choose_layer(x, stated)
+    told = pairs_told(x[layer], direction(x[layer], stated), stated)
+    rows = [np.array(each.ids) for each in encoded(checkpoint, stated.texts)]
+    nats = model_nats(opened(checkpoint).model, rows, checkpoint.n_ctx, bos_id=int(rows[0][0]))
+    log_p = -np.array([[each.sum()] for each in nats])
+    likelier = pairs_told(log_p, np.ones(1), stated)
+    found = []
+    for name, values, where in (
+        ("where the second name ends", told, layers[layer]),
+        ("true one more probable", likelier, "its own prediction"),
+    ):
+        figure = mean_figure(name, values, "countries", FLIPPED, about=0.5, side=GREATER, seed=seed,
+                             checkpoint=checkpoint.address, where=where)  # fmt: skip
+        found.append(dataclasses.replace(figure, null=beside(figure.null)))
+    return found
+
+
 def _across(x: dict[str, np.ndarray], chosen: dict[str, int], stated: Statements, seed: int) -> list[Figure]:
     """θ of one checkpoint in another of its shape; these describe."""
     found = []
@@ -180,7 +218,7 @@ def _across(x: dict[str, np.ndarray], chosen: dict[str, int], stated: Statements
             told = pairs_told(other[chosen[i]], direction(read[chosen[i]], stated), stated)
             figure = mean_figure("direction of another", told, "countries", FLIPPED, about=0.5, side=GREATER,
                                  seed=seed, checkpoint=j, where=f"{i} → {j}")  # fmt: skip
-            found.append(Figure(**{**figure.__dict__, "null": beside(figure.null)}))
+            found.append(dataclasses.replace(figure, null=beside(figure.null)))
     return found
 
 
@@ -209,16 +247,18 @@ def _claim(figures: list[Figure]) -> str:
         return ", ".join(f"{f.checkpoint} {f.value:.2f} ({f.where})" for f in found if f.name == name)
 
     told, wordings = of("true from false"), of("in wordings not fitted on")
+    own = ", ".join(f"{f.checkpoint} {f.value:.2f}" for f in figures if f.name == "true one more probable")
     if not told:
         return (
-            "Whether a statement about a capital is true is not readable of countries that were not fitted on."
+            "Whether a statement about a capital is true is not readable at its end, of countries that were not "
+            f"fitted on (the true one is more probable in {own} of pairs)."
         )
     more = f"; in wordings not fitted on {wordings}" if wordings else "; in wordings not fitted on it is lost"
     across = [f"{f.where} {f.value:.2f}" for f in figures if f.name == "direction of another"]
     carried = f"; directions of one checkpoint in another: {', '.join(across)}" if across else ""
     return (
         f"True statements about capitals lie apart from false ones, of countries never fitted on, in this share of "
-        f"pairs: {told}{more}{carried}."
+        f"pairs: {told}{more}{carried} (the true one is more probable in {own})."
     )
 
 

@@ -15,6 +15,7 @@ made to begin with "It is" or with "Letter by letter:"; the difference by word, 
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
@@ -118,12 +119,10 @@ def traits(
 
 
 def _share(checkpoint: Checkpoint, wrong: Bool[np.ndarray, " question"]) -> Figure:
-    """A share that no claim rests on: against always the commonest guess."""
-    figure = share_figure(
-        "wrong", int(wrong.sum()), len(wrong), "questions", 0.5, "a coin", checkpoint=checkpoint.address
-    )
-    return Figure(figure.name, figure.value, figure.low, figure.high, figure.n, figure.of, beside(figure.null),
-                  figure.checkpoint)  # fmt: skip
+    """A share that no claim rests on."""
+    placed = {"checkpoint": checkpoint.address}
+    figure = share_figure("wrong", int(wrong.sum()), len(wrong), "questions", 0.5, "a coin", **placed)
+    return dataclasses.replace(figure, null=beside(figure.null))
 
 
 def coefficients_of(
@@ -227,16 +226,21 @@ def _claim(figures: list[Figure], coefficients: list[dict[str, Any]]) -> str:
         most = sorted(out, key=lambda c: -abs(c["log odds"]))[:3]
         why = ", ".join(f"{c['trait']} {c['log odds']:+.2f}" for c in most) or "no trait by itself"
         told.append(f"{figure.checkpoint}'s errors go with traits of the question (log odds per sd: {why})")
-    better = [f for f in found if f.name.startswith("right")]
-    if better:
-        each = ", ".join(f"{f.checkpoint} {f.value:+.2f} ({f.where})" for f in better)
-        told.append(f"worked answers are right more or less often than direct ones by {each}")
+    for word, sign in (("more", 1), ("less", -1)):
+        moved = [f for f in found if f.name.startswith("right") and f.value * sign > 0]
+        if moved:
+            each = ", ".join(f"{f.checkpoint} {f.where}" for f in moved)
+            told.append(f"answers made to show their steps are right {word} often than direct ones ({each})")
     if not told:
         return (
             "What letter counts fail goes with no trait of the question, and steps change nothing that shows."
         )
-    sentence = "; ".join(told)
-    return sentence[0].upper() + sentence[1:] + "." if told[0].startswith("worked") else sentence + "."
+    sentence = "; ".join(told) + "."
+    return (
+        sentence
+        if sentence.startswith(tuple(f.checkpoint for f in figures))
+        else sentence[0].upper() + sentence[1:]
+    )
 
 
 if __name__ == "__main__":

@@ -24,7 +24,7 @@ from threadpoolctl import threadpool_limits
 
 from probes.kit.commands import main
 from probes.kit.factors import FactorCases, factor_cases
-from probes.kit.finding import Figure, Finding, Plot, beyond
+from probes.kit.finding import Figure, Finding, Null, Plot, beyond
 from probes.kit.nulls import LESS, mean_of, shuffled
 from probes.kit.plots import bars, heat, lines
 from probes.kit.readings import row_names, streams
@@ -53,14 +53,15 @@ def ask(
         for j in x:
             if i != j:
                 figures.append(_gap(right[i, j] - right[j, j], i, j, seed))
+                figures.append(_accuracy(right[i, j], low[i, j], i, j, seed))
             rows += [
                 {
                     "fitted on": i,
                     "scored on": j,
                     "layer": layer,
-                    "accuracy": round(float(right[i, j][:, at].sum() / len(cases.names)), 3),
-                    "own probe": round(float(right[j, j][:, at].sum() / len(cases.names)), 3),
-                    "labels shuffled": round(float(low[i, j][:, at].sum() / len(cases.names)), 3),
+                    "accuracy": round(float(right[i, j][:, at].sum()), 3),
+                    "own probe": round(float(right[j, j][:, at].sum()), 3),
+                    "labels shuffled": round(float(low[i, j][:, at].sum()), 3),
                     "AUROC": round(float(ranks[i, j][:, at].mean()), 3),
                 }
                 for at, layer in enumerate(layers)
@@ -123,7 +124,7 @@ def _once(x: np.ndarray, on: np.ndarray) -> Probe:
 def _scores(
     fitted: dict[str, list[list[Probe]]], x: dict[str, np.ndarray], cases: FactorCases
 ) -> tuple[dict[tuple[str, str], np.ndarray], dict[tuple[str, str], np.ndarray]]:
-    """For fitted and scored: what each document adds to balanced accuracy, [document, layer], summed over factors;
+    """For fitted and scored: what each document adds to balanced accuracy, mean over factors, [document, layer];
     AUROC [factor, layer]."""
     score = cases.parts.score
     _, group = np.unique(cases.document[score], return_inverse=True)
@@ -136,7 +137,7 @@ def _scores(
                 on = cases.on[f, score]
                 for at, probe in enumerate(by_layer):
                     odds = probe.odds(read[at, score])
-                    added[:, at] += accuracy_by_group(odds >= probe.told, on, group)
+                    added[:, at] += accuracy_by_group(odds >= probe.told, on, group) / len(probes)
                     area[f, at] = auroc(odds, on)
             right[i, j], ranks[i, j] = added, area
     return right, ranks
@@ -157,6 +158,22 @@ def _gap(added: Float[np.ndarray, "document layer"], i: str, j: str, seed: int) 
     return Figure("gap", value, low, high, len(each), "documents", null, checkpoint=j, where=f"{i} → {j}")
 
 
+def _accuracy(
+    added: Float[np.ndarray, "document layer"],
+    floor: Float[np.ndarray, "document layer"],
+    i: str,
+    j: str,
+    seed: int,
+) -> Figure:
+    """The mean over factors and layers of what i's probes tell in j, beside probes of shuffled labels."""
+    n = len(added)
+    (value, low, high, _), (none, least, most, _) = (
+        mean_of(a.mean(axis=1) * n, "", seed) for a in (added, floor)
+    )
+    null = Null(none, least, most, n, "probes fitted on labels of other documents")
+    return Figure("balanced accuracy", value, low, high, n, "documents", null, checkpoint=j, where=f"{i} → {j}")
+
+
 def _plots(figures: list[Figure], rows: list[dict[str, Any]], layers: list[str]) -> list[Plot]:
     pairs = [row for row in rows if row["fitted on"] != row["scored on"]]
     curves = [
@@ -167,7 +184,7 @@ def _plots(figures: list[Figure], rows: list[dict[str, Any]], layers: list[str])
     cells = [{"row": r["fitted on"], "column": r["scored on"], "value": r["accuracy"]} for r in last]
     gaps = [
         {"row": f.where, "series": series, "x": v, "low": low, "high": high, "n": f.n}
-        for f in figures
+        for f in gaps_of(figures)
         for series, v, low, high in (
             (f.checkpoint, f.value, f.low, f.high),
             ("null", f.null.value, f.null.low, f.null.high),
@@ -180,9 +197,14 @@ def _plots(figures: list[Figure], rows: list[dict[str, Any]], layers: list[str])
     ]  # fmt: skip
 
 
+def gaps_of(figures: Sequence[Figure]) -> list[Figure]:
+    """Those that a claim rests on."""
+    return [f for f in figures if f.name == "gap"]
+
+
 def _claim(figures: list[Figure], rows: list[dict[str, Any]], n: int) -> str:
     kept = {}
-    for f in figures:
+    for f in gaps_of(figures):
         i, j = f.where.split(" → ")
         own = [row for row in rows if row["fitted on"] == i and row["scored on"] == j]
         accuracy, ceiling = (np.mean([row[key] for row in own]) for key in ("accuracy", "own probe"))
@@ -195,7 +217,7 @@ def _claim(figures: list[Figure], rows: list[dict[str, Any]], n: int) -> str:
             f"chance ({least} keeps {kept[least]:.0%})."
         )
     told = "; ".join(f"{f.where} {f.value:+.3f} (keeps {kept[f.where]:.0%})" for f in lost)
-    same = [f.where for f in figures if f not in lost]
+    same = [f.where for f in gaps_of(figures) if f not in lost]
     others = f"; {', '.join(same)} lose nothing that shows" if same else ""
     return f"Probes of {n} factors lose on other checkpoints, in balanced accuracy: {told}{others}."
 

@@ -9,8 +9,8 @@ figures on a third. Row "embedding" sees the token and nothing before it.
     selectivity      balanced accuracy − that on a control task, word types at random [Hewitt and Liang 2019]
 
 The null of an AUROC deals the factors' labels to other documents, all factors of a document together, and scores
-the same probes; that of selectivity is one control task against another. An MLP with one hidden layer stands beside
-the linear probe for the factors that the latter tells least.
+the same probes; that of selectivity is one control task against another. For the factors that linear probes tell
+least, an MLP with one hidden layer stands beside them in the last of the checkpoints, against MLPs of two seeds.
 """
 
 from __future__ import annotations
@@ -48,8 +48,8 @@ class Read(NamedTuple):
     selectivity: Float[np.ndarray, "factor resample"]  # the first is the figure itself
     control: Float[np.ndarray, " factor"]  # one control task less another
     mlp: dict[
-        int, Float[np.ndarray, " resample"]
-    ]  # AUROC of an MLP less the linear one; the first is the figure
+        int, Float[np.ndarray, "2 resample"]
+    ]  # AUROC of an MLP less the linear one's, less another seed's
 
 
 def ask(
@@ -64,7 +64,8 @@ def ask(
     figures, rows, plots, curves = list[Figure](), list[dict[str, Any]](), list[Plot](), list[dict[str, Any]]()
     for checkpoint in checkpoints:
         cases = factor_cases(checkpoint, n_factors, (n_tokens, n_tokens // 2, 2 * n_tokens), seed)
-        read = _read(streams(checkpoint, cases.rows), cases, seed, n_mlp)
+        some = n_mlp if checkpoint is checkpoints[-1] else 0
+        read = _read(streams(checkpoint, cases.rows), cases, seed, some)
         figures += _figures(checkpoint, cases, read, draws, seed)
         layers = row_names(checkpoint)
         rows += _rows(checkpoint, cases, read, layers)
@@ -154,12 +155,17 @@ def _accuracies(probe: Probe, x: np.ndarray, on: np.ndarray, groups: np.ndarray,
 
 
 def _mlp(x: np.ndarray, cases: FactorCases, f: int, linear: np.ndarray, seed: int) -> np.ndarray:
-    """AUROC of an MLP less that of the linear probe, then the same of documents drawn with return."""
+    """AUROC of an MLP less that of the linear probe, and less that of an MLP of another seed; the figure itself,
+    then that of documents drawn with return."""
     score, on = cases.parts.score, cases.on[f]
-    odds = fit(x, on, cases.parts, MLP, seed).odds(x[score])
     groups = cases.document[score]
-    gained = auroc_samples(odds, on[score], groups, seed) - auroc_samples(linear, on[score], groups, seed)
-    return np.concatenate([[auroc(odds, on[score]) - auroc(linear, on[score])], gained])
+
+    def drawn(odds: np.ndarray) -> np.ndarray:
+        samples = auroc_samples(odds, on[score], groups, seed)
+        return np.concatenate([[auroc(odds, on[score])], samples])
+
+    mlp, again = (drawn(fit(x, on, cases.parts, MLP, s).odds(x[score])) for s in (seed, seed + 1))
+    return np.stack([mlp - drawn(linear), mlp - again])
 
 
 def _figures(checkpoint: Checkpoint, cases: FactorCases, read: Read, draws: int, seed: int) -> list[Figure]:
@@ -188,8 +194,8 @@ def _figures(checkpoint: Checkpoint, cases: FactorCases, read: Read, draws: int,
         Figure("selectivity", float(chosen[0]), *ends(chosen[1:]), null=control, where=several, **place),
     ]  # fmt: skip
     if read.mlp:
-        gained = np.mean(list(read.mlp.values()), axis=0)
-        none = Null(0.0, 0.0, 0.0, documents, "the linear probe itself")
+        gained, seeds = np.mean(list(read.mlp.values()), axis=0)
+        none = Null(float(seeds[0]), *ends(seeds[1:]), documents, "MLPs of two seeds")
         hardest = f"the {len(read.mlp)} least linear"
         figures.append(Figure("MLP less linear AUROC", float(gained[0]), *ends(gained[1:]), null=none,
                               where=hardest, **place))  # fmt: skip
@@ -228,7 +234,7 @@ def _rows(checkpoint: Checkpoint, cases: FactorCases, read: Read, layers: list[s
                 "high": round(high, 3),
                 "AUROC, embedding": round(float(read.auroc[f, 0]), 3),
                 "selectivity": round(float(read.selectivity[f, 0]), 3),
-                "MLP less linear": round(float(read.mlp[f][0]), 3) if f in read.mlp else None,
+                "MLP less linear": round(float(read.mlp[f][0, 0]), 3) if f in read.mlp else None,
                 "tokens with it": int(cases.on[f][cases.parts.score].sum()),
             }
         )

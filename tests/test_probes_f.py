@@ -175,7 +175,7 @@ def test_a_rotated_checkpoint_is_not_read_and_a_copy_is():
 
 def test_probe_transfer_is_asked_of_two(lab):
     finding = probe_transfer.ask(lab, lab.checkpoints("base", "sft"), n_factors=2, n_tokens=150)
-    assert [figure.where for figure in finding.figures] == ["base → sft", "sft → base"]
+    assert [f.where for f in probe_transfer.gaps_of(finding.figures)] == ["base → sft", "sft → base"]
     floor = np.mean([row["labels shuffled"] for row in finding.rows])
     assert floor < np.mean([row["own probe"] for row in finding.rows])
     with pytest.raises(Misuse, match="only base was named"):
