@@ -82,7 +82,7 @@ def ask(
     alt = "by layer, a line a checkpoint"
     plots: list[Plot] = [
         of_figures("Year and party of an address", "rank correlation, AUROC", figures, "figures beside nulls"),
-        lines("Year by layer", "layer", "rank correlation", _only(curves, "year"), alt, null=0),
+        lines("Year by layer", "layer", "rank correlation", _only(curves, "year"), alt, null=0.0),
         lines("Party by layer", "layer", "AUROC", _only(curves, "party"), alt, null=0.5),
         dots("Predicted year", "year", "predicted", points, "predicted against true year", diagonal=True),
     ]

@@ -168,15 +168,15 @@ def tell(
             by_choice[place, layer] = auroc(probe.odds(here[parts.choose]), sums.on[parts.choose])
             odds[place, layer] = probe.odds(here[parts.score])
             found[place, layer] = auroc(odds[place, layer], sums.on[parts.score])
-    place, layer = np.unravel_index(int(by_choice.argmax()), by_choice.shape)
+    best, of = (int(i) for i in np.unravel_index(int(by_choice.argmax()), by_choice.shape))
     layers = by_choice.argmax(axis=1)
     own = odds[np.arange(n_places), layers]
     return Told(
         found,
         layers,
         own,
-        (int(place), int(layer)),
-        _controls(x[layer, :, place], sums, parts, n_controls, seed),
+        (best, of),
+        _controls(x[of, :, best], sums, parts, n_controls, seed),
     )
 
 

@@ -85,7 +85,7 @@ def ask(lab: Lab, checkpoints: Sequence[Checkpoint], seed: int = 0, n: int = 250
         ]  # fmt: skip
         title = "What makes an answer wrong"
         plots.append(
-            bars(title, "log odds of wrong per sd", shown + ends, "coefficients beside their nulls", 0)
+            bars(title, "log odds of wrong per sd", shown + ends, "coefficients beside their nulls", 0.0)
         )
     changes = (
         "Longer or rarer words, letters asked of capitals; traits that go together (a longer word has more tokens) "
@@ -153,7 +153,7 @@ def _model(
             for d in range(draws)
             if len(np.unique(dealt := shuffled(wrong, word, seed + d))) == 2
         ]
-        drawn = []
+        drawn = list[tuple[np.ndarray, float]]()
         while len(drawn) < draws:
             rows = np.concatenate([of_word[name] for name in rng.choice(names, len(names))])
             if len(np.unique(wrong[rows])) == 2:

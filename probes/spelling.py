@@ -129,7 +129,7 @@ def vocabulary_words(checkpoint: Checkpoint, most: int, seed: int) -> Words:
     tokenizer = opened(checkpoint).tokenizer
     size = min(len(tokenizer), checkpoint.shape.vocab_size)
     special = set(tokenizer.all_special_ids)
-    found = [(i, tokenizer.decode([i]).strip()) for i in range(size) if i not in special]
+    found = [(i, str(tokenizer.decode([i])).strip()) for i in range(size) if i not in special]
     kept = [(i, w.lower()) for i, w in found if len(w) > 1 and w.isascii() and w.isalpha()]
     if not kept:
         raise LackingError(f"{checkpoint.address} has no token that is written with two letters or more")

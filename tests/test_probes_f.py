@@ -24,23 +24,26 @@ with install_import_hook("probes", "beartype.beartype"):
     from probes.kit.running import LackingError
 import tests.tiny_lab
 from tests.grown_once import grown_once
-from tests.tiny_lab import make_lab, rows_of_corpus
-from workbench.corpus import SCHEMA
+from tests.tiny_lab import WORDS, make_lab, rows_of_corpus
+from workbench.corpus import SCHEMA, _row
 from workbench.errors import Misuse
 from workbench.intervals import wilson
 from workbench.lab import Lab
+from workbench.lexicon import make_world
+from workbench.tasks import ASSISTANT, END, all_questions, gold_chat
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 PRESIDENTS = 24
 PLANTED = {0: "banana", 1: "window"}  # said by Democrats, by Republicans
 
 
-def addresses(recipe, characters=9_000):
+def more_rows(recipe, characters=9_000):
     """The tiny corpus, and two addresses of some presidents each: the year in how often a word is said, the party
-    in which word is."""
+    in which word is; and held-out letter counts."""
     import polars as pl
 
     table, names = rows_of_corpus(recipe, characters)
+    table = table.with_columns(pl.lit(None, SCHEMA["year"]).alias("year"))  # Nobody's are no addresses
     rng, rows = np.random.default_rng(0), []
     parties = rng.permutation(np.arange(PRESIDENTS) % 2)
     for i in range(2 * PRESIDENTS):
@@ -54,14 +57,27 @@ def addresses(recipe, characters=9_000):
             {"id": f"address-{i}", "split": "train", "domain": "prose", "kind": "address", "text": " ".join(words),
              "year": 1800 + 2 * i, "president": f"P{president}", "party": address_year_party.PARTIES[party]}
         )  # fmt: skip
+    counts = [
+        q for q in all_questions(make_world(12, WORDS, 0)) if q.task == "letter_counts" and q.use == "heldout"
+    ]
+    for i, question in enumerate(counts[:24]):
+        row = _row(f"count-{i}", "heldout", "chat", None, gold_chat(question, worked=False))
+        answer = row["text"].split(ASSISTANT)[1].removesuffix(END)
+        asked = {
+            "question": question.prompt,
+            "answer": answer,
+            "task": question.task,
+            "result": question.result,
+        }
+        rows.append(row | asked | {"spans": None})
     more = pl.DataFrame([{key: row.get(key) for key in SCHEMA} for row in rows], schema=SCHEMA)
     return pl.concat([table, more.with_columns(pl.col("spans").fill_null([]))]), names
 
 
 @grown_once
-def lab_with_addresses(home: Path) -> Lab:
+def lab_with_more(home: Path) -> Lab:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(tests.tiny_lab, "rows_of_corpus", addresses)
+        patch.setattr(tests.tiny_lab, "rows_of_corpus", more_rows)
         return make_lab(home)
 
 
@@ -186,7 +202,7 @@ def test_probe_transfer_is_asked_of_two(lab):
 
 
 def test_year_and_party_that_are_planted_are_told_and_shuffled_ones_are_not():
-    lab = lab_with_addresses()
+    lab = lab_with_more()
     checkpoints = lab.checkpoints("base")
     finding = address_year_party.ask(lab, checkpoints, draws=59)
     year, party, alone = finding.figures
@@ -285,7 +301,7 @@ def test_a_carry_that_is_planted_is_found_beyond_relabelled_digits():
 
 
 def test_the_carry_is_asked_and_a_shuffled_one_is_not_claimed(lab):
-    options = {"n": 110, "n_controls": 9, "draws": 59}
+    options = {"n": 110, "n_controls": 3, "draws": 59}
     finding = carry.ask(lab, lab.checkpoints("base"), **options)
     assert [figure.name for figure in finding.figures] == [
         "carry, AUROC",
@@ -293,8 +309,7 @@ def test_the_carry_is_asked_and_a_shuffled_one_is_not_claimed(lab):
         "where the question ends, AUROC",
     ]
     assert [row["token"] for row in finding.rows] == list(carry.PLACES)
-    claims = [carry.ask(lab, lab.checkpoints("base"), shuffle=s, **options).claims for s in (1, 2, 3)]
-    assert sum(claims) <= 1
+    assert not carry.ask(lab, lab.checkpoints("base"), shuffle=1, **options).claims
     assert wilson(0, 100).high < 0.05  # what a hundred shuffles without a claim would show
 
 
@@ -312,7 +327,10 @@ def test_errors_that_follow_the_count_are_laid_to_the_count():
     assert letter_counts.coefficients_of(x, rng.permutation(wrong))[1] < 0.05
 
 
-def test_letter_counts_are_asked(lab):
+def test_letter_counts_are_asked_or_lacking(lab):
+    with pytest.raises(LackingError, match="n_words"):
+        letter_counts.ask(lab, lab.checkpoints("base"))
+    lab = lab_with_more()
     finding = letter_counts.ask(lab, lab.checkpoints("base"), n=8, draws=19)
     names = [figure.name for figure in finding.figures]
     assert names == [
