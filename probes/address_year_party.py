@@ -87,7 +87,7 @@ def ask(
         dots("Predicted year", "year", "predicted", points, "predicted against true year", diagonal=True),
     ]
     null = f"{DEALT}, everything fitted and chosen anew"
-    return Finding(_claim(figures), figures, null, changes, plots, rows)
+    return Finding(_claim(figures, rows), figures, null, changes, plots, rows)
 
 
 def _only(curves: list[dict[str, Any]], what: str) -> list[dict[str, Any]]:
@@ -243,16 +243,18 @@ def _rank_interval(told: np.ndarray, year: np.ndarray, president: np.ndarray, se
     return ends(np.array(found))
 
 
-def _claim(figures: list[Figure]) -> str:
+def _claim(figures: list[Figure], rows: list[dict[str, Any]]) -> str:
     found = beyond(figures)
 
     def of(name: str) -> str:
         told = [f"{f.checkpoint} {f.value:.2f} ({f.where})" for f in found if f.name.startswith(name)]
         return ", ".join(told)
 
+    bag = ", ".join(f"{r['year, rank correlation']:.2f}" for r in rows if r["layer"] == "embedding")
     years, parties = of("year"), of("party")
     year = (
-        f"The year of an address is told of presidents never fitted on, rank correlation {years}"
+        f"The year of an address is told of presidents never fitted on, rank correlation {years}, {bag} "
+        "from token embeddings alone"
         if years
         else "The year of an address is not told beyond chance"
     )

@@ -15,7 +15,9 @@ made to begin with "It is" or with "Letter by letter:"; the difference by word, 
 
 from __future__ import annotations
 
+import collections
 import dataclasses
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -24,12 +26,13 @@ from jaxtyping import Bool, Float, Int
 from threadpoolctl import threadpool_limits
 
 from probes.kit.commands import main
-from probes.kit.finding import Figure, Finding, beyond
+from probes.kit.finding import Figure, Finding, Null, beyond
 from probes.kit.nulls import EITHER, against, beside, mean_of, share_figure, shuffled
 from probes.kit.plots import bars, lines
 from probes.kit.readings import answers, opened
 from probes.kit.running import LackingError
 from workbench.checkpoint import Checkpoint
+from workbench.intervals import wilson
 from workbench.lab import Lab
 from workbench.tasks import OPENINGS
 
@@ -58,6 +61,9 @@ def ask(lab: Lab, checkpoints: Sequence[Checkpoint], seed: int = 0, n: int = 250
         x, word = traits(checkpoint, pairs)
         wrong = ~said.right
         figures.append(_share(checkpoint, wrong))
+        figures += _commonest(
+            checkpoint, [c.text for c in said.completions], said.questions["result"].to_list()
+        )
         if min(wrong.sum(), (~wrong).sum()) >= LEAST:
             figure, table = _model(checkpoint, x, wrong, word, draws, seed)
             figures.append(figure)
@@ -125,6 +131,19 @@ def _share(checkpoint: Checkpoint, wrong: Bool[np.ndarray, " question"]) -> Figu
     return dataclasses.replace(figure, null=beside(figure.null))
 
 
+def _commonest(checkpoint: Checkpoint, texts: Sequence[str], results: Sequence[str]) -> list[Figure]:
+    """How often the checkpoint gives the count that it gives most; beside it, how often that is the true one."""
+    given = [numbers[-1] for text in texts if (numbers := re.findall(r"\d+", text))]
+    if not given:
+        return []
+    most, n = collections.Counter(given).most_common(1)[0]
+    true = sum(result == most for result in results)
+    null = Null(true / len(results), *wilson(true, len(results)), len(results), "questions with that count")
+    low, high = wilson(n, len(given))
+    return [Figure("the count it gives most", n / len(given), low, high, len(given), "answers with a number", null,
+                   checkpoint.address, most)]  # fmt: skip
+
+
 def coefficients_of(
     x: Float[np.ndarray, "question trait"], wrong: Bool[np.ndarray, " question"]
 ) -> tuple[Float[np.ndarray, " trait"], float]:
@@ -190,8 +209,6 @@ def _worked(checkpoint: Checkpoint, n: int, word: np.ndarray, seed: int) -> Figu
 
 def _table(checkpoint: Checkpoint, x: np.ndarray, wrong: np.ndarray) -> list[dict[str, Any]]:
     """Share wrong by each value of each trait."""
-    from workbench.intervals import wilson
-
     rows = []
     for i, trait in enumerate(TRAITS):
         for value in np.unique(x[:, i]):
@@ -206,8 +223,6 @@ def _table(checkpoint: Checkpoint, x: np.ndarray, wrong: np.ndarray) -> list[dic
 
 
 def _by_count(checkpoint: Checkpoint, count: np.ndarray, wrong: np.ndarray) -> list[dict[str, Any]]:
-    from workbench.intervals import wilson
-
     found = []
     for value in np.unique(count):
         here = wrong[count == value]
@@ -225,6 +240,10 @@ def _claim(figures: list[Figure], coefficients: list[dict[str, Any]]) -> str:
         out = [c for c in own if not c["null low"] <= c["log odds"] <= c["null high"]]
         most = sorted(out, key=lambda c: -abs(c["log odds"]))[:3]
         why = ", ".join(f"{c['trait']} {c['log odds']:+.2f}" for c in most) or "no trait by itself"
+        given = [
+            f for f in figures if f.checkpoint == figure.checkpoint and f.name == "the count it gives most"
+        ]
+        why += "".join(f"; it says {f.where} in {f.value:.0%} of its answers" for f in given)
         told.append(f"{figure.checkpoint}'s errors go with traits of the question (log odds per sd: {why})")
     for word, sign in (("more", 1), ("less", -1)):
         moved = [f for f in found if f.name.startswith("right") and f.value * sign > 0]
