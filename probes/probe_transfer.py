@@ -30,6 +30,7 @@ from probes.kit.plots import bars, heat, lines
 from probes.kit.readings import row_names, streams
 from workbench.checkpoint import Checkpoint
 from workbench.errors import Misuse
+from workbench.intervals import ratio_interval
 from workbench.lab import Lab
 from workbench.linear_probes import Probe, auroc, fit_probe
 
@@ -47,13 +48,16 @@ def ask(
     floor = {name: _probes(read, cases, cases.on[:, dealt], one_penalty=True) for name, read in x.items()}
     right, ranks = _scores(fitted, x, cases)
     low, _ = _scores(floor, x, cases)
+    score = cases.parts.score
+    _, group = np.unique(cases.document[score], return_inverse=True)
+    whole = np.mean([accuracy_by_group(on, on, group) for on in cases.on[:, score]], axis=0)
     figures, rows = list[Figure](), list[dict[str, Any]]()
     layers = row_names(checkpoints[0])
     for i in x:
         for j in x:
             if i != j:
                 figures.append(_gap(right[i, j] - right[j, j], i, j, seed))
-                figures.append(_accuracy(right[i, j], low[i, j], i, j, seed))
+                figures.append(_accuracy(right[i, j], low[i, j], whole, i, j, seed))
             rows += [
                 {
                     "fitted on": i,
@@ -161,17 +165,20 @@ def _gap(added: Float[np.ndarray, "document layer"], i: str, j: str, seed: int) 
 def _accuracy(
     added: Float[np.ndarray, "document layer"],
     floor: Float[np.ndarray, "document layer"],
+    whole: Float[np.ndarray, " document"],
     i: str,
     j: str,
     seed: int,
 ) -> Figure:
-    """The mean over factors and layers of what i's probes tell in j, beside probes of shuffled labels."""
+    """The mean over factors and layers of what i's probes tell in j, beside probes of shuffled labels; `whole` is
+    what each document would add if all its tokens were told."""
     n = len(added)
-    (value, low, high, _), (none, least, most, _) = (
-        mean_of(a.mean(axis=1) * n, "", seed) for a in (added, floor)
+    (value, ends), (none, bounds) = (
+        (float(each.mean(axis=1).sum()), ratio_interval(each.mean(axis=1), whole, seed))
+        for each in (added, floor)
     )
-    null = Null(none, least, most, n, "probes fitted on labels of other documents")
-    return Figure("balanced accuracy", value, low, high, n, "documents", null, checkpoint=j, where=f"{i} → {j}")
+    null = Null(none, *bounds, n, "probes fitted on labels of other documents")
+    return Figure("balanced accuracy", value, *ends, n, "documents", null, checkpoint=j, where=f"{i} → {j}")
 
 
 def _plots(figures: list[Figure], rows: list[dict[str, Any]], layers: list[str]) -> list[Plot]:
