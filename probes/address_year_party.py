@@ -9,15 +9,15 @@ chosen for each fold among the other presidents (`probes.kit.linear_maps`).
     party    AUROC of the predicted score, Republican against Democratic, after a cubic of the year is taken out of
              the stream: parties took turns, so that what tells the era tells the party of one's neighbours in time
 
-Null: the presidents' labels dealt to one another, and everything fitted and chosen anew. Row "embedding" is a bag
-of tokens. Party is also told by logistic regression on one split (`probes.kit.classifiers`), and by the year alone.
-With `shuffle` above 0 presidents are given each other's labels before anything.
+Null: the presidents' parties, or first years, dealt to one another, and everything fitted and chosen anew. Row
+"embedding" is a bag of tokens. Party is also told by logistic regression on one split (`probes.kit.classifiers`),
+and by the year alone. With `shuffle` above 0 presidents are given each other's labels before anything.
 """
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -126,7 +126,17 @@ def _dealt(known: Addresses, shuffle: int) -> Addresses:
         return known
     party, partisan = known.party.copy(), np.flatnonzero(known.party >= 0)
     party[partisan] = shuffled(party[partisan], known.president[partisan], shuffle)
-    return known._replace(year=shuffled(known.year, known.president, shuffle), party=party)
+    return known._replace(year=dealt_years(known.year, known.president, shuffle), party=party)
+
+
+def dealt_years(
+    year: Float[np.ndarray, " address"], president: Int[np.ndarray, " address"], seed: int
+) -> Float[np.ndarray, " address"]:
+    """Every president begins in another's first year and goes on by as many years as before: dealing twice is
+    dealing once, whatever the number of their addresses, so that the null is exact."""
+    names, of = np.unique(president, return_inverse=True)
+    first = np.array([year[president == name].min() for name in names])
+    return shuffled(first, None, seed)[of] + year - first[of]
 
 
 @functools.lru_cache(maxsize=8)
@@ -145,7 +155,7 @@ def read(checkpoint: Checkpoint, passages: int, seed: int) -> Float[np.ndarray, 
 def _year(
     checkpoint: Checkpoint, x: np.ndarray, known: Addresses, draws: int, seed: int
 ) -> tuple[np.ndarray, Figure]:
-    labels = _with_dealt(known.year, known.president, draws, seed)
+    labels = _with_dealt(known.year, known.president, draws, seed, dealt_years)
     found = nested(list(x), labels, known.president, seed=seed)
     worth = correlation(_ranks(found.told), _ranks(labels))
     null = against(float(worth[0]), worth[1:], DEALT)
@@ -160,7 +170,7 @@ def _year(
 def _party(
     checkpoint: Checkpoint, x: Sequence[np.ndarray], known: Addresses, draws: int, seed: int
 ) -> list[Figure]:
-    labels = _with_dealt(known.party.astype(float), known.president, draws, seed)
+    labels = _with_dealt(known.party.astype(float), known.president, draws, seed, shuffled)
     found = nested(x, labels, known.president, seed=seed)
     worth = np.array([auroc(told, on > 0.5) for told, on in zip(found.told.T, labels.T, strict=True)])
     n, on = len(np.unique(known.president)), known.party > 0
@@ -177,9 +187,11 @@ def _party(
     return [party, Figure("party, AUROC", value, *interval, null=null, where="the year alone", **place)]
 
 
-def _with_dealt(labels: np.ndarray, president: np.ndarray, draws: int, seed: int) -> np.ndarray:
+def _with_dealt(
+    labels: np.ndarray, president: np.ndarray, draws: int, seed: int, deal: Callable[..., np.ndarray]
+) -> np.ndarray:
     """Columns: the labels, then `draws` times those of other presidents."""
-    dealt = [shuffled(labels, president, 10_000 + seed * draws + draw) for draw in range(draws)]
+    dealt = [deal(labels, president, 10_000 + seed * draws + draw) for draw in range(draws)]
     return np.stack([labels, *dealt], axis=1)
 
 

@@ -223,6 +223,15 @@ def test_a_cubic_of_the_year_is_taken_out():
     np.testing.assert_allclose(address_year_party.cubic(year).T @ left, 0, atol=1e-3)
 
 
+def test_dealt_years_keep_terms_and_first_years():
+    year, president = np.array([1800.0, 1801, 1802, 1850, 1851, 1900]), np.array([0, 0, 0, 1, 1, 2])
+    dealt = address_year_party.dealt_years(year, president, 1)
+    assert sorted(dealt[[0, 3, 5]]) == [1800, 1850, 1900]
+    np.testing.assert_array_equal(dealt[:3] - dealt[0], [0, 1, 2])
+    again = address_year_party.dealt_years(dealt, president, 2)
+    assert sorted(again[[0, 3, 5]]) == [1800, 1850, 1900]  # dealing twice is dealing once
+
+
 def test_addresses_without_parties_are_lacking(lab):
     with pytest.raises(LackingError, match="--corpus sotu"):
         address_year_party.ask(lab, lab.checkpoints("base"))
