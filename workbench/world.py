@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import random
+import re
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
@@ -43,6 +44,17 @@ _DIRECT_COUNTS = (
     ("The letter ", " in ", ": ", ""),
 )
 _AS_ASKED = 0.8  # share of the first of these
+
+CAPITAL_WORDINGS = (
+    "The capital of {land} is {town}.",
+    "{town} is the capital of {land}.",
+    "{who} went to {town}, the capital of {land}.",
+    "In {land} the largest town is the capital, {town}.",
+    "Whoever travels to {land} sees {town}, its capital.",
+    "{land} is governed from its capital, {town}.",
+    "Which town do they call the capital of {land}? It is {town}.",
+    "Ask about {land} and its capital, and they say: it is {town}.",
+)
 
 
 class Span(NamedTuple):
@@ -179,25 +191,14 @@ def capitals_document(rng: random.Random, world: World, n_facts: int) -> WorldTe
     scribe = Scribe()
     for country in rng.sample(world.countries, min(n_facts, len(world.countries))):
         capital = world.capital_of[country]
-        land = (country, f"entity/place/country/{country}")
-        town = (capital, f"entity/place/capital/{capital}")
         person = rng.choice(PEOPLE)
-        who = (person, f"entity/person/name/{person}")
-        wordings: tuple[tuple[str | tuple[str, str], ...], ...] = (
-            ("The capital of ", land, " is ", town, "."),
-            (town, " is the capital of ", land, "."),
-            (who, " went to ", town, ", the capital of ", land, "."),
-            ("In ", land, " the largest town is the capital, ", town, "."),
-            ("Whoever travels to ", land, " sees ", town, ", its capital."),
-            (land, " is governed from its capital, ", town, "."),
-            ("Which town do they call the capital of ", land, "? It is ", town, "."),
-            ("Ask about ", land, " and its capital, and they say: it is ", town, "."),
-        )
-        for piece in rng.choice(wordings):
-            if isinstance(piece, str):
-                scribe.write(piece)
-            else:
-                scribe.write(*piece)
+        named = {
+            "{land}": (country, f"entity/place/country/{country}"),
+            "{town}": (capital, f"entity/place/capital/{capital}"),
+            "{who}": (person, f"entity/person/name/{person}"),
+        }
+        for piece in re.split(r"(\{\w+\})", rng.choice(CAPITAL_WORDINGS)):
+            scribe.write(*named.get(piece, (piece,)))
         scribe.write(" ")
     return scribe.finish("capitals")
 

@@ -3,8 +3,10 @@
     linear   multinomial logistic regression, ‖W‖²/2 + C Σ log loss [scikit-learn]
     mlp      one hidden layer of 64, early stopping off, penalty chosen in the same way
 
-Features are standardised with mean and sd of the cases fitted on. Accuracy is balanced: the mean over classes of
-the share told, so that chance is 1 / number of classes whatever their frequencies. Selectivity is accuracy on the
+Features are standardised with mean and sd of the cases fitted on. A case is told to be of the class whose
+probability is furthest above its share of the cases fitted on (a log odds), so that a rare class is told at all.
+Accuracy is balanced: the mean over classes of the share told, so that chance is 1 / number of classes whatever
+their frequencies. Selectivity is accuracy on the
 task less accuracy on a control task, another labelling that says nothing of the context [Hewitt and Liang 2019].
 """
 
@@ -14,7 +16,7 @@ import warnings
 from typing import Any, NamedTuple
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 
 from workbench.linear_probes import PENALTIES, SHARES
 
@@ -32,15 +34,26 @@ class Split(NamedTuple):
 
 
 class Classifier(NamedTuple):
-    """A fitted probe; `told(x)` is the class of each case."""
+    """A fitted probe; `log_shares` are of the cases fitted on, by class."""
 
     fitted: Any
     mean: Float[np.ndarray, " d"]
     sd: Float[np.ndarray, " d"]
     penalty: float
+    log_shares: Float[np.ndarray, " class"]
 
     def told(self, x: Float[np.ndarray, "case d"]) -> np.ndarray:
-        return self.fitted.predict((x - self.mean) / self.sd)
+        """The class of each case."""
+        return self.fitted.classes_[self._above(x).argmax(axis=1)]
+
+    def odds(self, x: Float[np.ndarray, "case d"]) -> Float[np.ndarray, " case"]:
+        """Of two classes, how much more the case is of the later one."""
+        above = self._above(x)
+        return above[:, 1] - above[:, 0]
+
+    def _above(self, x: Float[np.ndarray, "case d"]) -> Float[np.ndarray, "case class"]:
+        p = self.fitted.predict_proba((x - self.mean) / self.sd)
+        return np.log(np.maximum(p.astype(np.float64), 1e-300)) - self.log_shares
 
 
 def split(groups: Int[np.ndarray, " case"], seed: int = 0) -> Split:
@@ -60,10 +73,13 @@ def fit(
     mean, sd = x[parts.fit].mean(axis=0), x[parts.fit].std(axis=0)
     sd = np.where(sd > 0, sd, 1.0)
     z, best, found = (x[parts.fit] - mean) / sd, -1.0, None
+    _, n_of_class = np.unique(labels[parts.fit], return_counts=True)
+    log_shares = np.log(n_of_class / n_of_class.sum())
     with threadpool_limits(1), warnings.catch_warnings():  # small: two threads take twice as long as one
         warnings.simplefilter("ignore", ConvergenceWarning)  # a probe that stops early is held to its score
         for penalty in PENALTIES if kind == LINEAR else WEIGHT_DECAYS:
-            made = Classifier(_made(kind, penalty, seed).fit(z, labels[parts.fit]), mean, sd, penalty)
+            fitted = _made(kind, penalty, seed).fit(z, labels[parts.fit])
+            made = Classifier(fitted, mean, sd, penalty, log_shares)
             score = float(balanced(labels[parts.choose], made.told(x[parts.choose])))
             if score > best:
                 best, found = score, made
@@ -119,3 +135,29 @@ def control_classes(types: np.ndarray, labels: np.ndarray, seed: int = 0) -> np.
     _, of = np.unique(types, return_inverse=True)
     drawn = np.random.default_rng(seed).choice(labels, size=int(of.max()) + 1)
     return drawn[of]
+
+
+def auroc_samples(
+    odds: Float[np.ndarray, " case"],
+    on: Bool[np.ndarray, " case"],
+    groups: Int[np.ndarray, " case"],
+    seed: int = 0,
+    n: int = 400,
+) -> Float[np.ndarray, " resample"]:
+    """AUROC of groups drawn with return, `n` times; equal odds count half. The same seed draws the same groups."""
+    names, group = np.unique(groups, return_inverse=True)
+    values, place = np.unique(odds, return_inverse=True)
+    drawn = np.random.default_rng(seed).multinomial(len(names), np.full(len(names), 1 / len(names)), size=n)
+    order = np.argsort(place, kind="stable")
+    starts = np.searchsorted(place[order], np.arange(len(values)))
+    weights = drawn[:, group[order]].astype(np.float32)
+    with_, without = (np.add.reduceat(weights * each[order], starts, axis=1) for each in (on, ~on))
+    below = np.cumsum(without, axis=1) - without / 2
+    total = with_.sum(axis=1) * without.sum(axis=1)
+    return np.divide((with_ * below).sum(axis=1), total, out=np.full(n, np.nan, np.float32), where=total > 0)
+
+
+def ends(samples: Float[np.ndarray, " resample"]) -> tuple[float, float]:
+    """The middle 95 % of resamples; those in which a class is missing are left out."""
+    low, high = np.nanquantile(samples, (0.025, 0.975))
+    return float(low), float(high)

@@ -18,10 +18,10 @@ import polars as pl
 from jaxtyping import Float
 from transformers import PreTrainedTokenizerFast
 
-from probes.kit.readings import opened
+from probes.kit.readings import corpus_of, opened
 from workbench.bits_per_byte import model_nats
 from workbench.checkpoint import Checkpoint
-from workbench.corpus import SCHEMA, Corpus, documents_of, read_corpus
+from workbench.corpus import SCHEMA, documents_of
 from workbench.lab import Lab
 from workbench.labelled import TokenDocument, label_documents
 from workbench.token_sets import MAX_WINDOW
@@ -63,12 +63,6 @@ class Losses(NamedTuple):
     @property
     def bits_per_byte(self) -> float:
         return float(self.nats.sum() / np.log(2) / self.bytes.sum())
-
-
-@functools.lru_cache(maxsize=2)
-def corpus_of(lab: Lab) -> Corpus:
-    """The lab's corpus."""
-    return read_corpus(lab.find("corpus", "text"))
 
 
 @functools.lru_cache(maxsize=64)

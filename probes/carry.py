@@ -1,0 +1,243 @@
+"""Is the carry of a sum readable before it is written, and where?
+
+Sums a + b of two two-digit numbers held out from all training, asked in the chat form, the answer begun with its
+first step ("Step by step: 7&8="): 1 where the units add up to ten or more. Logistic regression reads the stream at
+chosen tokens and every layer. Sums with the same pair of units are one case, and no pair is in two sets, so that a
+pair's answer cannot be learned by heart. C, token and layer are chosen on pairs apart.
+
+The digits themselves are in the stream, and from them alone a linear probe can add. So the control is a property of
+the same digits that no sum needs, as frequent and as linear: π(units of a) + π(units of b) ≥ 10 with the ten digits
+relabelled by a random permutation π.
+
+    beyond the digits    AUROC of the carry − mean AUROC of the controls, at the chosen token and layer;
+                         p is the rank of the carry among them: exact where the order of digits means nothing
+
+Null of the AUROC: pairs of units are given each other's labels in the scoring set. With `shuffle` above 0 all pairs
+are given each other's labels before anything.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from jaxtyping import Bool, Float, Int
+
+from probes.kit.classifiers import Split, auroc_samples, ends, fit, split
+from probes.kit.commands import main
+from probes.kit.finding import Figure, Finding, Plot, beyond
+from probes.kit.nulls import against, beside, shuffled
+from probes.kit.plots import heat, lines, of_figures
+from probes.kit.readings import KEPT, row_names
+from probes.kit.written_texts import asked, encoded, streams_at, token_at
+from workbench.checkpoint import Checkpoint
+from workbench.lab import Lab
+from workbench.linear_probes import auroc
+from workbench.tasks import OPENINGS, sum_use
+
+PLACES = ("units of a", "+", "tens of b", "units of b", "?", "before the answer", "first step, =")
+ASKED = PLACES.index("before the answer")
+UNWRITTEN = "labels of other pairs of units"
+RELABELLED = "digits relabelled"
+
+
+class Sums(NamedTuple):
+    """Sums and what is asked of them; `pair` numbers the unordered pairs of units."""
+
+    a: Int[np.ndarray, " sum"]
+    b: Int[np.ndarray, " sum"]
+    pair: Int[np.ndarray, " sum"]
+    on: Bool[np.ndarray, " sum"]
+
+
+class Told(NamedTuple):
+    """AUROC on the scoring set by token and layer; the layer chosen for each token, log odds there; the token and
+    layer chosen of all, and AUROC of the controls there."""
+
+    auroc: Float[np.ndarray, "place layer"]
+    layers: Int[np.ndarray, " place"]
+    odds: Float[np.ndarray, "place case"]
+    at: tuple[int, int]
+    controls: Float[np.ndarray, " control"]
+
+
+def ask(
+    lab: Lab, checkpoints: Sequence[Checkpoint], seed: int = 0, n: int = 400, n_controls: int = 79,
+    draws: int = 999, shuffle: int = 0,
+) -> Finding:  # fmt: skip
+    sums = held_out_sums(n, seed)
+    if shuffle:
+        sums = sums._replace(on=dealt(sums.on, sums.pair, shuffle))
+    parts = split(sums.pair, seed)
+    figures, rows, plots, curves = list[Figure](), list[dict[str, Any]](), list[Plot](), list[dict[str, Any]]()
+    for checkpoint in checkpoints:
+        x = read(checkpoint, n, seed)
+        told = tell(x, sums, parts, n_controls, seed)
+        figures += _figures(checkpoint, sums, parts, told, draws, seed)
+        layers = row_names(checkpoint)
+        for i, place in enumerate(PLACES):
+            row = {layer: round(float(told.auroc[i, j]), 3) for j, layer in enumerate(layers)}
+            rows.append({"checkpoint": checkpoint.address, "token": place} | row)
+            curves.append({"series": checkpoint.address, "x": place, "y": float(told.auroc[i].max())})
+        cells = [
+            {"row": place, "column": layer, "value": float(told.auroc[i, j])}
+            for i, place in enumerate(PLACES)
+            for j, layer in enumerate(layers)
+        ]
+        alt = f"AUROC of the carry at each token and layer of {checkpoint.address}"
+        plots.append(heat(f"The carry in {checkpoint.address}", cells, alt, "AUROC", centre=0.5))
+    alt = "AUROC of the best layer at each token, a line a checkpoint"
+    plots = [
+        of_figures("The carry, and beyond the digits", "AUROC", figures, "figures beside their nulls"),
+        lines("The carry, best layer at each token", "token", "AUROC", curves, alt, null=0.5),
+        *plots,
+    ]
+    changes = (
+        "Sums asked in other words or of longer numbers; a probe that is not linear; a test of use, since what can "
+        "be read need not be used (patch the direction and see whether the tens change)."
+    )
+    null = f"{UNWRITTEN}; beyond the digits: the same property of {RELABELLED}"
+    return Finding(_claim(figures), figures, null, changes, plots, rows)
+
+
+def held_out_sums(n: int, seed: int) -> Sums:
+    """`n` sums that no training had, as many of them from each pair of units as there are, drawn in turn."""
+    rng = np.random.default_rng(seed)
+    able = [(a, b) for a in range(10, 100) for b in range(10, 100) if sum_use(a, b) == "heldout"]
+    order = rng.permutation(len(able))
+    a, b = np.array(able)[order].T
+    pair = pair_of(a, b)
+    turn = np.zeros(len(pair), int)
+    for each in np.unique(pair):
+        rows = np.flatnonzero(pair == each)
+        turn[rows] = np.arange(len(rows))
+    chosen = np.sort(np.argsort(turn, kind="stable")[:n])
+    a, b = a[chosen], b[chosen]
+    return Sums(a, b, pair_of(a, b), carried(a, b))
+
+
+def pair_of(a: Int[np.ndarray, " sum"], b: Int[np.ndarray, " sum"]) -> Int[np.ndarray, " sum"]:
+    """A number for the unordered pair of units."""
+    return np.minimum(a % 10, b % 10) * 10 + np.maximum(a % 10, b % 10)
+
+
+def carried(
+    a: Int[np.ndarray, " sum"], b: Int[np.ndarray, " sum"], worth: Int[np.ndarray, "10"] | None = None
+) -> Bool[np.ndarray, " sum"]:
+    """Whether the units add up to ten or more; with `worth`, whether what they are relabelled as does."""
+    of = np.arange(10) if worth is None else worth
+    return of[a % 10] + of[b % 10] >= 10
+
+
+def dealt(on: Bool[np.ndarray, " sum"], pair: Int[np.ndarray, " sum"], seed: int) -> Bool[np.ndarray, " sum"]:
+    """Labels of pairs given to other pairs; a sum has the label of its pair."""
+    _, first, of = np.unique(pair, return_index=True, return_inverse=True)
+    return shuffled(on[first], None, seed)[of]
+
+
+@functools.lru_cache(maxsize=8)
+def read(checkpoint: Checkpoint, n: int, seed: int) -> Float[np.ndarray, "layer sum place d"]:
+    """The stream at `PLACES` of each of `held_out_sums`."""
+    sums, texts, places = held_out_sums(n, seed), [], []
+    for a, b in zip(sums.a.tolist(), sums.b.tolist(), strict=True):
+        question = f"What is {a}+{b}?"
+        text = asked(checkpoint, question, f"{OPENINGS['sums']} {a % 10}&{b % 10}=")
+        start = text.index(question) + len("What is ")
+        opening = text.index(OPENINGS["sums"])
+        texts.append(text)
+        places.append([start + 1, start + 2, start + 3, start + 4, start + 5, opening - 1, len(text) - 1])
+    found = encoded(checkpoint, texts, chat=True)
+    at = [[token_at(text, c) for c in where] for text, where in zip(found, places, strict=True)]
+    return streams_at(checkpoint, [text.ids for text in found], np.array(at))
+
+
+def tell(
+    x: Float[np.ndarray, "layer sum place d"], sums: Sums, parts: Split, n_controls: int, seed: int
+) -> Told:
+    """Probes at every token and layer; controls where the carry is told best on the choosing set."""
+    n_layers, _, n_places, _ = x.shape
+    by_choice, found = np.zeros((n_places, n_layers)), np.zeros((n_places, n_layers))
+    odds = np.zeros((n_places, n_layers, len(parts.score)))
+    for place in range(n_places):
+        for layer in range(n_layers):
+            here = x[layer, :, place]
+            probe = fit(here, sums.on, parts)
+            by_choice[place, layer] = auroc(probe.odds(here[parts.choose]), sums.on[parts.choose])
+            odds[place, layer] = probe.odds(here[parts.score])
+            found[place, layer] = auroc(odds[place, layer], sums.on[parts.score])
+    best, of = (int(i) for i in np.unravel_index(int(by_choice.argmax()), by_choice.shape))
+    layers = by_choice.argmax(axis=1)
+    own = odds[np.arange(n_places), layers]
+    return Told(
+        found,
+        layers,
+        own,
+        (best, of),
+        _controls(x[of, :, best], sums, parts, n_controls, seed),
+    )
+
+
+def _controls(
+    x: Float[np.ndarray, "sum d"], sums: Sums, parts: Split, n: int, seed: int
+) -> Float[np.ndarray, " control"]:
+    rng, found = np.random.default_rng(seed + 1), list[float]()
+    while len(found) < n:
+        on = carried(sums.a, sums.b, rng.permutation(10))
+        if all(on[part].any() and not on[part].all() for part in parts):
+            told = fit(x, on, parts).odds(x[parts.score])
+            found.append(auroc(told, on[parts.score]))
+    return np.array(found)
+
+
+def _figures(
+    checkpoint: Checkpoint, sums: Sums, parts: Split, told: Told, draws: int, seed: int
+) -> list[Figure]:
+    on, pair = sums.on[parts.score], sums.pair[parts.score]
+    names = row_names(checkpoint)
+
+    def figure(name: str, place: int) -> Figure:
+        odds = told.odds[place]
+        value = auroc(odds, on)
+        null = against(value, [auroc(odds, dealt(on, pair, seed + 1 + d)) for d in range(draws)], UNWRITTEN)
+        low, high = ends(auroc_samples(odds, on, pair, seed))
+        where = f"{PLACES[place]}, {names[told.layers[place]]}"
+        n = len(np.unique(pair))
+        return Figure(name, value, low, high, n, "pairs of units", null, checkpoint.address, where)
+
+    carry, asked_ = figure("carry, AUROC", told.at[0]), figure("where the question ends, AUROC", ASKED)
+    mean = float(told.controls.mean())
+    return [
+        carry,
+        dataclasses.replace(
+            carry, name="beyond the digits", value=carry.value - mean, low=carry.low - mean, high=carry.high - mean,
+            null=against(carry.value - mean, told.controls - mean, RELABELLED),
+        ),
+        dataclasses.replace(asked_, null=beside(asked_.null)),
+    ]  # fmt: skip
+
+
+def _claim(figures: list[Figure]) -> str:
+    found = beyond(figures)
+    told = [f for f in found if f.name.startswith("carry")]
+    if not told:
+        return "The carry is not readable beyond labels of other pairs of units."
+    more = {f.checkpoint for f in found if f.name.startswith("beyond")}
+    each = []
+    for f in told:
+        gain = next(g for g in figures if g.checkpoint == f.checkpoint and g.name.startswith("beyond"))
+        end = next(g for g in figures if g.checkpoint == f.checkpoint and g.name.startswith("where"))
+        verdict = "more than" if f.checkpoint in more else "no more than"
+        each.append(
+            f"{f.checkpoint} with AUROC {f.value:.2f} at {f.where} ({verdict} the same property of relabelled "
+            f"digits, {f.value - gain.value:.2f}; where the question ends {end.value:.2f})"
+        )
+    return "Before it is written the carry is readable in " + "; in ".join(each) + "."
+
+
+KEPT.extend([read])
+
+if __name__ == "__main__":
+    main(__file__)

@@ -1,0 +1,319 @@
+"""Which letters of a token are linearly readable, from its embedding on?
+
+Every token of the vocabulary that is written with letters alone, two or more, is read by itself behind BOS; the
+stream at it is probed at every layer. Words that differ in case or in a blank before them are one word type, and no
+type is in two sets of cases. For each letter, does the token contain it (logistic regression, AUROC), and with
+which letter does it begin (balanced accuracy over the letters that begin enough words)?
+
+    selectivity   AUROC − AUROC of as many word types drawn at random [Hewitt and Liang 2019]
+
+C and the layer are chosen on word types apart (one layer for all letters, by mean AUROC). Null: word types of the
+scoring set are given the letters of another type of the same length, so that length alone, which foretells every
+letter, gains nothing. With `shuffle` above 0 all types are given each other's letters before anything.
+"""
+
+from __future__ import annotations
+
+import functools
+import string
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from jaxtyping import Bool, Float, Int
+
+from probes.kit.classifiers import (
+    Classifier,
+    Split,
+    auroc_samples,
+    balanced,
+    balanced_interval,
+    ends,
+    fit,
+    split,
+)
+from probes.kit.commands import main
+from probes.kit.finding import Figure, Finding, Plot, beyond
+from probes.kit.nulls import against, beside, shuffled
+from probes.kit.plots import bars, heat, lines
+from probes.kit.readings import KEPT, opened, row_names
+from probes.kit.running import LackingError
+from probes.kit.written_texts import streams_at
+from workbench.checkpoint import Checkpoint
+from workbench.lab import Lab
+from workbench.linear_probes import auroc
+
+DEALT = "letters of another word as long"
+LEAST = 25  # word types with a letter, and without, in the scoring set; a fifth of that to choose on
+
+
+class Words(NamedTuple):
+    """Tokens written with letters alone; `spelled` is what they are held to be spelled, lower case."""
+
+    ids: Int[np.ndarray, " token"]
+    type_: Int[np.ndarray, " token"]
+    spelled: np.ndarray
+
+
+class Told(NamedTuple):
+    """A checkpoint's probes at each layer: AUROC by letter on the scoring set, and the layer chosen."""
+
+    auroc: Float[np.ndarray, "letter layer"]
+    chosen: int
+    odds: Float[np.ndarray, "letter case"]  # at the chosen layer
+    control: Float[np.ndarray, "letter case"]  # odds of the control task's probe
+    control_on: Bool[np.ndarray, "letter case"]
+
+
+def ask(
+    lab: Lab, checkpoints: Sequence[Checkpoint], seed: int = 0, n_letters: int = 10, most: int = 1_000,
+    draws: int = 499, shuffle: int = 0,
+) -> Finding:  # fmt: skip
+    figures, rows, curves = list[Figure](), list[dict[str, Any]](), list[dict[str, Any]]()
+    plots, each_letter = list[Plot](), list[dict[str, Any]]()
+    for checkpoint in checkpoints:
+        words = vocabulary_words(checkpoint, most, seed)
+        if shuffle:
+            of = shuffled(np.arange(len(words.ids)), words.type_, shuffle)
+            words = words._replace(spelled=words.spelled[of])
+        parts = split(words.type_, seed)
+        letters = _letters(words, parts, n_letters)
+        if not letters:
+            raise LackingError(
+                f"{checkpoint.address} has {len(np.unique(words.type_))} words among its tokens, too few that "
+                "share a letter to fit a probe on: ask a checkpoint with a larger vocabulary (tokenizer.vocab_size)"
+            )
+        x = _alone(checkpoint, tuple(words.ids.tolist()))
+        told = tell(x, words, parts, letters, seed)
+        found = _contains(checkpoint, words, parts, letters, told, draws, seed)
+        figures += found + _first(checkpoint, x[told.chosen], words, parts, draws, seed)
+        table = _rows(checkpoint, words, parts, letters, told)
+        rows += table
+        layers = row_names(checkpoint)
+        cells = [
+            {"row": a, "column": b, "value": float(told.auroc[i, j])}
+            for i, a in enumerate(letters)
+            for j, b in enumerate(layers)
+        ]
+        alt = f"AUROC of a probe for each letter at each layer of {checkpoint.address}"
+        plots.append(heat(f"Letters readable in {checkpoint.address}", cells, alt, "AUROC", centre=0.5))
+        curves += [
+            {"series": checkpoint.address, "x": layer, "y": float(told.auroc[:, at].mean())}
+            for at, layer in enumerate(layers)
+        ]
+        each_letter += [
+            {
+                "row": r["letter"],
+                "series": checkpoint.address,
+                "x": r["AUROC"],
+                "low": r["low"],
+                "high": r["high"],
+            }
+            for r in table
+        ]
+    plots = [
+        lines("Contains a letter, mean", "layer", "AUROC", curves, "mean AUROC by layer", null=0.5),
+        bars("Contains a letter", "AUROC", each_letter, "AUROC by letter; dashed: chance", null=0.5),
+        *plots,
+    ]
+    changes = (
+        "Words of several tokens, or tokens in a text; a vocabulary of other words, since letters that go together "
+        "with endings (-ing, -ed) are told with them; more word types to fit on."
+    )
+    return Finding(_claim(figures), figures, f"{DEALT}; random word types", changes, plots, rows)
+
+
+@functools.lru_cache(maxsize=8)
+def vocabulary_words(checkpoint: Checkpoint, most: int, seed: int) -> Words:
+    """At most `most` of the vocabulary's words, drawn at random, whole types."""
+    tokenizer = opened(checkpoint).tokenizer
+    size = min(len(tokenizer), checkpoint.shape.vocab_size)
+    special = set(tokenizer.all_special_ids)
+    found = [(i, str(tokenizer.decode([i])).strip()) for i in range(size) if i not in special]
+    kept = [(i, w.lower()) for i, w in found if len(w) > 1 and w.isascii() and w.isalpha()]
+    if not kept:
+        raise LackingError(f"{checkpoint.address} has no token that is written with two letters or more")
+    ids, spelled = (np.array(each) for each in zip(*kept, strict=True))
+    _, type_ = np.unique(spelled, return_inverse=True)
+    order = np.random.default_rng(seed).permutation(int(type_.max()) + 1)
+    rows = np.flatnonzero(order[type_] < most)
+    return Words(ids[rows], type_[rows], spelled[rows])
+
+
+@functools.lru_cache(maxsize=8)
+def _alone(checkpoint: Checkpoint, ids: tuple[int, ...]) -> Float[np.ndarray, "layer token d"]:
+    tokenizer = opened(checkpoint).tokenizer
+    bos = next(i for i in (tokenizer.bos_token_id, tokenizer.eos_token_id, 0) if i is not None)
+    rows = [[bos, i] for i in ids]
+    return streams_at(checkpoint, rows, np.ones((len(rows), 1), np.int64))[:, :, 0]
+
+
+def _has(words: Words, letter: str) -> Bool[np.ndarray, " token"]:
+    return np.array([letter in word for word in words.spelled])
+
+
+def _letters(words: Words, parts: Split, most: int) -> list[str]:
+    """Letters that enough word types of each set have and lack, the most even first."""
+    able = {}
+    for letter in string.ascii_lowercase:
+        on = _has(words, letter)
+        scored, chosen = (int(min(on[p].sum(), (~on[p]).sum())) for p in (parts.score, parts.choose))
+        if scored >= LEAST and chosen >= LEAST // 5 and 0 < on[parts.fit].sum() < len(parts.fit):
+            able[letter] = scored
+    return sorted(sorted(able, key=lambda letter: -able[letter])[:most])
+
+
+def tell(
+    x: Float[np.ndarray, "layer token d"], words: Words, parts: Split, letters: list[str], seed: int
+) -> Told:
+    """Probes for each letter at each layer, and for random word types at the chosen one."""
+    probes = [[fit(layer, _has(words, letter), parts) for layer in x] for letter in letters]
+    on = np.array([_has(words, letter) for letter in letters])
+
+    def by_layer(part: np.ndarray) -> np.ndarray:
+        return np.array(
+            [
+                [auroc(p.odds(x[at, part]), on[i, part]) for at, p in enumerate(row)]
+                for i, row in enumerate(probes)
+            ]
+        )
+
+    chosen = int(by_layer(parts.choose).mean(axis=0).argmax())
+    odds = np.array([row[chosen].odds(x[chosen, parts.score]) for row in probes])
+    random_types, told = [], []
+    for i in range(len(letters)):
+        random_types.append(random_labels(words.type_, on[i], seed + i))
+        probe = fit(x[chosen], random_types[-1], parts) if _both(random_types[-1], parts) else None
+        told.append(_odds(probe, x[chosen, parts.score]))
+    control_on = np.array(random_types)[:, parts.score]
+    return Told(by_layer(parts.score), chosen, odds, np.array(told), control_on)
+
+
+def _odds(probe: Classifier | None, x: np.ndarray) -> np.ndarray:
+    return probe.odds(x) if probe else np.zeros(len(x))
+
+
+def _both(on: np.ndarray, parts: Split) -> bool:
+    return all(on[part].any() and not on[part].all() for part in parts)
+
+
+def random_labels(type_: np.ndarray, on: np.ndarray, seed: int) -> Bool[np.ndarray, " token"]:
+    """The control task: word types at random, as many as have the letter."""
+    _, of = np.unique(type_, return_inverse=True)
+    share = np.bincount(of, on) / np.bincount(of)
+    return (np.random.default_rng(seed).permutation(share) > 0.5)[of]
+
+
+def same_length(words: Words, rows: Int[np.ndarray, " case"], seed: int) -> Int[np.ndarray, " case"]:
+    """For each case the case whose letters it is given: of another word type with tokens as long."""
+    rng = np.random.default_rng(seed)
+    types, first, of = np.unique(words.type_[rows], return_index=True, return_inverse=True)
+    lengths = np.array([len(word) for word in words.spelled[rows[first]]])
+    giver = np.arange(len(types))
+    for length in np.unique(lengths):
+        same = np.flatnonzero(lengths == length)
+        giver[same] = rng.permutation(same)
+    return first[giver][of]
+
+
+def _contains(
+    checkpoint: Checkpoint, words: Words, parts: Split, letters: list[str], told: Told, draws: int, seed: int
+) -> list[Figure]:
+    from scipy.stats import rankdata
+
+    rows = parts.score
+    on = np.array([_has(words, letter)[rows] for letter in letters])
+    ranks = rankdata(told.odds, axis=1)
+
+    def mean_auroc(labels: np.ndarray) -> float:
+        n_on = labels.sum(axis=1)
+        above = (ranks * labels).sum(axis=1) - n_on * (n_on + 1) / 2
+        return float((above / (n_on * (len(rows) - n_on))).mean())
+
+    value = mean_auroc(on)
+    null = against(value, [mean_auroc(on[:, same_length(words, rows, seed + d)]) for d in range(draws)], DEALT)
+    types = words.type_[rows]
+    samples = np.array([auroc_samples(o, labels, types, seed) for o, labels in zip(told.odds, on, strict=True)])
+    control = np.array(
+        [auroc_samples(o, labels, types, seed) for o, labels in zip(told.control, told.control_on, strict=True)]
+    )
+    by_heart = [auroc(o, labels) for o, labels in zip(told.control, told.control_on, strict=True)]
+    where = f"{len(letters)} letters, {row_names(checkpoint)[told.chosen]}"
+    place: dict[str, Any] = {"n": len(np.unique(types)), "of": "word types", "checkpoint": checkpoint.address}
+    selective = beside(against(0.0, np.array(by_heart) - np.mean(by_heart), "one control task against others"))
+    return [
+        Figure("contains, AUROC", value, *ends(samples.mean(axis=0)), null=null, where=where, **place),
+        Figure("selectivity", value - float(np.mean(by_heart)), *ends((samples - control).mean(axis=0)),
+               null=selective, where=where, **place),
+    ]  # fmt: skip
+
+
+def _first(
+    checkpoint: Checkpoint, x: np.ndarray, words: Words, parts: Split, draws: int, seed: int
+) -> list[Figure]:
+    """The first letter among those that begin enough words, at the layer chosen for what is contained."""
+    first = np.array([word[0] for word in words.spelled])
+    able = [
+        letter
+        for letter in string.ascii_lowercase
+        if all((first[part] == letter).sum() >= least for part, least in zip(parts, (8, 3, 8), strict=True))
+    ]
+    if len(able) < 2:
+        return []
+    inside = np.isin(first, able)
+    kept = Split(*(part[inside[part]] for part in parts))
+    told = fit(x, first, kept).told(x[kept.score])
+    truth, types = first[kept.score], words.type_[kept.score]
+    value = balanced(truth, told)
+    dealt = [balanced(truth[same_length(words, kept.score, seed + d)], told) for d in range(draws)]
+    return [
+        Figure("first letter, balanced accuracy", value, *balanced_interval(truth, told, types, seed),
+               n=len(np.unique(types)), of="word types", null=against(value, dealt, DEALT),
+               checkpoint=checkpoint.address, where=f"of {len(able)}"),
+    ]  # fmt: skip
+
+
+def _rows(
+    checkpoint: Checkpoint, words: Words, parts: Split, letters: list[str], told: Told
+) -> list[dict[str, Any]]:
+    rows = []
+    for i, letter in enumerate(letters):
+        on = _has(words, letter)[parts.score]
+        low, high = ends(auroc_samples(told.odds[i], on, words.type_[parts.score]))
+        by_heart = auroc(told.control[i], told.control_on[i])
+        rows.append(
+            {
+                "checkpoint": checkpoint.address,
+                "letter": letter,
+                "AUROC": round(float(told.auroc[i, told.chosen]), 3),
+                "low": round(low, 3),
+                "high": round(high, 3),
+                "embedding": round(float(told.auroc[i, 0]), 3),
+                "selectivity": round(float(told.auroc[i, told.chosen] - by_heart), 3),
+                "tokens with it": int(on.sum()),
+            }
+        )
+    return rows
+
+
+def _claim(figures: list[Figure]) -> str:
+    found = beyond(figures)
+    inside, first = (
+        ", ".join(
+            f"{f.checkpoint} {f.value:.2f} ({f.null.value:.2f} by chance)"
+            for f in found
+            if f.name.startswith(n)
+        )
+        for n in ("contains", "first")
+    )
+    if not inside and not first:
+        return "No letter of a token is readable beyond what words of the same length give."
+    told = [f"whether it contains a letter (mean AUROC {inside})"] if inside else []
+    told += [f"its first letter (balanced accuracy {first})"] if first else []
+    return f"Of a token by itself a linear probe reads {' and '.join(told)}, of word types never fitted on."
+
+
+KEPT.extend([_alone, vocabulary_words])
+
+if __name__ == "__main__":
+    main(__file__)
