@@ -61,10 +61,10 @@ def ask(
     figures, rows, curves, points = list[Figure](), list[dict[str, Any]](), list[dict[str, Any]](), list[Any]()
     for checkpoint in checkpoints:
         x = read(checkpoint, passages, seed)
-        told, found = _year(checkpoint, x, known, draws, seed)
+        told, found = _year(checkpoint, x, known, draws, seed, shuffle)
         figures.append(found)
         without_era = [without(each, known.year[partisan]) for each in x[:, partisan]]
-        figures += _party(checkpoint, without_era, _of(known, partisan), draws, seed)
+        figures += _party(checkpoint, without_era, _of(known, partisan), draws, seed, shuffle)
         points += [
             {"series": checkpoint.address, "x": a, "y": b, "text": ""}
             for a, b in zip(known.year.tolist(), told.tolist(), strict=True)
@@ -153,9 +153,9 @@ def read(checkpoint: Checkpoint, passages: int, seed: int) -> Float[np.ndarray, 
 
 
 def _year(
-    checkpoint: Checkpoint, x: np.ndarray, known: Addresses, draws: int, seed: int
+    checkpoint: Checkpoint, x: np.ndarray, known: Addresses, draws: int, seed: int, shuffle: int
 ) -> tuple[np.ndarray, Figure]:
-    labels = _with_dealt(known.year, known.president, draws, seed, dealt_years)
+    labels = _with_dealt(known.year, known.president, draws, seed + shuffle, dealt_years)
     found = nested(list(x), labels, known.president, seed=seed)
     worth = correlation(_ranks(found.told), _ranks(labels))
     null = against(float(worth[0]), worth[1:], DEALT)
@@ -168,9 +168,9 @@ def _year(
 
 
 def _party(
-    checkpoint: Checkpoint, x: Sequence[np.ndarray], known: Addresses, draws: int, seed: int
+    checkpoint: Checkpoint, x: Sequence[np.ndarray], known: Addresses, draws: int, seed: int, shuffle: int
 ) -> list[Figure]:
-    labels = _with_dealt(known.party.astype(float), known.president, draws, seed, shuffled)
+    labels = _with_dealt(known.party.astype(float), known.president, draws, seed + shuffle, shuffled)
     found = nested(x, labels, known.president, seed=seed)
     worth = np.array([auroc(told, on > 0.5) for told, on in zip(found.told.T, labels.T, strict=True)])
     n, on = len(np.unique(known.president)), known.party > 0
@@ -190,7 +190,7 @@ def _party(
 def _with_dealt(
     labels: np.ndarray, president: np.ndarray, draws: int, seed: int, deal: Callable[..., np.ndarray]
 ) -> np.ndarray:
-    """Columns: the labels, then `draws` times those of other presidents."""
+    """Columns: the labels, then `draws` times those of other presidents; other draws for every seed."""
     dealt = [deal(labels, president, 10_000 + seed * draws + draw) for draw in range(draws)]
     return np.stack([labels, *dealt], axis=1)
 

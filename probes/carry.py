@@ -76,7 +76,7 @@ def ask(
     for checkpoint in checkpoints:
         x = read(checkpoint, n, seed)
         told = tell(x, sums, parts, n_controls, seed)
-        figures += _figures(checkpoint, sums, parts, told, draws, seed)
+        figures += _figures(checkpoint, sums, parts, told, draws, seed, shuffle)
         layers = row_names(checkpoint)
         for i, place in enumerate(PLACES):
             row = {layer: round(float(told.auroc[i, j]), 3) for j, layer in enumerate(layers)}
@@ -193,15 +193,15 @@ def _controls(
 
 
 def _figures(
-    checkpoint: Checkpoint, sums: Sums, parts: Split, told: Told, draws: int, seed: int
+    checkpoint: Checkpoint, sums: Sums, parts: Split, told: Told, draws: int, seed: int, shuffle: int
 ) -> list[Figure]:
     on, pair = sums.on[parts.score], sums.pair[parts.score]
-    names = row_names(checkpoint)
+    names, first = row_names(checkpoint), seed + 1 + shuffle * draws  # of the draws
 
     def figure(name: str, place: int) -> Figure:
         odds = told.odds[place]
         value = auroc(odds, on)
-        null = against(value, [auroc(odds, dealt(on, pair, seed + 1 + d)) for d in range(draws)], UNWRITTEN)
+        null = against(value, [auroc(odds, dealt(on, pair, first + d)) for d in range(draws)], UNWRITTEN)
         low, high = ends(auroc_samples(odds, on, pair, seed))
         where = f"{PLACES[place]}, {names[told.layers[place]]}"
         n = len(np.unique(pair))

@@ -85,8 +85,8 @@ def ask(
             )
         x = _alone(checkpoint, tuple(words.ids.tolist()))
         told = tell(x, words, parts, letters, seed)
-        found = _contains(checkpoint, words, parts, letters, told, draws, seed)
-        figures += found + _first(checkpoint, x[told.chosen], words, parts, draws, seed)
+        found = _contains(checkpoint, words, parts, letters, told, draws, seed, shuffle)
+        figures += found + _first(checkpoint, x[told.chosen], words, parts, draws, seed, shuffle)
         table = _rows(checkpoint, words, parts, letters, told)
         rows += table
         layers = row_names(checkpoint)
@@ -217,11 +217,18 @@ def same_length(words: Words, rows: Int[np.ndarray, " case"], seed: int) -> Int[
 
 
 def _contains(
-    checkpoint: Checkpoint, words: Words, parts: Split, letters: list[str], told: Told, draws: int, seed: int
+    checkpoint: Checkpoint,
+    words: Words,
+    parts: Split,
+    letters: list[str],
+    told: Told,
+    draws: int,
+    seed: int,
+    shuffle: int,
 ) -> list[Figure]:
     from scipy.stats import rankdata
 
-    rows = parts.score
+    rows, first = parts.score, seed + shuffle * draws  # other draws for every shuffle
     on = np.array([_has(words, letter)[rows] for letter in letters])
     ranks = rankdata(told.odds, axis=1)
 
@@ -231,7 +238,7 @@ def _contains(
         return float((above / (n_on * (len(rows) - n_on))).mean())
 
     value = mean_auroc(on)
-    null = against(value, [mean_auroc(on[:, same_length(words, rows, seed + d)]) for d in range(draws)], DEALT)
+    null = against(value, [mean_auroc(on[:, same_length(words, rows, first + d)]) for d in range(draws)], DEALT)
     types = words.type_[rows]
     samples = np.array([auroc_samples(o, labels, types, seed) for o, labels in zip(told.odds, on, strict=True)])
     control = np.array(
@@ -249,10 +256,10 @@ def _contains(
 
 
 def _first(
-    checkpoint: Checkpoint, x: np.ndarray, words: Words, parts: Split, draws: int, seed: int
+    checkpoint: Checkpoint, x: np.ndarray, words: Words, parts: Split, draws: int, seed: int, shuffle: int
 ) -> list[Figure]:
     """The first letter among those that begin enough words, at the layer chosen for what is contained."""
-    first = np.array([word[0] for word in words.spelled])
+    first, start = np.array([word[0] for word in words.spelled]), seed + shuffle * draws
     able = [
         letter
         for letter in string.ascii_lowercase
@@ -265,7 +272,7 @@ def _first(
     told = fit(x, first, kept).told(x[kept.score])
     truth, types = first[kept.score], words.type_[kept.score]
     value = balanced(truth, told)
-    dealt = [balanced(truth[same_length(words, kept.score, seed + d)], told) for d in range(draws)]
+    dealt = [balanced(truth[same_length(words, kept.score, start + d)], told) for d in range(draws)]
     return [
         Figure("first letter, balanced accuracy", value, *balanced_interval(truth, told, types, seed),
                n=len(np.unique(types)), of="word types", null=against(value, dealt, DEALT),
