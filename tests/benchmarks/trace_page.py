@@ -33,6 +33,7 @@ TOKENS = 64
 BOUNDS = {1: 1.0, 2: 1.5}  # seconds, by the number of checkpoints
 STAGES = {  # what each draws, once for each checkpoint or (0) once
     "Tokenize": {".strips .line": 0},
+    "Embed": {".strips .line": 0, ".panels .bars": 1},
     "Attend": {".heads .matrix": 1},
     "Predict": {".lens table": 1, ".curves polyline": 0},
     "Sample": {".panels .bars": 1},
