@@ -72,7 +72,7 @@ def ask(
             )
         dealt = halved(found.factors, seed)
         dealt = _fewer(dealt, found.factors)
-        moved = _moved(found.factors, dealt, seed)
+        moved = _moved(dealt, seed)
         stream = streams(checkpoint, found.rows)
         for layer, name in enumerate(row_names(checkpoint)):
             told = read(stream[layer], dealt, moved, seed)
@@ -118,7 +118,7 @@ def _fewer(dealt: Halves, table: FactorTable) -> Halves:
     return Halves(dealt.first_rows, dealt.second_rows, dealt.first.only(kept), dealt.second.only(kept))
 
 
-def _moved(table: FactorTable, dealt: Halves, seed: int) -> Halves:
+def _moved(dealt: Halves, seed: int) -> Halves:
     """The same halves with each document's labels given to another document."""
     tables = []
     for i, half in enumerate((dealt.first, dealt.second)):

@@ -20,6 +20,7 @@ from tests.random_pairs import pairs
 from tests.test_circuit_edges import circuit_model
 from tests.test_circuit_pages import BY_ACDC, DONE, NAMES, UNDONE, circuit_lab
 from tests.test_pages import errors, opened, sentences
+from workbench.circuit_config import ACDC, EXACT, CircuitConfig
 from workbench.circuits import circuit_requests
 from workbench.circuits.acdc import TAU, acdc, take_out
 from workbench.circuits.agreement import FOREMOST, MEASURES, PEARSON, SPEARMAN, agreement
@@ -36,7 +37,7 @@ from workbench.circuits.one_edge import taken_out
 from workbench.errors import Misuse
 from workbench.lab import Lab
 from workbench.plan import Plan, check_name
-from workbench.recipe import ACDC, EXACT, CircuitConfig, read_recipe
+from workbench.recipe import read_recipe
 
 KEYS_BEFORE = {
     "name", "task", "checkpoints", "beside", "other", "n_pairs", "n_steps", "seed", "source", "source_sha256",

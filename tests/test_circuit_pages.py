@@ -31,6 +31,7 @@ from pages.components.circuit_store import Of
 from tests.grown_once import grown_once
 from tests.test_pages import errors, opened, sentences
 from tests.tiny_lab import WORDS, build, make_lab, tiny_recipe
+from workbench.circuit_config import ACDC
 from workbench.circuits.activation_patching import NOISE, Patching
 from workbench.circuits.circuit_history import LAST_HERE, OWN, TOLD_APART, CircuitHistory
 from workbench.circuits.circuit_model import CircuitModel
@@ -55,7 +56,6 @@ from workbench.errors import Failure, Misuse
 from workbench.feature_parts import written_by
 from workbench.lab import Lab
 from workbench.plan import check_name, history_name
-from workbench.recipe import ACDC
 
 DONE, UNDONE = "planted-base-sft", "previous_token-base"
 BY_ACDC = f"{DONE}-{ACDC}"
@@ -444,7 +444,7 @@ def test_the_attention_shown_is_a_pattern(lab: Lab) -> None:
 
 def test_a_way_along_the_snapshots_is_not_offered_as_a_circuit(lab: Lab) -> None:
     assert history_name(DONE) in store.finished(lab, "circuit")
-    assert circuit_store.names(lab) == [DONE, UNDONE]
+    assert circuit_store.names(lab) == [DONE, UNDONE, BY_ACDC]
 
 
 def test_a_circuit_that_was_not_followed_tells_the_command_it_was_asked_for_with(lab: Lab) -> None:

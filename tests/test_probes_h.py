@@ -197,7 +197,7 @@ def _planted(seed=0, d=24, n_factors=12, n=3_000):
 
 def test_planted_factors_are_read_and_moved_labels_are_not():
     x, dealt = _planted()
-    told = superposition_layers.read(x, dealt, superposition_layers._moved(None, dealt, 0), 0)
+    told = superposition_layers.read(x, dealt, superposition_layers._moved(dealt, 0), 0)
     assert (told.aurocs > 0.99).all()
     assert (told.permuted < 0.65).all()
     assert told.cosines.mean() < 0.1  # axes do not interfere

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from workbench.answers import Json, LabName, answer, listed_names
-from workbench.recipe import EAP_IG
+from workbench.circuit_config import EAP_IG
 
 app = typer.Typer()
 

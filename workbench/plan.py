@@ -11,6 +11,7 @@ import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
 
+from workbench.circuit_config import FeatureCircuitConfig
 from workbench.dictionary_steps import add_activations, add_dictionary, add_tokens
 from workbench.errors import Misuse, unknown
 from workbench.lab import Artefact, Lab
@@ -28,7 +29,6 @@ from workbench.recipe import (
     BranchConfig,
     ComparisonConfig,
     DictionaryConfig,
-    FeatureCircuitConfig,
     Recipe,
     SweepConfig,
     joined,

@@ -10,17 +10,17 @@ import dataclasses
 import functools
 import itertools
 import tomllib
-import types
 import typing
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from workbench.circuit_config import CircuitConfig, FeatureCircuitConfig
 from workbench.disk import plain_disk_errors
 from workbench.errors import Misuse, unknown
 from workbench.lab import checked_name
 from workbench.points import RESID_POST
-from workbench.settings import parse
+from workbench.settings import LATER, given, parse
 from workbench.stage_config import (
     BaseConfig,
     CorpusConfig,
@@ -36,8 +36,6 @@ STAGES = ("base", "sft", "grpo")
 SAE, CROSSCODER, DIFFERENCE, TRANSCODER = "sae", "crosscoder", "difference", "transcoder"
 SHAM, SIBLING, BRANCH = "sham", "sibling", "branch"  # kinds of a checkpoint beside the lineage
 N = typing.TypeVar("N", "DictionaryConfig", "ComparisonConfig", "SweepConfig", "UnlikeConfig", "CircuitConfig")
-EAP_IG, EXACT, ACDC = FINDERS = ("eap-ig", "exact", "acdc")  # of a circuit's edges
-LATER = types.MappingProxyType({"later": True})  # marks settings that older recipes and ids do not have
 
 
 @dataclasses.dataclass(frozen=True)
@@ -101,7 +99,7 @@ class DictionaryConfig:
 
     def settings(self) -> dict[str, Any]:
         """What the dictionary's id is made of."""
-        return _set(self)
+        return given(self)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -148,50 +146,6 @@ class PathsConfig:
     @property
     def name(self) -> str:
         return f"paths-{self.parent}-{self.child}"
-
-
-@dataclasses.dataclass(frozen=True)
-class CircuitConfig:
-    """One task's circuit in several checkpoints. `beside`: siblings, for the floor of what two have in common;
-    `other`: another task, whose circuit should not do; `source`: the file of a task of one's own; `finder`: how
-    edges are found, and `tau`, of ACDC alone."""
-
-    name: str
-    task: str
-    checkpoints: tuple[str, ...]
-    beside: tuple[str, ...] = ()
-    other: str = ""
-    n_pairs: int = 64  # to find it, and as many to judge it
-    n_steps: int = 5  # of integrated gradients
-    seed: int = 0
-    source: str = ""
-    source_sha256: str = ""
-    finder: str = dataclasses.field(default=EAP_IG, metadata=LATER)
-    tau: float = dataclasses.field(default=0.0, metadata=LATER)
-
-    @classmethod
-    def of(cls, config: Mapping[str, Any]) -> CircuitConfig:
-        """As an artefact has it; one of before there was a choice of finders names none."""
-        return parse(cls, config, "a circuit's configuration")
-
-    def settings(self) -> dict[str, Any]:
-        """What the circuit's id is made of."""
-        return _set(self)
-
-
-@dataclasses.dataclass(frozen=True)
-class FeatureCircuitConfig:
-    """What the latents of a checkpoint's SAEs, one a site, are worth to one task; `source` as of a circuit."""
-
-    name: str
-    task: str
-    checkpoint: str
-    dictionaries: tuple[str, ...]
-    n_pairs: int = 64  # to score latents, and as many to judge them
-    n_steps: int = 10  # of integrated gradients
-    seed: int = 0
-    source: str = ""
-    source_sha256: str = ""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -273,13 +227,6 @@ def stage_of(address: str) -> str:
 def joined(addresses: Sequence[str]) -> str:
     """Checkpoints in the name of what reads them: `base-sft.64` of `base` and `sft@64`."""
     return "-".join(address.replace("@", ".") for address in addresses)
-
-
-def _set(config: DictionaryConfig | CircuitConfig) -> dict[str, Any]:
-    """Settings by name; those that came later count only where they are set."""
-    given = dataclasses.asdict(config)
-    unset = {f.name for f in dataclasses.fields(config) if f.metadata == LATER and given[f.name] == f.default}
-    return {name: value for name, value in given.items() if name not in unset}
 
 
 def _named(kind: str, configs: Sequence[N], name: str) -> N:

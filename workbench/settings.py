@@ -10,6 +10,8 @@ from typing import Any
 
 from workbench.errors import Misuse, unknown
 
+LATER = types.MappingProxyType({"later": True})  # marks settings that older recipes and ids do not have
+
 
 def parse(cls: type, value: object, where: str) -> Any:
     """`value` (as TOML gives it) as frozen dataclass `cls`; unknown and ill-typed keys are `Misuse`."""
@@ -45,3 +47,10 @@ def _typed(hint: Any, value: Any, where: str) -> Any:
         expected = " or ".join(getattr(a, "__name__", str(a)) for a in allowed)
         raise Misuse(f"{where} should be {expected}, found {value!r}")
     return value
+
+
+def given(config: Any) -> dict[str, Any]:
+    """Settings by name; those that came later count only where they are set."""
+    named = dataclasses.asdict(config)
+    unset = {f.name for f in dataclasses.fields(config) if f.metadata == LATER and named[f.name] == f.default}
+    return {name: value for name, value in named.items() if name not in unset}

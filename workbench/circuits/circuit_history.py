@@ -16,13 +16,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from workbench.circuit_config import ACDC, EAP_IG, CircuitConfig
 from workbench.circuits.found_circuits import FoundCircuits
 from workbench.errors import Misuse
 from workbench.intervals import bracketed
 from workbench.lab import Lab
 from workbench.part_tables import read_part
 from workbench.plan import Plan, history_name
-from workbench.recipe import ACDC, EAP_IG, CircuitConfig
 
 if TYPE_CHECKING:
     import polars as pl

@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 
+from workbench.circuit_config import ACDC, EAP_IG, FINDERS, CircuitConfig
 from workbench.circuits.acdc import TAU
 from workbench.circuits.asked import Task
 from workbench.circuits.circuit_model import CircuitModel
@@ -18,17 +19,7 @@ from workbench.errors import Misuse, unknown
 from workbench.lab import Lab
 from workbench.naming import short_name
 from workbench.plan import Plan, plan
-from workbench.recipe import (
-    ACDC,
-    EAP_IG,
-    FINDERS,
-    SIBLING,
-    CircuitConfig,
-    joined,
-    read_recipe,
-    stage_of,
-    write_recipe,
-)
+from workbench.recipe import SIBLING, joined, read_recipe, stage_of, write_recipe
 
 LEAST_PAIRS = 8
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 
+from workbench.circuit_config import FeatureCircuitConfig
 from workbench.circuits.circuit_requests import asked_task, check_pairs, named_once
 from workbench.circuits.site_dictionaries import site_sae_names
 from workbench.errors import Misuse, unknown
 from workbench.lab import Lab
 from workbench.plan import Plan, latents_name, plan
-from workbench.recipe import FeatureCircuitConfig, read_recipe, stage_of, write_recipe
+from workbench.recipe import read_recipe, stage_of, write_recipe
 
 
 def request_feature_circuits(

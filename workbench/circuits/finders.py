@@ -14,6 +14,7 @@ import dataclasses
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from workbench.circuit_config import ACDC, EAP_IG, EXACT, FINDERS, CircuitConfig
 from workbench.circuits.acdc import TAU, take_out
 from workbench.circuits.attribution import N_STEPS, EdgeScores, edge_scores
 from workbench.circuits.circuit_model import CircuitModel
@@ -21,7 +22,6 @@ from workbench.circuits.edge_patching import exact_scores, refuse_many
 from workbench.circuits.graph import Edges
 from workbench.circuits.pairs import Pairs
 from workbench.errors import unknown
-from workbench.recipe import ACDC, EAP_IG, EXACT, FINDERS, CircuitConfig
 
 
 @dataclasses.dataclass(frozen=True)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from jaxtyping import Float
 
+from workbench.circuit_config import CircuitConfig
 from workbench.circuits.across import WITHIN
 from workbench.circuits.circuit import GREEDY, Circuit, chosen
 from workbench.circuits.difference_graph import DifferenceGraph, Scored, difference
@@ -18,7 +19,6 @@ from workbench.circuits.graph import Graph
 from workbench.intervals import bracketed
 from workbench.lab import Artefact, Lab
 from workbench.part_tables import read_part
-from workbench.recipe import CircuitConfig
 
 if TYPE_CHECKING:
     import polars as pl
