@@ -106,6 +106,11 @@ def caption(sentence: str) -> None:
     st.html(f'<p class="marble-note">{safe}</p>')
 
 
+def claim(sentence: str) -> None:
+    """What was found, in larger type."""
+    st.html(f'<p class="marble-claim">{html.escape(sentence, quote=False)}</p>')
+
+
 def facts(pairs: Sequence[tuple[str, str]]) -> None:
     """A row of labelled figures."""
     items = "".join(

@@ -31,7 +31,7 @@ def view(lab: Lab, probe: Probe, about: Sequence[str]) -> None:
     frame.facts(
         [("Answer", mark), ("held to", f"p ≤ {finding['level']} together"), *_set(answer.artefact.config)]
     )
-    st.markdown("#### " + _plain(finding["claim"]))
+    frame.claim(finding["claim"])
     for number, plot in enumerate(answer.plots):
         st.subheader(plot["title"], anchor=False)
         made = probe_pictures.drawn(plot["figure"], about)
@@ -58,11 +58,6 @@ def view(lab: Lab, probe: Probe, about: Sequence[str]) -> None:
 def _set(config: Mapping[str, Any]) -> list[tuple[str, str]]:
     """Settings other than the defaults."""
     return [(name, str(value)) for name, value in config["options"].items()]
-
-
-def _plain(text: str) -> str:
-    """Text without what markdown would read as a sign."""
-    return "".join(f"\\{char}" if char in "\\`*_{}[]()#+-.!|<>~$:^" else char for char in text)
 
 
 def _table(figures: Sequence[Mapping[str, Any]]) -> pl.DataFrame:
