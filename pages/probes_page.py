@@ -12,6 +12,6 @@ with frame.sentences():
         left, right = st.columns([2, 5], gap="large")
         with left:
             chosen = probe_choice.probe(lab, checkpoints)
-        with right:
-            probe_job.asking(lab, chosen, checkpoints)
-            probe_finding.view(lab, chosen, checkpoints)
+        with right, frame.sentences():
+            options = probe_job.asking(lab, chosen, checkpoints)
+            probe_finding.view(lab, chosen, checkpoints, options)

@@ -186,13 +186,15 @@ def test_one_window_a_document(grown: Lab) -> None:
 # Probes that are found, run, stored.
 
 
-def test_a_probe_of_ones_own_is_found_and_a_module_that_asks_nothing_is_not(home: Path) -> None:
+def test_probes_of_ones_own_are_found_and_what_cannot_be_asked_is_told(home: Path) -> None:
     own(home, "counts", COUNTS)
     own(home, "quiet", '"""No probe."""\nX = 1\n')
     own(home, "torn", '"""Torn?"""\ndef ask(lab, checkpoints:\n')
     own(home, "silent", "def ask(lab, checkpoints):\n    return 1\n")
+    own(home, "_shared", "X = 1\n")
     there = {probe.name: probe for probe in probes() if probe.own}
-    assert set(there) == {"counts", "torn", "silent"}
+    assert set(there) == {"counts", "torn", "silent", "quiet"}
+    assert "no function `ask`" in there["quiet"].broken
     assert there["counts"].question == "How many letters has a checkpoint's name?"
     assert dict(there["counts"].options) == {"chance": 0.5}
     assert "line 2" in there["torn"].broken
@@ -224,6 +226,10 @@ def test_a_setting_is_another_answer(grown: Lab) -> None:
     own(home, "counts", COUNTS)
     done = run_probes(home, "run", "tiny", "counts", "--checkpoints", "sft", "--set", "chance=0.25", "--json")
     assert json.loads(done.stdout)["probes"]["counts"]["figures"][0]["null"]["value"] == 0.25
+    kept = len(grown.artefacts("probe"))
+    for setting in ([], ["--set", "chance=0.5"]):
+        run_probes(home, "run", "tiny", "counts", "--checkpoints", "sft,base", *setting)
+    assert len(grown.artefacts("probe")) == kept + 1, "a default that is typed is the same question"
 
 
 def test_one_that_raises_is_told_and_the_others_go_on(grown: Lab) -> None:
@@ -254,9 +260,11 @@ def test_one_that_raises_is_told_and_the_others_go_on(grown: Lab) -> None:
         (["run", "tiny", "count"], ["'counts'"]),
         (["run", "tiny", "counts", "--checkpoints", "sft,grop"], ["'grpo'"]),
         (["run", "tiny", "counts", "--checkpoints", ","], ["name a checkpoint"]),
+        (["run", "tiny", "counts", "--checkpoints", "sft,sft"], ["sft is named twice"]),
+        (["run", "tiny", "counts", "--set", "=3"], ["NAME=VALUE"]),
         (["run", "tiny", "counts", "--set", "chance"], ["NAME=VALUE"]),
         (["run", "tiny", "counts", "--set", "luck=1"], ["luck", "chance"]),
-        (["run", "tiny", "counts", "--set", "chance=often"], ["float"]),
+        (["run", "tiny", "counts", "--set", "chance=often"], ["a number is expected"]),
         (["run", "nowhere", "counts"], ["nowhere"]),
         (["new", "counts"], ["already"]),
         (["new", "not a name"], ["cannot be"]),
@@ -265,6 +273,17 @@ def test_one_that_raises_is_told_and_the_others_go_on(grown: Lab) -> None:
 def test_misuse_is_one_sentence(grown: Lab, arguments: list[str], words: list[str]) -> None:
     own(grown.path.parent, "counts", COUNTS)
     assert_one_sentence(run_probes(grown.path.parent, *arguments), 2, *words)
+
+
+def test_one_that_cannot_be_read_takes_no_other_down(grown: Lab) -> None:
+    home = grown.path.parent
+    own(home, "counts", COUNTS)
+    torn = own(home, "torn", '"""Torn?"""\ndef ask(lab, checkpoints:\n')
+    done = run_probes(home, "run", "tiny", "torn,counts", "--checkpoints", "grpo")
+    assert done.returncode == 1
+    assert "is not valid Python" in done.stderr
+    assert done.stdout.startswith("counts [claims")
+    torn.unlink()
 
 
 def test_a_finding_that_is_none_is_told(grown: Lab) -> None:

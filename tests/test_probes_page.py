@@ -79,6 +79,32 @@ def test_a_probe_is_asked_from_the_page_and_its_message_stands_there(shown: Lab)
     assert any("ZeroDivisionError: division by zero (line 5 of raises.py)" in sentence for sentence in told)
 
 
+def test_an_answer_is_that_of_its_settings_and_a_failure_of_its_own(shown: Lab) -> None:
+    """Asked with another setting, or in vain, it is not the answer that the page shows for the defaults."""
+    home = shown.path.parent
+    text = (
+        '"""How far?"""\nfrom probes.kit.finding import Finding\nfrom probes.kit.nulls import share_figure\n\n\n'
+        "def ask(lab, checkpoints, hits=9):\n"
+        '    figure = share_figure("hits", hits, 10 // (hits > 0), "throws", 0.5, "a coin")\n'
+        '    return Finding(f"There are {hits} hits.", [figure], "a coin", "More throws.")\n'
+    )
+    (home / "probes").mkdir(exist_ok=True)
+    (home / "probes" / "far.py").write_text(text)
+    for setting in ("hits=9", "hits=4", "hits=0"):
+        run_probes(home, "run", shown.name, "far", "--set", setting, "--checkpoints", "base,sft,grpo")
+    page = opened("probes", probe="far")
+    told = " ".join(sentences(page))
+    assert "There are 9 hits." in told
+    assert "Also answered with hits=4" in told
+    assert "gave no answer" not in " ".join(errors(page))
+    other = opened("probes", probe="far", **{"far.hits": "0"})
+    assert any("ZeroDivisionError" in sentence for sentence in errors(other))
+    assert "There are 9 hits." not in " ".join(sentences(other))
+    assert any(
+        "a whole number is expected" in e for e in errors(opened("probes", probe="far", **{"far.hits": "x"}))
+    )
+
+
 def test_a_broken_file_is_listed_with_what_is_wrong(shown: Lab) -> None:
     folder = shown.path.parent / "probes"
     folder.mkdir(exist_ok=True)

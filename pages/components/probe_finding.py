@@ -10,21 +10,24 @@ import polars as pl
 import streamlit as st
 
 from pages.components import frame, probe_pictures, show
-from pages.components.probe_choice import latest
-from pages.components.probe_job import missed
+from pages.components.probe_choice import latest, missed, other_settings
 from probes.kit.found import Probe
 from workbench.lab import Lab
 
 
-def view(lab: Lab, probe: Probe, about: Sequence[str]) -> None:
-    """The newest answer about these checkpoints, and the file that was asked."""
-    answer = latest(lab, about).get(probe.name)
+def view(lab: Lab, probe: Probe, about: Sequence[str], options: Mapping[str, Any]) -> None:
+    """The answer about these checkpoints with these settings, and the file that was asked."""
+    answer = latest(lab, about, options).get(probe.name)
+    if others := other_settings(lab, probe, about, options):
+        frame.caption(f"Also answered with {'; '.join(others)}: type it under Settings to see that.")
     if answer is None:
-        if not probe.broken and not missed(lab, probe, about):
-            frame.note(f"Not asked yet about {', '.join(about)}: press Ask, or run the command above.")
+        if not probe.broken and not missed(lab, probe, about, options):
+            frame.note(
+                f"Not asked yet about {', '.join(about)} with these settings: press Ask, or run the command above."
+            )
         _source(probe)
         return
-    if answer.artefact.config["source_sha256"] != probe.source_sha256:
+    if answer.outdated(probe):
         frame.note("The probe's file has changed since this answer: ask again.")
     finding = answer.finding
     mark = "Beyond its null" if finding["claims"] else "Not beyond its null"

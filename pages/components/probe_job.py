@@ -2,69 +2,60 @@
 
 from __future__ import annotations
 
-import ast
 from collections.abc import Sequence
 from typing import Any
 
 import streamlit as st
 
 from pages.components import frame, growth, words
-from pages.components.probe_choice import latest
-from probes.kit.found import Probe
-from probes.kit.running import DONE, last_message
+from pages.components.probe_choice import latest, missed
+from probes.kit.found import Probe, checked_options
+from probes.kit.stored import set_otherwise
 from workbench import jobs
 from workbench.lab import Lab
 
 POLL = 1.0  # seconds
 
 
-def asking(lab: Lab, probe: Probe, about: Sequence[str]) -> None:
-    """The question, buttons that put it or all of them, and how far a job is."""
+def asking(lab: Lab, probe: Probe, about: Sequence[str]) -> dict[str, Any]:
+    """The question, its settings, buttons that put it or all of them, and how far a job is; the settings that are
+    other than the defaults."""
     st.header(probe.question or probe.name, anchor=False)
     if probe.broken:
         frame.note(f"This probe cannot be asked: {probe.broken}.", error=True)
-        return
-    command = f"python -m probes run {lab.name} {probe.name} --checkpoints {','.join(about)}"
+        return {}
+    typed = _forms(probe) if probe.options else []
+    options = set_otherwise(probe, checked_options(probe, typed))
+    settings = [f"--set={name}={value}" for name, value in options.items()]
     running = growth.running(lab)
-    known = latest(lab, about)
+    wanted = ["run", lab.name, probe.name, "--checkpoints", ",".join(about), *settings]
     columns = st.columns([2, 2, 5])
-    label = "Ask again" if probe.name in known else "Ask"
+    label = "Ask again" if probe.name in latest(lab, about, options) else "Ask"
     if columns[0].button(label, key="ask", type="primary", disabled=running is not None, width="stretch"):
-        settings = [f"--set={name}={value}" for name, value in _settings(probe).items()]
-        jobs.start(
-            lab, ["run", lab.name, probe.name, "--checkpoints", ",".join(about), "--again", *settings], "probes"
-        )
+        jobs.start(lab, [*wanted, "--again"], "probes")
         _begun(lab)
     if columns[1].button("Ask all", key="ask_all", disabled=running is not None, width="stretch"):
         jobs.start(lab, ["run", lab.name, "--all", "--checkpoints", ",".join(about)], "probes")
         _begun(lab)
-    st.code(command, language="bash")
-    if probe.options:
-        with st.expander("Settings", key="settings"):
-            _forms(probe)
+    st.code(" ".join(["python -m probes", *wanted]), language="bash")
     if running is not None:
         st.fragment(_poll, run_every=POLL)(lab, running)
-    if message := missed(lab, probe, about):
-        frame.note(f"Asked last, it gave no answer: {message}.", error=True)
+    if message := missed(lab, probe, about, options):
+        frame.note(f"Asked last in this way, it gave no answer: {message}.", error=True)
+    return options
 
 
-def _forms(probe: Probe) -> None:
-    """An input for each setting, of its default's type."""
-    frame.caption("They count when the question is asked from here; an answer is stored for each setting.")
-    for column, (name, default) in zip(
-        st.columns(min(4, len(probe.options))) * 9, probe.options.items(), strict=False
-    ):
-        column.text_input(name, _written(default), key=f"set-{probe.name}-{name}")
-
-
-def _settings(probe: Probe) -> dict[str, str]:
-    """Settings that are not the default's, as they were typed."""
-    typed = {name: st.session_state.get(f"set-{probe.name}-{name}") for name in probe.options}
-    return {n: value for n, value in typed.items() if value is not None and value != _written(probe.options[n])}
-
-
-def _written(value: Any) -> str:
-    return value if isinstance(value, str) else repr(ast.literal_eval(repr(value)))
+def _forms(probe: Probe) -> list[str]:
+    """An input for each setting; what stands in them, as the command line takes it."""
+    typed = []
+    with st.expander("Settings", key="settings"):
+        frame.caption("The answer below is the one for these settings; each has an answer of its own.")
+        columns = st.columns(min(4, len(probe.options)))
+        for number, (name, default) in enumerate(probe.options.items()):
+            key = f"{probe.name}.{name}"
+            value = columns[number % len(columns)].text_input(name, str(default), key=key, bind="query-params")
+            typed.append(f"{name}={value}")
+    return typed
 
 
 def _begun(lab: Lab) -> None:
@@ -91,19 +82,11 @@ def _poll(lab: Lab, status: Any) -> None:
             f"The lab is being written by another job ({now['what']}): questions can be put when it is done."
         )
         return
+    if "step" not in now:
+        frame.caption("The question is being put: reading the libraries takes a few seconds.")
+        return
     share = (now.get("step_position", 1) - 1) / max(1, now.get("n_steps", 1))
     eta = now.get("eta_seconds")
     rest = f", about {words.duration(eta)} left" if eta else ""
-    st.progress(
-        share, text=f"Question {now.get('step_position')} of {now.get('n_steps')}: {now.get('label')}{rest}"
-    )
-
-
-def missed(lab: Lab, probe: Probe, about: Sequence[str]) -> str:
-    """What went wrong when the probe was last asked, if it did since its last answer; else nothing."""
-    said = last_message(lab, probe.name)
-    if said is None:
-        return ""
-    when, state, message = said
-    answer = latest(lab, about).get(probe.name)
-    return message if state != DONE and (answer is None or answer.artefact.manifest["created"] < when) else ""
+    place = f"Question {now['step_position']} of {now['n_steps']}: {now['step'].partition('/')[2]}"
+    st.progress(share, text=f"{place}{rest}")

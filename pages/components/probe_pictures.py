@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -25,15 +26,26 @@ def drawn(figure: Mapping[str, Any], about: Sequence[str]) -> go.Figure:
     names = [str(trace.get("name", "")) for trace in spec["data"]]
     known = [*about, *(name for name in names if theme.stage_of(name) in {theme.stage_of(a) for a in about})]
     colours, symbols = theme.colours(known), theme.symbols(known)
-    others = iter(palette.others * 9)
+    others, drawn_so = itertools.cycle(palette.others), set[tuple[str, str]]()
     for trace, name in zip(spec["data"], names, strict=True):
         if trace["type"] in ("heatmap", "heatmapgl"):
             trace.setdefault("colorscale", _scale("zmid" in trace))
         elif name == NULL:
             _coloured(trace, palette.muted, "line-ns-open")
         else:
-            _coloured(trace, colours.get(name) or next(others), symbols.get(name))
+            colour, symbol = colours.get(name) or next(others), symbols.get(name, "circle")
+            again = (colour, symbol) in drawn_so
+            drawn_so.add((colour, symbol))
+            _coloured(trace, colour, f"{symbol}-open" if again else symbol)
+            if again and trace["type"].startswith("scatter"):
+                trace["line"].setdefault("dash", "dot")
         made.add_trace(trace)
+    for shape in layout.get("shapes", []):
+        shape.setdefault("line", {})["color"] = palette.muted
+        if shape["line"].get("dash") == "dash":
+            shape.setdefault(
+                "label", {"text": "null", "textposition": "start", "font": {"color": palette.muted}}
+            )
     made.update_layout(layout)
     if layout.get("showlegend"):
         charts.legend_above(made)

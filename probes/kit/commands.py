@@ -35,8 +35,14 @@ def list_(as_json: Json = False) -> None:
     """The probes there are, those of one's own among them."""
     everyone = found.probes()
     width = max(len(each.name) for each in everyone)
-    lines = [f"{each.name:<{width}}  {each.broken or each.question}" for each in everyone]
+    lines = [f"{each.name:<{width}}  {each.broken or each.question}{_settings(each)}" for each in everyone]
     answer({"probes": [each.told() for each in everyone]}, as_json, lambda: "\n".join(lines))
+
+
+def _settings(probe: found.Probe) -> str:
+    """Its settings with their defaults, in brackets."""
+    told = ", ".join(f"{name}={value}" for name, value in probe.options.items())
+    return f" [{told}]" if told else ""
 
 
 @app.command()
@@ -53,17 +59,11 @@ def run(
     chosen = listed_names(names or [])
     if everything == bool(chosen):
         raise Misuse("name a probe, or ask for all with --all; `python -m probes list` names them")
-    asked = (
-        [each for each in found.probes() if not each.broken] if everything else [found.probe(n) for n in chosen]
-    )
-    broken = [each for each in found.probes() if each.broken] if everything else []
-    for each in broken:
-        sys.stderr.write(f"marble: probe {each.name!r} is left out: {each.broken}\n")
+    asked = found.probes() if everything else [found.probe(name) for name in chosen]
     if settings and len(asked) != 1:
         raise Misuse("--set is a setting of one probe: name that one")
     options = found.checked_options(asked[0], settings) if settings else {}
-    code = tell(lab, asked, listed_names([checkpoints]), options, again, as_json, named=not everything)
-    raise typer.Exit(code or (1 if broken else 0))
+    raise typer.Exit(tell(lab, asked, listed_names([checkpoints]), options, again, as_json, not everything))
 
 
 @app.command()
@@ -102,10 +102,10 @@ def tell(
         "seconds": round(time.monotonic() - began, 2),
         "probes": {each.probe.name: each.told() for each in answers},
     }
-    whole = len(answers) == 1 and answers[0].stored is not None
-    answer(
-        told, as_json, lambda: answers[0].whole() if whole else "\n".join(each.describe() for each in answers)
-    )
+    given = [each for each in answers if each.stored is not None]
+    if as_json or given:
+        whole = len(asked) == 1
+        answer(told, as_json, lambda: "\n".join(e.whole() if whole else e.describe() for e in given))
     states = {each.state for each in answers}
     for each in answers:
         if each.state != DONE and not as_json:

@@ -52,8 +52,9 @@ class Figure:
     def __post_init__(self) -> None:
         ends = (self.value, self.low, self.high, self.null.value)
         if not all(map(math.isfinite, ends)) or self.n < 1:
+            title = told_where(self.name, self.where, self.checkpoint)
             raise ValueError(
-                f"figure {self.name!r} {self.checkpoint} {self.where} is {self.value} [{self.low}, {self.high}], "
+                f"figure {title!r} is {self.value} [{self.low}, {self.high}], "
                 f"n {self.n}, null {self.null.value}: every figure needs finite numbers and at least one case; "
                 "leave out what could not be measured and say so in the claim"
             )
@@ -66,12 +67,17 @@ class Figure:
 def told_figure(figure: Mapping[str, Any]) -> str:
     """A figure, read from where it is stored, in one line."""
     null = figure["null"]
-    title = ", ".join(part for part in (figure["name"], figure["where"], figure["checkpoint"]) if part)
+    title = told_where(figure["name"], figure["where"], figure["checkpoint"])
     chance = f", p {null['p']:.3g}" if null["p"] is not None else ""
     return (
         f"{title}: {bracketed(figure['value'], figure['low'], figure['high'])}, n {figure['n']:,} {figure['of']}; "
         f"{null['what']} {bracketed(null['value'], null['low'], null['high'])}{chance}"
     )
+
+
+def told_where(*parts: str) -> str:
+    """What a figure is of, in words."""
+    return ", ".join(part for part in parts if part)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -103,6 +109,12 @@ class Finding:
     def __post_init__(self) -> None:
         if not self.figures:
             raise ValueError("a finding needs at least one figure with n, an interval and a null")
+        for plot in self.plots:
+            if not isinstance(plot, Plot):
+                raise ValueError(
+                    f"a plot is {type(plot).__name__}, and Plot(title, figure, alt, rows) of probes.kit.finding is "
+                    "expected; a plotly figure goes in as figure.to_plotly_json()"
+                )
         for name in ("claim", "null", "changes"):
             if not str(getattr(self, name)).strip():
                 raise ValueError(f"the finding's {name} is empty: one sentence is expected")

@@ -2,7 +2,8 @@
 
 A probe is a file with a function `ask(lab, checkpoints, …)` at its top level. Its question is the first line of its
 docstring, its options are the arguments behind the first two, with their defaults. `READS` names kinds of artefacts
-that the answer depends on besides the checkpoints (`READS = ("dictionary",)`).
+that the answer depends on besides the checkpoints (`READS = ("dictionary",)`). A file whose name begins with `_` is
+none.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from workbench.errors import Failure, Misuse, unknown
 from workbench.lab import checked_name, labs_home
 
 PACKAGE = Path(__file__).parents[1]
+KINDS_OF_VALUES = {int: "a whole number", float: "a number", str: "a text", bool: "True or False"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,6 +34,7 @@ class Probe:
     question: str
     options: Mapping[str, Any]
     broken: str = ""
+    reads: tuple[str, ...] = ()
 
     @property
     def own(self) -> bool:
@@ -91,12 +94,10 @@ def probes() -> list[Probe]:
 
 
 def probe(name: str) -> Probe:
-    """The probe of this name, if it can be asked; near names are offered for unknown ones."""
+    """The probe of this name; near names are offered for unknown ones."""
     everyone = {each.name: each for each in probes()}
     if name not in everyone:
         raise unknown("probe", name, everyone)
-    if everyone[name].broken:
-        raise Misuse(f"probe {name!r} cannot be asked: {everyone[name].broken}")
     return everyone[name]
 
 
@@ -105,7 +106,7 @@ def checked_options(asked: Probe, given: Sequence[str]) -> dict[str, Any]:
     options: dict[str, Any] = {}
     for each in given:
         name, equals, text = each.partition("=")
-        if not equals:
+        if not equals or not name:
             raise Misuse(f"{each!r} is no setting: write NAME=VALUE, such as seed=1")
         if name not in asked.options:
             raise unknown(f"option of probe {asked.name!r}", name, asked.options)
@@ -121,9 +122,8 @@ def _as(wanted: type, name: str, text: str) -> Any:
     if wanted is float and isinstance(value, int) and not isinstance(value, bool):
         value = float(value)
     if wanted is not type(None) and type(value) is not wanted:
-        raise Misuse(
-            f"{name}={text!r} was given, and a {wanted.__name__} is expected: write it as in the probe's file"
-        )
+        expected = KINDS_OF_VALUES.get(wanted, wanted.__name__)
+        raise Misuse(f"{name}={text} was given, and {expected} is expected: write it as in the probe's file")
     return value
 
 
@@ -139,7 +139,15 @@ def _read(path: Path) -> Probe | None:
         return Probe(name, path, "", {}, f"{path} cannot be read as a probe: {error}")
     ask = next((node for node in tree.body if isinstance(node, ast.FunctionDef) and node.name == "ask"), None)
     if ask is None:
-        return None
+        if path.parent == PACKAGE:
+            return None
+        return Probe(
+            name,
+            path,
+            "",
+            {},
+            f"{path} has no function `ask` (a file beside probes that is none begins with _)",
+        )
     question = (ast.get_docstring(tree) or "").strip().split("\n\n")[0].replace("\n", " ")
     if not question:
         return Probe(
@@ -148,9 +156,19 @@ def _read(path: Path) -> Probe | None:
     if len(ask.args.args) < 2:
         return Probe(name, path, question, {}, f"ask in {path} must take a lab and a list of checkpoints first")
     try:
-        return Probe(name, path, question, _options(ask))
+        return Probe(name, path, question, _options(ask), reads=_reads(tree))
     except ValueError:
         return Probe(name, path, question, {}, f"the options of ask in {path} need plain values as defaults")
+
+
+def _reads(tree: ast.Module) -> tuple[str, ...]:
+    """What `READS` of a file's top level is."""
+    for node in tree.body:
+        if isinstance(node, ast.Assign) and any(
+            isinstance(t, ast.Name) and t.id == "READS" for t in node.targets
+        ):
+            return tuple(ast.literal_eval(node.value))
+    return ()
 
 
 def _options(ask: ast.FunctionDef) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 from probes.kit.finding import Finding, told_figure
 from probes.kit.found import Probe
-from probes.kit.stored import Asked, Stored
+from probes.kit.stored import Asked, Stored, set_otherwise
 from workbench.disk import write_json
 from workbench.errors import MarbleError, Misuse
 from workbench.jobs import jobs, new_job, settle
@@ -52,9 +52,8 @@ class Answer(NamedTuple):
         return "\n".join([self.describe(), *figures, *ends])
 
     def describe(self) -> str:
-        """For a terminal, in one line."""
-        if self.stored is None:
-            return f"{self.probe.name} [{self.state}]: {self.message}"
+        """For a terminal, in one line; of an answer that was given."""
+        assert self.stored is not None
         finding = self.stored.finding
         mark = "claims" if finding["claims"] else "claims nothing"
         return f"{self.probe.name} [{mark}]: {finding['claim']}"
@@ -73,13 +72,14 @@ def run(
     Raises `Misuse` for a checkpoint that is not there; the lab is held while it runs.
     """
     lab.checkpoints(*checkpoints)  # wrong names are refused before the lab is held
+    if twice := sorted({each for each in checkpoints if list(checkpoints).count(each) > 1}):
+        raise Misuse(f"{', '.join(twice)} is named twice: name each checkpoint once")
     todo, answers = [], dict[str, Answer]()
     for probe in asked:
-        try:
-            put = Asked(probe, tuple(checkpoints), options or {}, tuple(getattr(probe.module(), "READS", ())))
-        except MarbleError as error:
-            answers[probe.name] = Answer(probe, FAILED, None, str(error), 0.0)
+        if probe.broken:
+            answers[probe.name] = Answer(probe, FAILED, None, probe.broken, 0.0)
             continue
+        put = Asked(probe, tuple(checkpoints), set_otherwise(probe, options or {}))
         if not again and (known := put.found(lab)):
             answers[probe.name] = Answer(probe, DONE, known, "", known.seconds)
         else:
@@ -93,22 +93,26 @@ def run(
 def _run(lab: Lab, todo: Sequence[Asked], quiet: bool) -> list[Answer]:
     settle(lab)
     folder = new_job(lab, "probes")
-    progress, found = Progress(folder, "probes", quiet), list[Answer]()
+    progress, found = Progress(folder, "probes", quiet), list[tuple[Answer, Asked]]()
     try:
         for position, put in enumerate(todo, start=1):
             with progress.step(f"probe/{put.probe.name}", position, len(todo)):
                 progress.start(len(todo), "probes", initial=position - 1, label=put.probe.name)
-                found.append(_ask(lab, put, folder / "log.txt"))
-                write_json(folder / MESSAGES, {a.probe.name: [a.state, a.message] for a in found})
+                found.append((_ask(lab, put, folder / "log.txt"), put))
+                told = {
+                    a.probe.name: [a.state, a.message, list(p.checkpoints), dict(p.options)] for a, p in found
+                }
+                write_json(folder / MESSAGES, told)
                 progress.advance()
     except BaseException as error:
         stopped = isinstance(error, KeyboardInterrupt)
-        told = "stopped by hand; answers that were finished are kept" if stopped else str(error)
-        progress.finish("stopped" if stopped else FAILED, told)
+        why = "stopped by hand; answers that were finished are kept" if stopped else str(error)
+        progress.finish("stopped" if stopped else FAILED, why)
         raise
-    failed = [f"{answer.probe.name}: {answer.message}" for answer in found if answer.state == FAILED]
+    answers = [answer for answer, _ in found]
+    failed = [f"{answer.probe.name}: {answer.message}" for answer in answers if answer.state == FAILED]
     progress.finish(FAILED if failed else DONE, "; ".join(failed))
-    return found
+    return answers
 
 
 def _ask(lab: Lab, put: Asked, log: Path) -> Answer:
@@ -152,13 +156,24 @@ def ask(lab: Lab, put: Asked) -> Finding:
     return finding
 
 
-def last_message(lab: Lab, name: str) -> tuple[float, str, str] | None:
-    """When a probe was last asked in vain or not, its state, and its message."""
+class Said(NamedTuple):
+    """What came of a probe in one job: when, its state and message."""
+
+    when: float
+    state: str
+    message: str
+
+
+def said(lab: Lab, checkpoints: Sequence[str], options: Mapping[str, Any]) -> dict[str, Said]:
+    """What last came of each probe that was put to these checkpoints with these settings by a job."""
+    found: dict[str, Said] = {}
     for job in jobs(lab):
-        with contextlib.suppress(OSError, ValueError, KeyError):
-            state, message = json.loads((job.log.parent / MESSAGES).read_text(encoding="utf-8"))[name]
-            return float(job.status["updated"]), state, message
-    return None
+        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+            for name, told in json.loads((job.log.parent / MESSAGES).read_text(encoding="utf-8")).items():
+                state, message, about, settings = told
+                if about == list(checkpoints) and settings == dict(options):
+                    found.setdefault(name, Said(float(job.status["updated"]), state, message))
+    return found
 
 
 def _gist(error: BaseException) -> str:

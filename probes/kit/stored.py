@@ -30,12 +30,11 @@ class Asked:
 
     probe: Probe
     checkpoints: tuple[str, ...]
-    options: Mapping[str, Any]
-    reads: tuple[str, ...] = ()  # kinds of artefacts besides the checkpoints
+    options: Mapping[str, Any]  # other than the defaults
 
     def config(self, plan: Plan) -> dict[str, Any]:
         """What the id is made of, besides the checkpoints' own ids."""
-        steps = {s.key: s.id for s in plan.steps.values() if s.kind in self.reads}
+        steps = {s.key: s.id for s in plan.steps.values() if s.kind in self.probe.reads}
         return {
             "probe": self.probe.name,
             "source_sha256": self.probe.source_sha256,
@@ -71,6 +70,11 @@ class Asked:
         )
 
 
+def set_otherwise(probe: Probe, options: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings other than the probe's defaults: those that are set to them are the same question."""
+    return {name: value for name, value in options.items() if value != probe.options[name]}
+
+
 @dataclasses.dataclass(frozen=True)
 class Stored:
     """One stored finding."""
@@ -84,6 +88,15 @@ class Stored:
     @property
     def checkpoints(self) -> tuple[str, ...]:
         return tuple(self.artefact.config["checkpoints"])
+
+    @property
+    def options(self) -> Mapping[str, Any]:
+        """Settings other than the defaults."""
+        return self.artefact.config["options"]
+
+    def outdated(self, probe: Probe) -> bool:
+        """The probe's file has changed since."""
+        return bool(self.artefact.config["source_sha256"] != probe.source_sha256)
 
     @property
     def seconds(self) -> float:

@@ -36,7 +36,7 @@ def ask(lab, checkpoints, n=40):
         null = "signs at random"
         figures.append(mean_figure("log odds", values, "documents", null, checkpoint=checkpoint.address))
     told = ", ".join(f"{f.checkpoint} by {f.value:+.2f} nats" for f in beyond(figures))
-    claim = f"A comma is expected otherwise than a full stop: {told}." if told else "Neither is expected more."
+    claim = f"A comma is expected otherwise than a full stop: {told}." if told else "No difference is shown."
     plot = of_figures("Comma over full stop", "nats", figures, "log odds by checkpoint with intervals")
     changes = "Other texts: prose alone has more commas than sums have."
     return Finding(claim, figures, "the sign of each document's mean drawn at random", changes, [plot])
