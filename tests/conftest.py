@@ -25,7 +25,8 @@ home_of_run()
 # Files of few tests that take long: begun last, one of them would leave all workers but its own idle.
 FIRST = (
     "test_own_checkpoints.py", "test_stage_paths.py", "test_browser.py", "test_controls.py",
-    "test_more_dictionaries.py", "test_compare_faults.py", "test_architectures.py",
+    "test_more_dictionaries.py", "test_compare_faults.py", "test_architectures.py", "test_circuit_pages.py",
+    "test_feature_circuit_lab.py", "test_circuit_finders.py", "test_planted_circuits.py",
 )  # fmt: skip
 
 
