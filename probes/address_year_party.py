@@ -31,6 +31,7 @@ from probes.kit.nulls import against, beside, shuffled
 from probes.kit.plots import dots, lines, of_figures
 from probes.kit.readings import KEPT, row_names
 from probes.kit.running import LackingError
+from probes.kit.settings import at_least
 from probes.kit.written_texts import encoded, pooled
 from workbench.checkpoint import Checkpoint
 from workbench.lab import Lab
@@ -56,6 +57,9 @@ def ask(
     lab: Lab, checkpoints: Sequence[Checkpoint], seed: int = 0, passages: int = 2, draws: int = 199,
     shuffle: int = 0,
 ) -> Finding:  # fmt: skip
+    at_least(1, passages=passages)
+    at_least(19, draws=draws)
+    at_least(0, seed=seed, shuffle=shuffle)
     known = _dealt(_addresses(lab), shuffle)
     partisan = np.flatnonzero(known.party >= 0)
     figures, rows, curves, points = list[Figure](), list[dict[str, Any]](), list[dict[str, Any]](), list[Any]()

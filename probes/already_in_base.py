@@ -32,6 +32,7 @@ from probes.kit.nulls import beside, mean_figure, predicted
 from probes.kit.plots import bars, lines
 from probes.kit.pushes import kl, log_p_at, prompts, pushed, streams_of
 from probes.kit.readings import corpus_of, opened
+from probes.kit.settings import at_least
 from probes.kit.subjects import chat_questions, stages
 from workbench.checkpoint import Checkpoint
 from workbench.intervals import ratio_interval, wilson
@@ -70,6 +71,8 @@ class Asked(NamedTuple):
 
 def ask(lab: Lab, checkpoints: Sequence[Checkpoint], n: int = 16, n_random: int = 10, seed: int = 0) -> Finding:
     """`n` questions of each task."""
+    at_least(3, n=n, n_random=n_random)
+    at_least(0, seed=seed)
     figures, rows, curves = list[Figure](), list[dict[str, Any]](), list[dict[str, Any]]()
     for before, after in stages(lab, checkpoints):
         pair = f"{before.address} to {after.address}"

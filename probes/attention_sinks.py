@@ -28,6 +28,7 @@ from probes.kit.nulls import beside, mean_figure
 from probes.kit.plots import bars, heat, lines
 from probes.kit.readings import held_out
 from probes.kit.running import LackingError
+from probes.kit.settings import at_least
 from probes.kit.subjects import one_family
 from workbench.checkpoint import Checkpoint
 from workbench.lab import Lab
@@ -52,6 +53,8 @@ class Read(NamedTuple):
 
 
 def ask(lab: Lab, checkpoints: Sequence[Checkpoint], n: int = 40, seed: int = 0) -> Finding:
+    at_least(10, n=n)
+    at_least(0, seed=seed)
     one_family(lab, checkpoints)
     ids = beginnings(checkpoints[0], n, seed)
     even = float(np.mean(1 / (np.arange(FROM, ids.shape[1]) + 1)))

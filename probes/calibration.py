@@ -31,6 +31,7 @@ from probes.kit.nulls import EITHER, GREATER, against, beside
 from probes.kit.plots import bars, dots
 from probes.kit.readings import answers, held_out, opened
 from probes.kit.running import LackingError
+from probes.kit.settings import at_least
 from probes.kit.subjects import chat_questions, one_family
 from workbench.checkpoint import Checkpoint
 from workbench.intervals import ratio_interval, resampled_sums
@@ -63,6 +64,9 @@ def ask(
     lab: Lab, checkpoints: Sequence[Checkpoint], n_tokens: int = 2_000, n_answers: int = 20, seed: int = 0
 ) -> Finding:
     """`n_tokens` of each domain, `n_answers` of each task."""
+    at_least(100, n_tokens=n_tokens)
+    at_least(4, n_answers=n_answers)
+    at_least(0, seed=seed)
     one_family(lab, checkpoints)
     figures, curve, rows, over = (
         list[Figure](),

@@ -31,6 +31,7 @@ from probes.kit.nulls import GREATER, beside, mean_figure
 from probes.kit.plots import heat, lines, of_figures
 from probes.kit.readings import opened, row_names
 from probes.kit.running import LackingError
+from probes.kit.settings import at_least
 from probes.kit.written_texts import encoded, streams_at, token_at
 from workbench.bits_per_byte import model_nats
 from workbench.checkpoint import Checkpoint
@@ -59,6 +60,7 @@ class Statements(NamedTuple):
 
 
 def ask(lab: Lab, checkpoints: Sequence[Checkpoint], seed: int = 0) -> Finding:
+    at_least(0, seed=seed)
     stated = statements(lab, seed)
     both = {c.address: _read(c, stated) for c in checkpoints}
     x = {name: read[:, :, 1] for name, read in both.items()}

@@ -25,6 +25,7 @@ from probes.kit.finding import Figure, Finding, Plot, beyond
 from probes.kit.nulls import beside
 from probes.kit.plots import bars, of_figures
 from probes.kit.running import LackingError
+from probes.kit.settings import at_least
 from probes.kit.stages import control, held
 from probes.kit.texts import (
     DOMAINS,
@@ -52,6 +53,9 @@ def ask(
     lab: Lab, checkpoints: Sequence[Checkpoint], n: int = 16, per_address: int = 2, seed: int = 0
 ) -> Finding:
     """`n` documents of each domain, `per_address` passages of each address."""
+    at_least(3, n=n)
+    at_least(1, per_address=per_address)
+    at_least(0, seed=seed)
     asked = [each for each in checkpoints if each.name != each.lineage()[0]]
     if not asked:
         raise LackingError(

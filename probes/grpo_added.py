@@ -28,6 +28,7 @@ from probes.kit.nulls import beside, mean_figure, mean_of
 from probes.kit.plots import of_figures
 from probes.kit.readings import opened
 from probes.kit.running import LackingError
+from probes.kit.settings import at_least
 from probes.kit.stages import DRAWS, FLIPPED, Change, change, held, of_control
 from workbench.checkpoint import Checkpoint
 from workbench.intervals import ratio_interval
@@ -45,6 +46,8 @@ def ask(
     lab: Lab, checkpoints: Sequence[Checkpoint], n: int = 60, n_samples: int = 40, seed: int = 0
 ) -> Finding:
     """`n` questions of each rewarded task, half as many capitals; `n_samples` own samples."""
+    at_least(3, n=n, n_samples=n_samples)
+    at_least(0, seed=seed)
     if not any(each.stage in RL for each in checkpoints):
         raise LackingError(
             "none of these checkpoints was trained by reinforcement: name one, such as grpo, which "

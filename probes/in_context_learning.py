@@ -27,6 +27,7 @@ from probes.kit.nulls import beside, mean_figure, mean_of
 from probes.kit.plots import lines, of_figures
 from probes.kit.readings import opened
 from probes.kit.running import LackingError
+from probes.kit.settings import at_least
 from probes.kit.stages import DRAWS, FLIPPED, of_control
 from probes.kit.texts import DOMAINS, PROSE, first_id, some, texts, tokenised
 from workbench.bits_per_byte import model_nats
@@ -62,6 +63,9 @@ def ask(
     lab: Lab, checkpoints: Sequence[Checkpoint], n: int = 16, per_address: int = 4, seed: int = 0
 ) -> Finding:
     """`n` documents of each domain that are long enough, `per_address` windows of each address."""
+    at_least(3, n=n)
+    at_least(1, per_address=per_address)
+    at_least(0, seed=seed)
     found: dict[tuple[str, str], Read] = {}
     for checkpoint in checkpoints:
         for domain in DOMAINS:

@@ -27,6 +27,7 @@ from probes.kit.commands import main
 from probes.kit.finding import Figure, Finding, Plot, beyond
 from probes.kit.nulls import mean_of
 from probes.kit.plots import lines, of_figures
+from probes.kit.settings import at_least
 from probes.kit.stages import FLIPPED, of_control
 from workbench.checkpoint import Checkpoint
 from workbench.circuits.heads import INDUCTION, KINDS, detection, patterns, repeated_ids, shares
@@ -70,6 +71,8 @@ class Strength(NamedTuple):
 
 def ask(lab: Lab, checkpoints: Sequence[Checkpoint], n: int = 16, length: int = 24, seed: int = 0) -> Finding:
     """`n` sequences of `length` ids said twice."""
+    at_least(4, n=n, length=length)
+    at_least(0, seed=seed)
     axis = line_of(lab, checkpoints)
     found = {moment.address: strength(lab, moment.address, n, length, seed) for moment in axis}
     for checkpoint in checkpoints:  # those that do not lie on the line, and a stage's first and last snapshots

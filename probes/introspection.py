@@ -33,6 +33,7 @@ from probes.kit.plots import bars
 from probes.kit.pushes import Prompts, log_p_behind, prompts
 from probes.kit.readings import held_out, opened, streams
 from probes.kit.running import LackingError
+from probes.kit.settings import at_least
 from probes.kit.subjects import chat_questions, one_family
 from workbench.checkpoint import Checkpoint
 from workbench.intervals import wilson
@@ -70,6 +71,10 @@ def ask(
     seed: int = 0,
     least: int = 5,
 ) -> Finding:
+    at_least(500, n_tokens=n_tokens)
+    at_least(4, n_random=n_random)
+    at_least(1, least=least)
+    at_least(0, seed=seed)
     one_family(lab, checkpoints)
     known = chat_questions(lab, checkpoints[0], ("capitals", "sums", "letter_counts"))
     asked = next(iter(known.values()))["question"].to_list()[:2]

@@ -31,6 +31,7 @@ from probes.kit.nulls import EITHER, against, beside, mean_of, share_figure, shu
 from probes.kit.plots import bars, lines
 from probes.kit.readings import answers, opened
 from probes.kit.running import LackingError
+from probes.kit.settings import at_least
 from workbench.checkpoint import Checkpoint
 from workbench.intervals import wilson
 from workbench.lab import Lab
@@ -50,6 +51,9 @@ DEALT = "outcomes of other words"
 
 
 def ask(lab: Lab, checkpoints: Sequence[Checkpoint], seed: int = 0, n: int = 250, draws: int = 199) -> Finding:
+    at_least(8, n=n)
+    at_least(19, draws=draws)
+    at_least(0, seed=seed)
     figures, rows, coefficients, by_count = list[Figure](), list[dict[str, Any]](), list[Any](), list[Any]()
     for checkpoint in checkpoints:
         said = answers(checkpoint, TASK, n)

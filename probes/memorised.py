@@ -25,6 +25,7 @@ from probes.kit.finding import Figure, Finding, beyond
 from probes.kit.nulls import against, beside, mean_figure
 from probes.kit.plots import of_figures
 from probes.kit.running import LackingError
+from probes.kit.settings import at_least
 from probes.kit.texts import (
     CHATS,
     DOMAINS,
@@ -61,6 +62,9 @@ def ask(
     lab: Lab, checkpoints: Sequence[Checkpoint], n: int = 24, per_address: int = 2, seed: int = 0
 ) -> Finding:
     """`n` pairs of a domain, thrice as many chats, which are short; `per_address` passages of each address."""
+    at_least(3, n=n)
+    at_least(1, per_address=per_address)
+    at_least(0, seed=seed)
     outside = {each.name for each in Plan.of(lab).recipe.added}
     asked = [each for each in checkpoints if each.lineage()[0] not in outside]
     if not asked:

@@ -33,6 +33,7 @@ from probes.kit.nulls import mean_figure, mean_of
 from probes.kit.plots import bars
 from probes.kit.pushes import kl
 from probes.kit.readings import held_out, one_a_document, opened
+from probes.kit.settings import at_least
 from probes.kit.subjects import one_family, sae_of
 from saes.dictionary import Dictionary
 from workbench.checkpoint import Checkpoint
@@ -62,6 +63,8 @@ class Changed(NamedTuple):
 
 
 def ask(lab: Lab, checkpoints: Sequence[Checkpoint], n: int = 32, seed: int = 0) -> Finding:
+    at_least(4, n=n)
+    at_least(0, seed=seed)
     one_family(lab, checkpoints)
     saes = {each.address: sae_of(lab, each) for each in checkpoints}
     tokens = held_out(checkpoints[0])

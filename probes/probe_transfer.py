@@ -28,6 +28,7 @@ from probes.kit.finding import Figure, Finding, Null, Plot, beyond
 from probes.kit.nulls import LESS, mean_of, shuffled
 from probes.kit.plots import bars, heat, lines
 from probes.kit.readings import row_names, streams
+from probes.kit.settings import at_least
 from workbench.checkpoint import Checkpoint
 from workbench.errors import Misuse
 from workbench.intervals import ratio_interval
@@ -40,6 +41,9 @@ FLIPPED = "either probe's answers, a document at a time"
 def ask(
     lab: Lab, checkpoints: Sequence[Checkpoint], seed: int = 0, n_factors: int = 6, n_tokens: int = 500
 ) -> Finding:
+    at_least(1, n_factors=n_factors)
+    at_least(100, n_tokens=n_tokens)
+    at_least(0, seed=seed)
     _check(lab, checkpoints)
     cases = factor_cases(checkpoints[0], n_factors, (n_tokens, n_tokens // 2, 2 * n_tokens), seed)
     x = {c.address: streams(c, cases.rows) for c in checkpoints}

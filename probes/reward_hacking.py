@@ -33,6 +33,7 @@ from probes.kit.nulls import GREATER, beside, mean_of
 from probes.kit.plots import dots, of_figures
 from probes.kit.readings import opened
 from probes.kit.running import LackingError
+from probes.kit.settings import at_least
 from probes.kit.stages import FLIPPED, of_control
 from workbench.checkpoint import Checkpoint
 from workbench.dictionary_folder import open_dictionary
@@ -58,6 +59,9 @@ def ask(
     seed: int = 0,
 ) -> Finding:
     """`n` questions of each task, the foremost `each_way` latents to be added and to be taken out."""
+    at_least(3, n=n)
+    at_least(1, each_way=each_way)
+    at_least(0, dose=dose, seed=seed)
     subject = subject_of(lab, checkpoints)
     search = Search.of(subject, questions(subject.checkpoint, TASKS, n, "dictionary"))
     rng, worth = np.random.default_rng(seed), searched(subject, search)

@@ -30,6 +30,7 @@ from probes.kit.finding import Figure, Finding, Null, beyond
 from probes.kit.nulls import EITHER, against, beside, mean_of
 from probes.kit.plots import of_figures
 from probes.kit.readings import held_out, one_a_document, opened
+from probes.kit.settings import at_least
 from probes.kit.stages import FLIPPED, Change, change, held, of_control
 from workbench.behaviour import kl_by_token
 from workbench.checkpoint import Checkpoint
@@ -72,6 +73,8 @@ def ask(
     lab: Lab, checkpoints: Sequence[Checkpoint], n: int = 40, documents: int = 20, seed: int = 0
 ) -> Finding:
     """`n` questions a task, `documents` of each domain."""
+    at_least(3, n=n, documents=documents)
+    at_least(0, seed=seed)
     pair = change(lab, checkpoints, ("sft",))
     figures = [*answered(pair, n, seed), *parted(pair, documents, seed), *traces(pair, seed)]
     latents, rows = largest(pair)

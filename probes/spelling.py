@@ -38,6 +38,7 @@ from probes.kit.nulls import against, beside, shuffled
 from probes.kit.plots import bars, heat, lines
 from probes.kit.readings import KEPT, opened, row_names
 from probes.kit.running import LackingError
+from probes.kit.settings import at_least
 from probes.kit.written_texts import streams_at
 from workbench.checkpoint import Checkpoint
 from workbench.lab import Lab
@@ -69,6 +70,10 @@ def ask(
     lab: Lab, checkpoints: Sequence[Checkpoint], seed: int = 0, n_letters: int = 10, most: int = 1_000,
     draws: int = 499, shuffle: int = 0,
 ) -> Finding:  # fmt: skip
+    at_least(1, n_letters=n_letters)
+    at_least(50, most=most)
+    at_least(19, draws=draws)
+    at_least(0, seed=seed, shuffle=shuffle)
     figures, rows, curves = list[Figure](), list[dict[str, Any]](), list[dict[str, Any]]()
     plots, each_letter = list[Plot](), list[dict[str, Any]]()
     for checkpoint in checkpoints:

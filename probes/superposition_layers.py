@@ -32,6 +32,7 @@ from probes.kit.nulls import beside, predicted, share_figure, shuffled
 from probes.kit.plots import lines
 from probes.kit.readings import held_out, labelled, opened, row_names, streams
 from probes.kit.running import LackingError
+from probes.kit.settings import at_least
 from saes.factors import FactorTable, Halves, halved
 from workbench.checkpoint import Checkpoint
 from workbench.intervals import wilson
@@ -62,6 +63,9 @@ class Layer(NamedTuple):
 def ask(
     lab: Lab, checkpoints: Sequence[Checkpoint], n_tokens: int = 6_000, n_neurons: int = 40, seed: int = 0
 ) -> Finding:
+    at_least(500, n_tokens=n_tokens)
+    at_least(4, n_neurons=n_neurons)
+    at_least(0, seed=seed)
     figures, rows = list[Figure](), list[dict[str, Any]]()
     for checkpoint in checkpoints:
         found = labelled(held_out(checkpoint), n_tokens)

@@ -35,6 +35,7 @@ from probes.kit.plots import lines
 from probes.kit.pushes import log_p_at, streams_of
 from probes.kit.readings import opened
 from probes.kit.running import LackingError
+from probes.kit.settings import at_least
 from probes.kit.subjects import one_family
 from workbench.checkpoint import Checkpoint
 from workbench.errors import Misuse
@@ -67,6 +68,8 @@ def ask(
     n_random: int = 12,
     seed: int = 0,
 ) -> Finding:
+    at_least(3, n_random=n_random)
+    at_least(0, seed=seed)
     one_family(lab, checkpoints)
     texts = read(lab, checkpoints[0], contrast, year, seed)
     figures, rows = list[Figure](), list[dict[str, Any]]()

@@ -311,7 +311,7 @@ def test_a_carry_that_is_planted_is_found_beyond_relabelled_digits():
 
 
 def test_the_carry_is_asked_and_a_shuffled_one_is_not_claimed(lab):
-    options = {"n": 110, "n_controls": 3, "draws": 59}
+    options = {"n": 110, "draws": 59}
     finding = carry.ask(lab, lab.checkpoints("base"), **options)
     assert [figure.name for figure in finding.figures] == [
         "carry, AUROC",
