@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from probes.kit.commands import main
-from probes.kit.finding import Figure, Finding, beyond
+from probes.kit.finding import LEVEL, Figure, Finding, beyond
 from probes.kit.nulls import against, beside, mean_figure
 from probes.kit.plots import of_figures
 from probes.kit.running import LackingError
@@ -227,9 +227,15 @@ def claim(gaps: Sequence[Figure], addresses: Sequence[str]) -> str:
         ]
         odd = [f"{f.where} {f.value:+.3f}" for f in found if f in mine and f.value < 0]
         most = max(mine, key=lambda f: f.value)
+        alone = [f.where for f in mine if f not in found and f.null.p is not None and f.null.p <= LEVEL]
+        but = (
+            f"; by itself {', '.join(alone)} would be, held together with all {len(gaps)} it is not"
+            if alone
+            else ""
+        )
         nothing = (
-            f"{address} does no better on seen documents than can be chance, in any of {len(mine)} domains "
-            f"(most in {most.where}, {most.value:+.3f} [{most.low:.3f}, {most.high:.3f}])"
+            f"{address} is not shown to do better on seen documents in any of {len(mine)} domains "
+            f"(most in {most.where}, {most.value:+.3f} [{most.low:.3f}, {most.high:.3f}]{but})"
         )
         told_of = f"{address} knows seen documents better in {', '.join(kept)}" if kept else nothing
         said.append(told_of + (f" (and unseen ones better in {', '.join(odd)})" if odd else ""))
