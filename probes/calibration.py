@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Sequence
-from itertools import pairwise
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -283,6 +282,9 @@ def scores(cases: Told, seed: int) -> dict[str, float]:
 
 def _claim(figures: Sequence[Figure], names: Sequence[str]) -> str:
     passed = [f for f in beyond(figures) if f.name == "overconfidence"]
+    wheres = {
+        name: [f.where for f in figures if (f.checkpoint, f.name) == (name, "overconfidence")] for name in names
+    }
     parts = []
     for name in names:
         told = [
@@ -290,15 +292,16 @@ def _claim(figures: Sequence[Figure], names: Sequence[str]) -> str:
             for f in passed
             if f.checkpoint == name
         ]
-        parts.append(f"{name} is {', '.join(told)}" if told else f"{name} is not told from a calibrated model")
-    at = {(f.checkpoint, f.where): f.value for f in figures if f.name == "overconfidence"}
-    wheres = dict.fromkeys(f.where for f in figures)
-    moved = [
-        f"{b} {', '.join(f'{w} {at[b, w] - at[a, w]:+.3f}' for w in wheres if (a, w) in at and (b, w) in at)}"
-        for a, b in pairwise(names)
-    ]
-    by_stage = f". Change of confidence less share right by stage: {'; '.join(moved)}" if moved else ""
-    return f"{'; '.join(parts)}{by_stage}."
+        parts.append(
+            f"{name} is {', '.join(told)}" if told else f"{name} is not shown to differ from a calibrated model"
+        )
+    mute = [name for name in names if ANSWERS not in wheres[name]]
+    why = (
+        f" Of {', '.join(mute)} fewer than {LEAST_ANSWERS} answers are well formed, so answers are not told."
+        if mute
+        else ""
+    )
+    return f"{'; '.join(parts)}.{why}"
 
 
 if __name__ == "__main__":

@@ -200,7 +200,7 @@ def claim(pair: Change, figures: Sequence[Figure], parts: dict[str, tuple[float,
     found = beyond(figures)
     gains = [f for f in found if f.name == GAIN]
     if not gains:
-        return f"{pair.arrow} adds no right answers on any task that its null does not, and loses none."
+        return f"{pair.arrow} is not shown to add right answers on any task beyond its null, nor to lose any."
     told = ", ".join(f"{f.where} {f.value:+.2f}" for f in gains)
     looks = [f"{f.name} by {f.value:+.2f}" for f in found if f.name.startswith("more ")]
     chosen = [f for f in found if f.name == CHOOSING and f.value > 0]
@@ -216,7 +216,7 @@ def claim(pair: Change, figures: Sequence[Figure], parts: dict[str, tuple[float,
         )
     elif parts:
         rest = ", ".join(f"{task} {better:+.2f}" for task, (_, better) in parts.items())
-        said.append(f"steps shown in both, it is not better beyond chance ({rest})")
+        said.append(f"steps shown in both, it is not shown to be better ({rest})")
     return f"{'; '.join(said)}."
 
 

@@ -216,13 +216,13 @@ def _claim(figures: Sequence[Figure], rows: Sequence[dict[str, Any]]) -> str:
     carried = [f.checkpoint for f in found if f.name == "rank" and f.value > 0.5]
     told = ", ".join(
         f"{n} {by[n, EARLIER]['x']:.2f} (direct path alone {by[n, DIRECT]['x']:.2f}, everywhere "
-        f"{by[n, WHOLE]['x']:.2f}, where {by[n, WHOLE]['named']:.0%} come first)"
+        f"{by[n, WHOLE]['x']:.2f}, where {by[n, WHOLE]['named']:.0%} of names are lifted more than all others)"
         for n in names
     )
     head = (
         f"An injected concept's name rises through attention alone in {', '.join(carried)}"
         if carried
-        else "No checkpoint's report rises through attention alone with the concept that is injected"
+        else "No checkpoint's report is shown to rise through attention alone with the concept that is injected"
     )
     more = [f.checkpoint for f in found if f.name == LESS_DIRECT and f.value > 0]
     less = [f.checkpoint for f in found if f.name == LESS_DIRECT and f.value < 0]
@@ -230,7 +230,7 @@ def _claim(figures: Sequence[Figure], rows: Sequence[dict[str, Any]]) -> str:
         *([f"further than through the unembedding alone in {', '.join(more)}"] if more else []),
         *([f"less far than through the unembedding alone in {', '.join(less)}"] if less else []),
     ]
-    besides = " and ".join(sides) or "no further than through the unembedding alone"
+    besides = " and ".join(sides) or "not shown to go further than through the unembedding alone"
     return (
         f"{head}, {besides} (mean rank of its name among all, from earlier tokens: {told}; chance 0.5). That a "
         "word is raised by its own direction is steering: it is no proof that the model notices anything in itself."

@@ -219,7 +219,8 @@ def rows(figures: Sequence[Figure]) -> list[dict[str, Any]]:
 
 def claim(gaps: Sequence[Figure], addresses: Sequence[str]) -> str:
     """What is remembered, what is not, by checkpoint."""
-    found, said = beyond(gaps), []
+    found, said = beyond(gaps), list[str]()
+    tests = sum(f.null.p is not None for f in gaps)
     for address in addresses:
         mine = [f for f in gaps if f.checkpoint == address]
         kept = [
@@ -229,7 +230,7 @@ def claim(gaps: Sequence[Figure], addresses: Sequence[str]) -> str:
         most = max(mine, key=lambda f: f.value)
         alone = [f.where for f in mine if f not in found and f.null.p is not None and f.null.p <= LEVEL]
         but = (
-            f"; by itself {', '.join(alone)} would be, held together with all {len(gaps)} it is not"
+            f"; by itself {', '.join(alone)} would be, held together with all {tests} tests it is not"
             if alone
             else ""
         )

@@ -305,9 +305,11 @@ def claim(pair: Change, figures: Sequence[Figure], tokens: Sequence[str]) -> str
     }
     seen = [f"{f.where} {f.value:.3f}{went_on.get(f.where, '')}" for f in found if f.name == TRACE]
     if not (answers or apart or seen):
-        return f"{pair.arrow} adds nothing that its null does not."
+        return f"{pair.arrow} is not shown to add anything beyond its null."
     parts = [
-        f"{pair.arrow} changes answers: {', '.join(answers)}" if answers else f"{pair.arrow} changes no answers"
+        f"{pair.arrow} changes answers: {', '.join(answers)}"
+        if answers
+        else f"{pair.arrow} is not shown to change answers"
     ]
     if apart:
         parts.append(
@@ -322,7 +324,7 @@ def claim(pair: Change, figures: Sequence[Figure], tokens: Sequence[str]) -> str
         own = [f for f in figures if f.name == TRACE and f.checkpoint == pair.after.address]
         lifts = [f"{f.where} {f.value:.3f}{went_on.get(f.where, '')}" for f in own]
         parts.append(
-            f"the mean difference on prose promotes {said}, no further than its null ({'; '.join(lifts)})"
+            f"the mean difference on prose promotes {said}, not shown to go further than its null ({'; '.join(lifts)})"
         )
     return f"{'; '.join(parts)}."
 

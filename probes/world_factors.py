@@ -253,13 +253,13 @@ def _claim(figures: list[Figure], rows: list[dict[str, Any]]) -> str:
         own = [row for row in rows if row["checkpoint"] == figure.checkpoint]
         at_once = sum(row["readable from"] == "embedding" for row in own)
         gain = next((f for f in found if f.checkpoint == figure.checkpoint and f.name == "by context"), None)
-        more = f", and context adds {gain.value:.2f}" if gain else ", and context adds nothing that shows"
+        more = f", and context adds {gain.value:.2f}" if gain else ", and context is not shown to add anything"
         told.append(
             f"{figure.checkpoint} with a mean AUROC of {figure.value:.2f} ({at_once} of {len(own)} from the token "
             f"alone{more})"
         )
     if not told:
-        return "No factor is readable beyond what labels of other documents give."
+        return "No factor is shown to be readable beyond what labels of other documents give."
     return "A linear probe reads the world's factors in " + "; in ".join(told) + "."
 
 
