@@ -107,7 +107,8 @@ def ask(lab: Lab, checkpoints: Sequence[Checkpoint], n: int = 16, n_random: int 
     of = "Share of answers that are well formed and that are right, by who gives them, with intervals"
     plots = [
         lines("Recovered on the questions fitted on", "layer", "1 − KL ratio", curves,
-              "Recovered share by layer and strength for each pair, on the questions that chose both, so without intervals; 0 is no nearer", 0.0),
+              "Recovered share by layer and strength for each pair, on the questions that chose both, so without "
+              "intervals; 0 is no nearer", 0.0),
         bars("Answers", "share of answers", [
             {**row, "series": row["who"], "row": f"{row['pair']}: {row['what']}"} for row in rows], of),
     ]  # fmt: skip

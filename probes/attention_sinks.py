@@ -80,8 +80,8 @@ def ask(lab: Lab, checkpoints: Sequence[Checkpoint], n: int = 40, seed: int = 0)
     ]  # fmt: skip
     if grown := _snapshots(checkpoints[0], ids):
         alt = (
-            f"Mean share at BOS along the snapshots of {checkpoints[0].name}, the first checkpoint asked about, alone, "
-            "with intervals over documents; even attention is dashed"
+            f"Mean share at BOS along the snapshots of {checkpoints[0].name}, the first "
+            "checkpoint asked about, alone, with intervals over documents; even attention is dashed"
         )
         plots.append(
             lines(

@@ -252,8 +252,8 @@ def _claim(figures: list[Figure]) -> str:
     own = ", ".join(f"{f.checkpoint} {f.value:.2f}" for f in figures if f.name == "true one more probable")
     if not told:
         return (
-            "Whether a statement about a capital is true is not shown to be readable at its end, of countries that were not "
-            f"fitted on (the true one is more probable in {own} of pairs)."
+            "Whether a statement about a capital is true is not shown to be readable at its end, of countries "
+            f"that were not fitted on (the true one is more probable in {own} of pairs)."
         )
     more = f"; in wordings not fitted on {wordings}" if wordings else "; not shown in wordings not fitted on"
     across = [f"{f.where} {f.value:.2f}" for f in figures if f.name == "direction of another"]

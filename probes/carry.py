@@ -4,7 +4,8 @@ Sums a + b of two two-digit numbers held out from all training, asked in the cha
 first step ("Step by step: 7&8="): 1 where the units add up to ten or more. Logistic regression reads the stream at
 chosen tokens and every layer. The beginning of the answer is put in front of the model and not written by it: at
 its "=" both unit digits stand right before (they need not be fetched from the question), and only "where the
-question ends" is a place at which nothing of the answer is given. Sums with the same pair of units are one case, and no pair is in two sets, so that a
+question ends" is a place at which nothing of the answer is given. Sums with the same pair of units
+are one case, and no pair is in two sets, so that a
 pair's answer cannot be learned by heart. C, token and layer are chosen on pairs apart.
 
 The digits themselves are in the stream, and from them alone a linear probe can add. So the control is a property of
@@ -268,13 +269,14 @@ def _claim(figures: list[Figure]) -> str:
         )
         shown = "" if end in found else ", not shown beyond other pairs' labels"
         each.append(
-            f"{f.checkpoint} {f.value:.2f} at {f.where} ({verdict(gain, gain in found, figures)} the same property of "
-            f"relabelled digits, {f.value - gain.value:.2f}; where the question ends {end.value:.2f}{shown})"
+            f"{f.checkpoint} {f.value:.2f} at {f.where} ({verdict(gain, gain in found, figures)} the same "
+            f"property of relabelled digits, {f.value - gain.value:.2f}; "
+            f"where the question ends {end.value:.2f}{shown})"
         )
         last = last or f.where.startswith(PLACES[-1])
     given = (
-        " At that = both unit digits stand right before, since the beginning of the worked answer is put in front of "
-        "the model and not written by it; only where the question ends is nothing of the answer given."
+        " At that = both unit digits stand right before, since the beginning of the worked answer is put "
+        "in front of the model and not written by it; only where the question ends is nothing of the answer given."
     )
     return f"The carry is readable with AUROC {'; '.join(each)}.{given if last else ''}"
 

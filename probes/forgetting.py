@@ -9,7 +9,8 @@ which do not depend on a tokenizer.
 
 The excess over the root is held against the sign of each document's drawn at random. Where the lab has a stage's
 sham (its parent trained on, on the parent's own data, for as many steps), what the stage alone did (checkpoint −
-parent: "by its own stage alone") is held against what the sham did (sham − parent): p is of the difference, signs drawn by document.
+parent: "by its own stage alone") is held against what the sham did (sham − parent): p
+is of the difference, signs drawn by document.
 """
 
 from __future__ import annotations
@@ -177,8 +178,8 @@ def claim(figures: Sequence[Figure], addresses: Sequence[str]) -> str:
         ] or ["is not shown to forget anything"]
         if any((f.checkpoint, f.name) == (address, OWN_PART) for f in figures):
             parts.append(
-                f"its own stage alone (less its parent) did otherwise than a sham of it in {len(own)} domains, most on "
-                f"{_most(own)}, the sham {max(own, key=lambda f: abs(f.value)).null.value:+.2f}"
+                f"its own stage alone (less its parent) did otherwise than a sham of it in {len(own)} domains, "
+                f"most on {_most(own)}, the sham {max(own, key=lambda f: abs(f.value)).null.value:+.2f}"
                 if own else "its own stage alone (less its parent) is not shown to do otherwise than a sham of it"
             )  # fmt: skip
         told.append(f"{address} {', '.join(parts)}")

@@ -203,7 +203,8 @@ def claim(worth: Sequence[Figure], scores: Sequence[Figure], addresses: Sequence
         said.append(told + (f" and harms it in {', '.join(harms)}" if harms else ""))
     lower = sum(f.high < 0 for f in scores)
     return (
-        f"What stands far in front, beyond its place, {'; '.join(said)} (nats per token); the score by itself (not tested) has an interval "
+        f"What stands far in front, beyond its place, {'; '.join(said)} (nats per token); the score by itself "
+        f"(not tested) has an interval "
         f"below zero in {lower} of {len(scores)}."
     )
 

@@ -258,12 +258,13 @@ def _claim(figures: Sequence[Figure], rows: Sequence[dict[str, Any]]) -> str:
         told = f"of {name}'s active latents bf16 changes {by[name, BF16]:.1%} and int8 {by[name, INT8]:.1%}"
         worse = passed.get((name, f"{INT8} less {NOISE}"))
         told += (
-            f", int8 not shown to change more or fewer than noise of its size ({by[name, NOISE]:.1%})" if worse is None
+            f", int8 not shown to change more or fewer than noise of its size ({by[name, NOISE]:.1%})"
+            if worse is None
             else f", int8 {'more' if worse > 0 else 'fewer'} than noise of its size ({by[name, NOISE]:.1%})"
         )  # fmt: skip
         if (name, STAGE) in by:
             gaps = {cut: passed.get((name, f"{cut} less {STAGE}")) for cut in (BF16, INT8)}
-            words = [f"{cut} {'not shown to differ from' if g is None else 'more than' if g > 0 else 'fewer than'} it"
+            words = [f"{cut} {'not told from' if g is None else 'more than' if g > 0 else 'fewer than'} it"
                      for cut, g in gaps.items()]  # fmt: skip
             told += f"; the next stage changes {by[name, STAGE]:.1%} ({', '.join(words)})"
         parts.append(told[0].upper() + told[1:])

@@ -203,7 +203,8 @@ def _plots(figures: list[Figure], rows: list[dict[str, Any]], layers: list[str])
     ]
     return [
         bars("Gap of each transfer", "balanced accuracy less that of own probes", gaps, "gaps, nulls", 0.0),
-        lines("Gap by layer", "layer", "balanced accuracy", curves, "gap by layer, a line a transfer, without intervals (those are of the mean over layers)", null=0.0),
+        lines("Gap by layer", "layer", "balanced accuracy", curves, "gap by layer, a line a transfer, "
+              "without intervals (those are of the mean over layers)", null=0.0),
         heat(f"Fitted (rows), scored (columns), {layers[-1]}", cells, "balanced accuracy of each pair", "accuracy"),
     ]  # fmt: skip
 

@@ -196,7 +196,8 @@ def points(table: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     """Change of worked answers and of right ones, a dot a move and task."""
     start = {row["task"]: row for row in table if row["which"] == "unmoved"}
     return [
-        {"series": "null" if row["which"] == "matched" else row["which"], "x": round(row["worked"] - start[row["task"]]["worked"], 3),
+        {"series": "null" if row["which"] == "matched" else row["which"],
+         "x": round(row["worked"] - start[row["task"]]["worked"], 3),
          "y": round(row["right"] - start[row["task"]]["right"], 3), "text": f"{row['latent']}, {row['task']}"}
         for row in table if row["which"] != "unmoved"
     ]  # fmt: skip

@@ -324,7 +324,8 @@ def claim(pair: Change, figures: Sequence[Figure], tokens: Sequence[str]) -> str
         own = [f for f in figures if f.name == TRACE and f.checkpoint == pair.after.address]
         lifts = [f"{f.where} {f.value:.3f}{went_on.get(f.where, '')}" for f in own]
         parts.append(
-            f"the mean difference on prose promotes {said}, not shown to go further than its null ({'; '.join(lifts)})"
+            f"the mean difference on prose promotes {said}, not shown to go "
+            f"further than its null ({'; '.join(lifts)})"
         )
     return f"{'; '.join(parts)}."
 

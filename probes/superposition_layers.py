@@ -90,8 +90,10 @@ def ask(
         lines(title, "layer", unit, [r for r in rows if r["name"] in names], alt)
         for title, unit, names, alt in (
             ("Dimensions", "dimensions", (DIMENSION,), "Effective dimension by layer and checkpoint"),
-            ("Readable factors", "share of factors", (READABLE,), "Share of factors read by layer, with intervals; grey: labels moved"),
-            ("Interference", "mean |cos|", (INTERFERENCE,), "Mean |cos| of factors by layer; grey: the covariance's own directions"),
+            ("Readable factors", "share of factors", (READABLE,), "Share of factors read by layer, with intervals; "
+             "grey: labels moved"),
+            ("Interference", "mean |cos|", (INTERFERENCE,), "Mean |cos| of factors by layer; "
+             "grey: the covariance's own directions"),
         )
     ]  # fmt: skip
     kept = [{key: value for key, value in row.items() if key not in ("low", "high")} for row in rows]
@@ -268,22 +270,27 @@ def _claim(figures: Sequence[Figure], checkpoints: Sequence[Checkpoint]) -> str:
         name, layers = checkpoint.address, row_names(checkpoint)
         read = [w for w in layers if (name, READABLE, w) in passed]
         told = ", ".join(
-            f"{round(at[name, w, READABLE].value * at[name, w, READABLE].n)} from {at[name, w, DIMENSION].value:.0f} "
-            f"at {w}" for w in read
+            f"{round(at[name, w, READABLE].value * at[name, w, READABLE].n)} from "
+            f"{at[name, w, DIMENSION].value:.0f} at {w}" for w in read
         )  # fmt: skip
         n = at[name, layers[0], READABLE].n
         said = f"{name} reads, of {n} factors, from effective dimensions of {checkpoint.d_model}: {told}"
         said = said if read else f"{name} is not shown to read more factors at any layer than with labels moved"
         rest = [w for w in layers if w not in read]
         said += f" (not shown at {', '.join(rest)})" if read and rest else ""
-        close = {sign: [w for w in layers if (p := passed.get((name, INTERFERENCE, w))) is not None
-                        and ((f := at[name, w, INTERFERENCE]).value > f.null.value) is sign] for sign in (True, False)}  # fmt: skip
+        crowds = [at[name, w, INTERFERENCE] for w in layers if (name, INTERFERENCE, w) in passed]
         kinds = [
-            f"they interfere {'more' if sign else 'less'} than directions of the same covariance at "
-            + ", ".join(f"{w} ({at[name, w, INTERFERENCE].value:.2f} against {at[name, w, INTERFERENCE].null.value:.2f}, "
-                        f"p {passed[name, INTERFERENCE, w]:.2g})" for w in of)
-            for sign, of in close.items() if of
-        ]  # fmt: skip
+            f"they interfere {side} than directions of the same covariance at "
+            + ", ".join(
+                f"{f.where} ({f.value:.2f} against {f.null.value:.2f}, p {passed[name, INTERFERENCE, f.where]:.2g})"
+                for f in of
+            )
+            for side, of in (
+                ("more", [f for f in crowds if f.value > f.null.value]),
+                ("less", [f for f in crowds if f.value <= f.null.value]),
+            )
+            if of
+        ]
         none = "they are not shown to interfere more than directions of the same covariance at any layer"
         parts.append(f"{said}; {'; '.join(kinds) or none}")
     return f"{'. '.join(parts)}."

@@ -383,3 +383,20 @@ def test_capital_truth_is_asked(lab):
     assert names.count("true from false") == 2
     assert names.count("direction of another") == 2
     assert all(figure.of == "countries" for figure in finding.figures)
+
+
+def test_controls_are_enough_for_all_tests_and_too_few_are_said_to_be():
+    """The smallest p there can be passes beside all others; with fewer controls nothing is said of more or less."""
+    from probes.kit.finding import LEVEL, Figure, Null
+
+    for tests in (3, 9, 15, 30):
+        assert tests / (carry.enough(tests) + 1) <= LEVEL
+
+    def figure(n, p):
+        null = Null(0.0, -0.3, 0.2, n, "digits relabelled", p)
+        return Figure("beyond the digits", 0.3, 0.29, 0.31, 22, "pairs of units", null, "base")
+
+    few = [figure(79, 1 / 80)] * 15
+    assert carry.verdict(few[0], False, few).startswith("cannot be told with 79 controls")
+    many = [figure(299, 0.4)] * 15
+    assert carry.verdict(many[0], False, many) == "not shown to be more than"

@@ -27,7 +27,8 @@ def lines(
     for name, part in _series(rows):
         xs = [row["x"] for row in part]
         trace: dict[str, Any] = {
-            "type": "scatter", "mode": "lines+markers", **_name(name, traces), "x": xs, "y": [row["y"] for row in part],
+            "type": "scatter", "mode": "lines+markers", **_name(name, traces), "x": xs,
+            "y": [row["y"] for row in part],
             "hovertemplate": "%{x}: %{y:.3g}<extra>" + html.escape(name) + "</extra>",
         }  # fmt: skip
         if all("low" in row for row in part):
