@@ -389,8 +389,8 @@ def test_controls_are_enough_for_all_tests_and_too_few_are_said_to_be():
     """The smallest p there can be passes beside all others; with fewer controls nothing is said of more or less."""
     from probes.kit.finding import LEVEL, Figure, Null
 
-    for tests in (3, 9, 15, 30):
-        assert tests / (carry.enough(tests) + 1) <= LEVEL
+    for n_tests in (3, 9, 15, 30):
+        assert n_tests / (carry.enough(n_tests) + 1) <= LEVEL
 
     def figure(n, p):
         null = Null(0.0, -0.3, 0.2, n, "digits relabelled", p)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from workbench.errors import Misuse
 
 
-def at_least(least: int, /, **settings: float) -> None:
+def at_least(least: int, /, **settings: int | float) -> None:
     """Settings by name; the first that is below `least` is `Misuse`."""
     for name, value in settings.items():
         if value < least:
