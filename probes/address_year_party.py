@@ -31,6 +31,7 @@ from probes.kit.nulls import against, beside, shuffled
 from probes.kit.plots import dots, lines, of_figures
 from probes.kit.readings import KEPT, row_names
 from probes.kit.running import LackingError
+from probes.kit.settings import at_least
 from probes.kit.written_texts import encoded, pooled
 from workbench.checkpoint import Checkpoint
 from workbench.lab import Lab
@@ -56,6 +57,9 @@ def ask(
     lab: Lab, checkpoints: Sequence[Checkpoint], seed: int = 0, passages: int = 2, draws: int = 199,
     shuffle: int = 0,
 ) -> Finding:  # fmt: skip
+    at_least(1, passages=passages)
+    at_least(19, draws=draws)
+    at_least(0, seed=seed, shuffle=shuffle)
     known = _dealt(_addresses(lab), shuffle)
     partisan = np.flatnonzero(known.party >= 0)
     figures, rows, curves, points = list[Figure](), list[dict[str, Any]](), list[dict[str, Any]](), list[Any]()
@@ -71,23 +75,32 @@ def ask(
         ]
         for at, layer in enumerate(row_names(checkpoint)):
             row = _by_layer(x[at], known, partisan, seed)
-            rows.append({"checkpoint": checkpoint.address, "layer": layer} | row)
             place = {"x": layer, "series": checkpoint.address}
-            curves.append(place | {"what": "party", "y": row["party, AUROC"]})
-            curves.append(place | {"what": "year", "y": row["year, rank correlation"]})
+            for what, key in (("party", "party, AUROC"), ("year", "year, rank correlation")):
+                low, high = row.pop(f"{what}, ends")
+                curves.append(place | {"what": what, "y": row[key], "low": low, "high": high})
+            rows.append({"checkpoint": checkpoint.address, "layer": layer} | row)
     changes = (
         "More presidents: there are few of each party, and parties changed their views over two centuries; other "
         "passages, such as those on money alone; most addresses were in the training text of base."
     )
-    alt = "by layer, a line a checkpoint"
+    alt = "by layer with intervals over presidents, a line a checkpoint"
     plots: list[Plot] = [
-        of_figures("Year and party of an address", "rank correlation, AUROC", figures, "figures beside nulls"),
+        of_figures(
+            "Year of an address", "rank correlation", figures_of(figures, "year"), "figures beside nulls"
+        ),
+        of_figures("Party of an address", "AUROC", figures_of(figures, "party"), "figures beside nulls"),
         lines("Year by layer", "layer", "rank correlation", _only(curves, "year"), alt, null=0.0),
         lines("Party by layer", "layer", "AUROC", _only(curves, "party"), alt, null=0.5),
         dots("Predicted year", "year", "predicted", points, "predicted against true year", diagonal=True),
     ]
     null = f"{DEALT}, everything fitted and chosen anew"
     return Finding(_claim(figures, rows), figures, null, changes, plots, rows)
+
+
+def figures_of(figures: Sequence[Figure], name: str) -> list[Figure]:
+    """Those of one unit."""
+    return [f for f in figures if f.name.startswith(name)]
 
 
 def _only(curves: list[dict[str, Any]], what: str) -> list[dict[str, Any]]:
@@ -204,6 +217,8 @@ def _by_layer(x: np.ndarray, known: Addresses, partisan: np.ndarray, seed: int) 
     row: dict[str, Any] = {
         "year, rank correlation": round(float(_spearman(year, known.year)), 3),
         "party, AUROC": round(float(auroc(party, own.party > 0)), 3),
+        "year, ends": _rank_interval(year, known.year, known.president, seed),
+        "party, ends": ends(auroc_samples(party, own.party > 0, own.president, seed)),
     }
     parts = split(own.president, seed)
     if all(len(np.unique(own.party[part])) == 2 for part in parts):
@@ -268,13 +283,13 @@ def _claim(figures: list[Figure], rows: list[dict[str, Any]]) -> str:
         f"The year of an address is told of presidents never fitted on, rank correlation {years}, {bag} "
         "from token embeddings alone"
         if years
-        else "The year of an address is not told beyond chance"
+        else "The year of an address is not shown to be told beyond chance"
     )
     alone = [f for f in figures if f.where == "the year alone"]
     party = (
         f"the party is told with AUROC {parties} (the year alone {alone[0].value:.2f})"
         if parties
-        else "the party is not told beyond what labels of other presidents give"
+        else "the party is not shown to be told beyond what labels of other presidents give"
     )
     return f"{year}; {party}."
 

@@ -31,7 +31,8 @@ from probes.kit.finding import Figure, Finding, Null, beyond
 from probes.kit.nulls import beside, mean_figure, predicted
 from probes.kit.plots import bars, lines
 from probes.kit.pushes import kl, log_p_at, prompts, pushed, streams_of
-from probes.kit.readings import corpus_of, opened
+from probes.kit.readings import corpus_of, opened, row_names
+from probes.kit.settings import at_least
 from probes.kit.subjects import chat_questions, stages
 from workbench.checkpoint import Checkpoint
 from workbench.intervals import ratio_interval, wilson
@@ -44,6 +45,7 @@ PLACES, LONGEST = 8, 40  # tokens of an answer: compared, and written
 SHOTS = 3
 VECTOR, EXAMPLES = "with the vector", "with examples"
 PLAINLY = "asked in plain text"
+LATER = "the stage's own model"
 RANDOM, PERMUTED = "random directions of equal norm", "checkpoints permuted"
 
 
@@ -70,6 +72,8 @@ class Asked(NamedTuple):
 
 def ask(lab: Lab, checkpoints: Sequence[Checkpoint], n: int = 16, n_random: int = 10, seed: int = 0) -> Finding:
     """`n` questions of each task."""
+    at_least(3, n=n, n_random=n_random)
+    at_least(0, seed=seed)
     figures, rows, curves = list[Figure](), list[dict[str, Any]](), list[dict[str, Any]]()
     for before, after in stages(lab, checkpoints):
         pair = f"{before.address} to {after.address}"
@@ -91,17 +95,20 @@ def ask(lab: Lab, checkpoints: Sequence[Checkpoint], n: int = 16, n_random: int 
         permuted = [here.best(there, layer, v) for v in _permuted(each[layer], delta, n_random // 2, seed)]
         figures += _recovered(there, layer, delta, draws, permuted, pair, before.address)
         curves += [
-            {"series": f"{pair}, ×{s:g}", "x": at_layer, "y": grid[at_layer, s]}
+            {"series": f"{pair}, ×{s:g}", "x": row_names(before)[at_layer + 1], "y": grid[at_layer, s]}
             for at_layer in range(len(each)) for s in STRENGTHS
         ]  # fmt: skip
         told = behaviour(before, after, score, layer, delta)
         kept = [{key: value for key, value in row.items() if key != "each"} for row in told]
-        rows += [{"pair": pair, "layer": layer, "strength": strength, **row} for row in kept]
+        rows += [
+            {"pair": pair, "layer": row_names(before)[layer + 1], "strength": strength, **row} for row in kept
+        ]
         figures += _behaved(told, pair, before.address)
     of = "Share of answers that are well formed and that are right, by who gives them, with intervals"
     plots = [
-        lines("Recovered on the questions fitted on", "block", "1 − KL ratio", curves,
-              "Recovered share by block and strength for each pair; 0 is no nearer", 0.0),
+        lines("Recovered on the questions fitted on", "layer", "1 − KL ratio", curves,
+              "Recovered share by layer and strength for each pair, on the questions that chose both, so without "
+              "intervals; 0 is no nearer", 0.0),
         bars("Answers", "share of answers", [
             {**row, "series": row["who"], "row": f"{row['pair']}: {row['what']}"} for row in rows], of),
     ]  # fmt: skip
@@ -221,7 +228,7 @@ def behaviour(
     plans = {
         "as it is": (before, asked.prompts, None), VECTOR: (before, asked.prompts, delta),
         EXAMPLES: (before, asked.shots, None), PLAINLY: (before, asked.plain, None),
-        "the later one": (after, asked.prompts, None),
+        LATER: (after, asked.prompts, None),
     }  # fmt: skip
     for who, (checkpoint, asked_, vector) in plans.items():
         model, tokenizer = opened(checkpoint)
@@ -268,20 +275,23 @@ def _claim(figures: Sequence[Figure], rows: Sequence[dict[str, Any]]) -> str:
     by = {(row["pair"], row["who"], row["what"]): row["x"] for row in rows}
     parts = []
     for f in (f for f in figures if f.name == "recovered"):
-        answers = ", ".join(
-            f"{who} {by[f.where, who, 'well formed']:.2f} well formed and {by[f.where, who, 'right']:.2f} right"
-            for who in ("as it is", VECTOR, EXAMPLES, PLAINLY, "the later one")
-        )
+        far = f"{f.value:.2f} of the way, random ones {f.null.value:.2f}"
         head = (
-            f"one vector makes {f.value:.2f} of the way in predictions, more than random ones ({f.null.value:.2f})"
+            f"one vector brings predictions nearer ({far})"
             if f.where in found and f.value > f.null.value
-            else f"no vector brings the predictions nearer than random ones do ({f.value:.2f}, {f.null.value:.2f})"
+            else f"no vector is shown to bring predictions nearer than random ones ({far})"
         )
-        brought = [w for w in (VECTOR, EXAMPLES, PLAINLY) if f"{f.where}, {w}" in found]
+        before, after = (by[f.where, who, "right"] for who in ("as it is", LATER))
+        brought = [
+            f"{w} {by[f.where, w, 'right']:.2f}"
+            for w in (VECTOR, EXAMPLES, PLAINLY)
+            if f"{f.where}, {w}" in found
+        ]
         more = (
-            f"more are right {' and '.join(brought)}" if brought else "nothing of this makes more of them right"
-        )
-        parts.append(f"from {f.where} {head}; answers {answers}: {more}")
+            f"more are right {', '.join(brought)}" if brought
+            else "neither the vector nor examples nor plain text is shown to make more right"
+        )  # fmt: skip
+        parts.append(f"from {f.where} {head}; right answers go from {before:.2f} to {after:.2f}, and {more}")
     return f"{'. '.join(part[0].upper() + part[1:] for part in parts)}."
 
 

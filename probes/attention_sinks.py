@@ -24,10 +24,11 @@ from torch import Tensor
 
 from probes.kit.commands import main
 from probes.kit.finding import Figure, Finding, beyond
-from probes.kit.nulls import beside, mean_figure
+from probes.kit.nulls import beside, mean_figure, mean_of
 from probes.kit.plots import bars, heat, lines
 from probes.kit.readings import held_out
 from probes.kit.running import LackingError
+from probes.kit.settings import at_least
 from probes.kit.subjects import one_family
 from workbench.checkpoint import Checkpoint
 from workbench.lab import Lab
@@ -52,6 +53,8 @@ class Read(NamedTuple):
 
 
 def ask(lab: Lab, checkpoints: Sequence[Checkpoint], n: int = 40, seed: int = 0) -> Finding:
+    at_least(10, n=n)
+    at_least(0, seed=seed)
     one_family(lab, checkpoints)
     ids = beginnings(checkpoints[0], n, seed)
     even = float(np.mean(1 / (np.arange(FROM, ids.shape[1]) + 1)))
@@ -76,8 +79,20 @@ def ask(lab: Lab, checkpoints: Sequence[Checkpoint], n: int = 40, seed: int = 0)
              "Loss added when BOS's value or another token's is set to zero, with intervals over documents", 0.0),
     ]  # fmt: skip
     if grown := _snapshots(checkpoints[0], ids):
-        alt = f"Mean share at BOS along the snapshots of {checkpoints[0].name}; even attention is dashed"
-        plots.append(lines("When a sink forms", "step", "share at BOS", grown, alt, even))
+        alt = (
+            f"Mean share at BOS along the snapshots of {checkpoints[0].name}, the first "
+            "checkpoint asked about, alone, with intervals over documents; even attention is dashed"
+        )
+        plots.append(
+            lines(
+                f"When a sink forms, in {checkpoints[0].name}",
+                f"step of {checkpoints[0].name}",
+                "share at BOS",
+                grown,
+                alt,
+                even,
+            )
+        )
     return Finding(
         _claim(figures, reads, even),
         figures,
@@ -216,8 +231,6 @@ def _row(name: str, found: Read) -> dict[str, Any]:
 
 
 def _losses(reads: dict[str, Read]) -> list[dict[str, Any]]:
-    from probes.kit.nulls import mean_of
-
     rows = []
     for name, found in reads.items():
         for label, values in zip(("BOS", "another token"), found.lost, strict=True):
@@ -240,7 +253,10 @@ def _snapshots(checkpoint: Checkpoint, ids: Tensor) -> list[dict[str, Any]]:
     for step in sorted({steps[i] for i in np.linspace(0, len(steps) - 1, SNAPSHOTS).astype(int)}):
         model = checkpoint.at(step).model(best_device())
         values = _shares(model, ids[:16].to(model.device))[0].mean(axis=(0, 1))
-        rows.append({"series": checkpoint.name, "x": step, "y": float(values.mean())})
+        value, low, high, _ = mean_of(values, "share at BOS")
+        rows.append(
+            {"series": checkpoint.name, "x": step, "y": value, "low": low, "high": high, "n": len(values)}
+        )
     return rows
 
 
@@ -256,17 +272,21 @@ def _claim(figures: Sequence[Figure], reads: dict[str, Read], even: float) -> st
         for word in ("More", "Less")
     }
     heads_ = [f"{word} attention than even lies on BOS in {', '.join(of)}" for word, of in sides.items() if of]
-    head = "; ".join(heads_) or "No more attention than even lies on BOS"
+    head = "; ".join(heads_) or "No more and no less attention than even is shown to lie on BOS"
     moved = [f"{f.checkpoint} {f.value:+.3f} {f.where}" for f in found if f.name.endswith("change")]
     changed = (
-        f"changed by stage: {', '.join(moved)}" if moved else "no stage changed that" if len(reads) > 1 else ""
+        f"changed by stage: {', '.join(moved)}"
+        if moved
+        else "no stage is shown to have changed that"
+        if len(reads) > 1
+        else ""
     )
     lost = [f for f in found if f.name == LOST]
     costs = (
         "without BOS's value the loss rises more than without another token's: "
         + ", ".join(f"{f.checkpoint} {f.value:+.3f} nats a token" for f in lost)
         if lost
-        else "BOS's value is worth no more than another token's"
+        else "BOS's value is not shown to be worth more than another token's"
         if any(f.name == LOST for f in figures)
         else "values of this family cannot be taken away one token at a time"
     )

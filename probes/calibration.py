@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Sequence
-from itertools import pairwise
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -31,6 +30,7 @@ from probes.kit.nulls import EITHER, GREATER, against, beside
 from probes.kit.plots import bars, dots
 from probes.kit.readings import answers, held_out, opened
 from probes.kit.running import LackingError
+from probes.kit.settings import at_least
 from probes.kit.subjects import chat_questions, one_family
 from workbench.checkpoint import Checkpoint
 from workbench.intervals import ratio_interval, resampled_sums
@@ -63,6 +63,9 @@ def ask(
     lab: Lab, checkpoints: Sequence[Checkpoint], n_tokens: int = 2_000, n_answers: int = 20, seed: int = 0
 ) -> Finding:
     """`n_tokens` of each domain, `n_answers` of each task."""
+    at_least(100, n_tokens=n_tokens)
+    at_least(4, n_answers=n_answers)
+    at_least(0, seed=seed)
     one_family(lab, checkpoints)
     figures, curve, rows, over = (
         list[Figure](),
@@ -279,6 +282,9 @@ def scores(cases: Told, seed: int) -> dict[str, float]:
 
 def _claim(figures: Sequence[Figure], names: Sequence[str]) -> str:
     passed = [f for f in beyond(figures) if f.name == "overconfidence"]
+    wheres = {
+        name: [f.where for f in figures if (f.checkpoint, f.name) == (name, "overconfidence")] for name in names
+    }
     parts = []
     for name in names:
         told = [
@@ -286,15 +292,16 @@ def _claim(figures: Sequence[Figure], names: Sequence[str]) -> str:
             for f in passed
             if f.checkpoint == name
         ]
-        parts.append(f"{name} is {', '.join(told)}" if told else f"{name} is not told from a calibrated model")
-    at = {(f.checkpoint, f.where): f.value for f in figures if f.name == "overconfidence"}
-    wheres = dict.fromkeys(f.where for f in figures)
-    moved = [
-        f"{b} {', '.join(f'{w} {at[b, w] - at[a, w]:+.3f}' for w in wheres if (a, w) in at and (b, w) in at)}"
-        for a, b in pairwise(names)
-    ]
-    by_stage = f". Change of confidence less share right by stage: {'; '.join(moved)}" if moved else ""
-    return f"{'; '.join(parts)}{by_stage}."
+        parts.append(
+            f"{name} is {', '.join(told)}" if told else f"{name} is not shown to differ from a calibrated model"
+        )
+    mute = [name for name in names if ANSWERS not in wheres[name]]
+    why = (
+        f" Of {', '.join(mute)} fewer than {LEAST_ANSWERS} answers are well formed, so answers are not told."
+        if mute
+        else ""
+    )
+    return f"{'; '.join(parts)}.{why}"
 
 
 if __name__ == "__main__":

@@ -31,6 +31,7 @@ from probes.kit.nulls import GREATER, beside, mean_figure
 from probes.kit.plots import heat, lines, of_figures
 from probes.kit.readings import opened, row_names
 from probes.kit.running import LackingError
+from probes.kit.settings import at_least
 from probes.kit.written_texts import encoded, streams_at, token_at
 from workbench.bits_per_byte import model_nats
 from workbench.checkpoint import Checkpoint
@@ -59,6 +60,7 @@ class Statements(NamedTuple):
 
 
 def ask(lab: Lab, checkpoints: Sequence[Checkpoint], seed: int = 0) -> Finding:
+    at_least(0, seed=seed)
     stated = statements(lab, seed)
     both = {c.address: _read(c, stated) for c in checkpoints}
     x = {name: read[:, :, 1] for name, read in both.items()}
@@ -250,10 +252,10 @@ def _claim(figures: list[Figure]) -> str:
     own = ", ".join(f"{f.checkpoint} {f.value:.2f}" for f in figures if f.name == "true one more probable")
     if not told:
         return (
-            "Whether a statement about a capital is true is not readable at its end, of countries that were not "
-            f"fitted on (the true one is more probable in {own} of pairs)."
+            "Whether a statement about a capital is true is not shown to be readable at its end, of countries "
+            f"that were not fitted on (the true one is more probable in {own} of pairs)."
         )
-    more = f"; in wordings not fitted on {wordings}" if wordings else "; in wordings not fitted on it is lost"
+    more = f"; in wordings not fitted on {wordings}" if wordings else "; not shown in wordings not fitted on"
     across = [f"{f.where} {f.value:.2f}" for f in figures if f.name == "direction of another"]
     carried = f"; directions of one checkpoint in another: {', '.join(across)}" if across else ""
     return (

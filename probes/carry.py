@@ -2,7 +2,10 @@
 
 Sums a + b of two two-digit numbers held out from all training, asked in the chat form, the answer begun with its
 first step ("Step by step: 7&8="): 1 where the units add up to ten or more. Logistic regression reads the stream at
-chosen tokens and every layer. Sums with the same pair of units are one case, and no pair is in two sets, so that a
+chosen tokens and every layer. The beginning of the answer is put in front of the model and not written by it: at
+its "=" both unit digits stand right before (they need not be fetched from the question), and only "where the
+question ends" is a place at which nothing of the answer is given. Sums with the same pair of units
+are one case, and no pair is in two sets, so that a
 pair's answer cannot be learned by heart. C, token and layer are chosen on pairs apart.
 
 The digits themselves are in the stream, and from them alone a linear probe can add. So the control is a property of
@@ -12,6 +15,9 @@ relabelled by a random permutation π.
     beyond the digits    AUROC of the carry − mean AUROC of the controls, at the chosen token and layer;
                          p is the rank of the carry among them: exact where the order of digits means nothing
 
+p of N controls is never below 1 / (N + 1), so as many are drawn as all tests held to the level together need
+(`n_controls=0`); C of the controls is the one that serves ten of them best on the choosing pairs.
+
 Null of the AUROC: pairs of units are given each other's labels in the scoring set. With `shuffle` above 0 all pairs
 are given each other's labels before anything.
 """
@@ -20,6 +26,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -28,20 +35,23 @@ from jaxtyping import Bool, Float, Int
 
 from probes.kit.classifiers import Split, auroc_samples, ends, fit, split
 from probes.kit.commands import main
-from probes.kit.finding import Figure, Finding, Plot, beyond
-from probes.kit.nulls import against, beside, shuffled
+from probes.kit.finding import LEVEL, Figure, Finding, Plot, beyond
+from probes.kit.nulls import against, shuffled
 from probes.kit.plots import heat, lines, of_figures
 from probes.kit.readings import KEPT, row_names
+from probes.kit.settings import at_least
 from probes.kit.written_texts import asked, encoded, streams_at, token_at
 from workbench.checkpoint import Checkpoint
 from workbench.lab import Lab
-from workbench.linear_probes import auroc
+from workbench.linear_probes import PENALTIES, auroc
 from workbench.tasks import OPENINGS, sum_use
 
 PLACES = ("units of a", "+", "tens of b", "units of b", "?", "before the answer", "first step, =")
 ASKED = PLACES.index("before the answer")
 UNWRITTEN = "labels of other pairs of units"
 RELABELLED = "digits relabelled"
+TESTS = 3  # of a checkpoint
+TEN = 10  # controls that choose C for all
 
 
 class Sums(NamedTuple):
@@ -65,9 +75,13 @@ class Told(NamedTuple):
 
 
 def ask(
-    lab: Lab, checkpoints: Sequence[Checkpoint], seed: int = 0, n: int = 400, n_controls: int = 79,
+    lab: Lab, checkpoints: Sequence[Checkpoint], seed: int = 0, n: int = 400, n_controls: int = 0,
     draws: int = 999, shuffle: int = 0,
 ) -> Finding:  # fmt: skip
+    at_least(110, n=n)
+    at_least(19, draws=draws)
+    at_least(0, n_controls=n_controls, seed=seed, shuffle=shuffle)
+    n_controls = n_controls or enough(TESTS * len(checkpoints))
     sums = held_out_sums(n, seed)
     if shuffle:
         sums = sums._replace(on=dealt(sums.on, sums.pair, shuffle))
@@ -77,11 +91,11 @@ def ask(
         x = read(checkpoint, n, seed)
         told = tell(x, sums, parts, n_controls, seed)
         figures += _figures(checkpoint, sums, parts, told, draws, seed, shuffle)
+        curves += _by_token(checkpoint, sums, parts, told, seed)
         layers = row_names(checkpoint)
         for i, place in enumerate(PLACES):
             row = {layer: round(float(told.auroc[i, j]), 3) for j, layer in enumerate(layers)}
             rows.append({"checkpoint": checkpoint.address, "token": place} | row)
-            curves.append({"series": checkpoint.address, "x": place, "y": float(told.auroc[i].max())})
         cells = [
             {"row": place, "column": layer, "value": float(told.auroc[i, j])}
             for i, place in enumerate(PLACES)
@@ -89,10 +103,10 @@ def ask(
         ]
         alt = f"AUROC of the carry at each token and layer of {checkpoint.address}"
         plots.append(heat(f"The carry in {checkpoint.address}", cells, alt, "AUROC", centre=0.5))
-    alt = "AUROC of the best layer at each token, a line a checkpoint"
+    alt = "AUROC at each token with intervals over pairs of units, layer chosen on others, a line a checkpoint"
     plots = [
         of_figures("The carry, and beyond the digits", "AUROC", figures, "figures beside their nulls"),
-        lines("The carry, best layer at each token", "token", "AUROC", curves, alt, null=0.5),
+        lines("The carry at each token, layer chosen on other pairs", "token", "AUROC", curves, alt, null=0.5),
         *plots,
     ]
     changes = (
@@ -101,6 +115,15 @@ def ask(
     )
     null = f"{UNWRITTEN}; beyond the digits: the same property of {RELABELLED}"
     return Finding(_claim(figures), figures, null, changes, plots, rows)
+
+
+def enough(tests: int) -> int:
+    """Controls with which the smallest p there can be, 1 / (N + 1), passes beside so many tests.
+
+    >>> enough(9)
+    179
+    """
+    return max(79, math.ceil(tests / LEVEL) - 1)
 
 
 def held_out_sums(n: int, seed: int) -> Sums:
@@ -183,13 +206,27 @@ def tell(
 def _controls(
     x: Float[np.ndarray, "sum d"], sums: Sums, parts: Split, n: int, seed: int
 ) -> Float[np.ndarray, " control"]:
-    rng, found = np.random.default_rng(seed + 1), list[float]()
-    while len(found) < n:
+    rng, labels = np.random.default_rng(seed + 1), list[np.ndarray]()
+    while len(labels) < n:
         on = carried(sums.a, sums.b, rng.permutation(10))
         if all(on[part].any() and not on[part].all() for part in parts):
-            told = fit(x, on, parts).odds(x[parts.score])
-            found.append(auroc(told, on[parts.score]))
-    return np.array(found)
+            labels.append(on)
+
+    def told(on: np.ndarray, penalty: float, part: np.ndarray) -> float:
+        return auroc(fit(x, on, parts, penalties=(penalty,)).odds(x[part]), on[part])
+
+    best = max(PENALTIES, key=lambda penalty: sum(told(on, penalty, parts.choose) for on in labels[:TEN]))
+    return np.array([told(on, best, parts.score) for on in labels])
+
+
+def _by_token(checkpoint: Checkpoint, sums: Sums, parts: Split, told: Told, seed: int) -> list[dict[str, Any]]:
+    """AUROC at each token with its interval over pairs of units; the layer was chosen on other pairs."""
+    on, pair, found = sums.on[parts.score], sums.pair[parts.score], []
+    for place, odds in zip(PLACES, told.odds, strict=True):
+        low, high = ends(auroc_samples(odds, on, pair, seed))
+        point = {"series": checkpoint.address, "x": place, "y": auroc(odds, on)}
+        found.append(point | {"low": low, "high": high, "n": len(np.unique(pair))})
+    return found
 
 
 def _figures(
@@ -215,7 +252,7 @@ def _figures(
             carry, name="beyond the digits", value=carry.value - mean, low=carry.low - mean, high=carry.high - mean,
             null=against(carry.value - mean, told.controls - mean, RELABELLED),
         ),
-        dataclasses.replace(asked_, null=beside(asked_.null)),
+        asked_,
     ]  # fmt: skip
 
 
@@ -223,18 +260,35 @@ def _claim(figures: list[Figure]) -> str:
     found = beyond(figures)
     told = [f for f in found if f.name.startswith("carry")]
     if not told:
-        return "The carry is not readable beyond labels of other pairs of units."
-    more = {f.checkpoint for f in found if f.name.startswith("beyond")}
-    each = []
+        return "The carry is not shown to be readable beyond labels of other pairs of units."
+    each, last = [], False
     for f in told:
-        gain = next(g for g in figures if g.checkpoint == f.checkpoint and g.name.startswith("beyond"))
-        end = next(g for g in figures if g.checkpoint == f.checkpoint and g.name.startswith("where"))
-        verdict = "more than" if f.checkpoint in more else "no more than"
-        each.append(
-            f"{f.checkpoint} with AUROC {f.value:.2f} at {f.where} ({verdict} the same property of relabelled "
-            f"digits, {f.value - gain.value:.2f}; where the question ends {end.value:.2f})"
+        gain, end = (
+            next(g for g in figures if g.checkpoint == f.checkpoint and g.name.startswith(name))
+            for name in ("beyond", "where")
         )
-    return "Before it is written the carry is readable in " + "; in ".join(each) + "."
+        shown = "" if end in found else ", not shown beyond other pairs' labels"
+        each.append(
+            f"{f.checkpoint} {f.value:.2f} at {f.where} ({verdict(gain, gain in found, figures)} the same "
+            f"property of relabelled digits, {f.value - gain.value:.2f}; "
+            f"where the question ends {end.value:.2f}{shown})"
+        )
+        last = last or f.where.startswith(PLACES[-1])
+    given = (
+        " At that = both unit digits stand right before, since the beginning of the worked answer is put "
+        "in front of the model and not written by it; only where the question ends is nothing of the answer given."
+    )
+    return f"The carry is readable with AUROC {'; '.join(each)}.{given if last else ''}"
+
+
+def verdict(gain: Figure, passed: bool, figures: Sequence[Figure]) -> str:
+    """What can be said of the carry and its controls; with too few of these nothing can."""
+    if passed:
+        return "more than"
+    tests = sum(f.null.p is not None for f in figures)
+    if tests / (gain.null.n + 1) > LEVEL:
+        return f"cannot be told with {gain.null.n} controls whether more than"
+    return "not shown to be more than"
 
 
 KEPT.extend([read])

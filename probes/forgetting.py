@@ -9,7 +9,8 @@ which do not depend on a tokenizer.
 
 The excess over the root is held against the sign of each document's drawn at random. Where the lab has a stage's
 sham (its parent trained on, on the parent's own data, for as many steps), what the stage alone did (checkpoint −
-parent) is held against what the sham did (sham − parent): p is of the difference, signs drawn by document.
+parent: "by its own stage alone") is held against what the sham did (sham − parent): p
+is of the difference, signs drawn by document.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from probes.kit.finding import Figure, Finding, Plot, beyond
 from probes.kit.nulls import beside
 from probes.kit.plots import bars, of_figures
 from probes.kit.running import LackingError
+from probes.kit.settings import at_least
 from probes.kit.stages import control, held
 from probes.kit.texts import (
     DOMAINS,
@@ -44,7 +46,7 @@ from workbench.lab import Lab
 from workbench.recipe import SHAM, SIBLING
 
 READS = ("checkpoint",)  # roots, shams and siblings besides those asked about
-OVER_ROOT, OWN_PART = "excess loss", "of its own stage"
+OVER_ROOT, OWN_PART = "excess loss", "by its own stage alone"
 LEAST = 3  # documents of a domain, a century or a party
 
 
@@ -52,6 +54,9 @@ def ask(
     lab: Lab, checkpoints: Sequence[Checkpoint], n: int = 16, per_address: int = 2, seed: int = 0
 ) -> Finding:
     """`n` documents of each domain, `per_address` passages of each address."""
+    at_least(3, n=n)
+    at_least(1, per_address=per_address)
+    at_least(0, seed=seed)
     asked = [each for each in checkpoints if each.name != each.lineage()[0]]
     if not asked:
         raise LackingError(
@@ -159,28 +164,31 @@ def in_bits(rows: Sequence[dict[str, Any]]) -> Plot:
 
 
 def claim(figures: Sequence[Figure], addresses: Sequence[str]) -> str:
-    """What is lost, what is not, and what of it is the stage's own, by checkpoint."""
+    """The domain that loses most, how many do, and what of it the stage alone did, by checkpoint."""
     found, told = beyond(figures), []
     for address in addresses:
-        mine = [f for f in found if f.checkpoint == address and f.name == OVER_ROOT]
-        lost, gained = (
-            [f"{f.where} {f.value:+.2f}" for f in mine if (f.value > 0) is up] for up in (True, False)
+        whole, own = (
+            [f for f in found if (f.checkpoint, f.name) == (address, n)] for n in (OVER_ROOT, OWN_PART)
         )
-        parts = [f"loses {', '.join(lost)}"] if lost else ["forgets nothing that can be told"]
-        parts += [f"gains {', '.join(gained)}"] if gained else []
-        own = [
-            f"{f.where} {f.value:+.2f} (sham {f.null.value:+.2f})"
-            for f in found
-            if f.checkpoint == address and f.name == OWN_PART
-        ]
-        if any(f.name == OWN_PART and f.checkpoint == address for f in figures):
+        domains = [f for f in figures if (f.checkpoint, f.name) == (address, OVER_ROOT) and f.where in DOMAINS]
+        parts = [
+            f"{verb} {_most(part)} (of {len(domains)} domains {len(part)})"
+            for verb, up in (("loses most on", True), ("gains on", False))
+            if (part := [f for f in whole if (f.value > 0) is up])
+        ] or ["is not shown to forget anything"]
+        if any((f.checkpoint, f.name) == (address, OWN_PART) for f in figures):
             parts.append(
-                f"its own stage does otherwise than its sham to {', '.join(own)}"
-                if own
-                else "its own stage does nothing that its sham does not"
-            )
-        told.append(f"{address} {', '.join(parts[:-1])}{' and ' if parts[:-1] else ''}{parts[-1]}")
+                f"its own stage alone (less its parent) did otherwise than a sham of it in {len(own)} domains, "
+                f"most on {_most(own)}, the sham {max(own, key=lambda f: abs(f.value)).null.value:+.2f}"
+                if own else "its own stage alone (less its parent) is not shown to do otherwise than a sham of it"
+            )  # fmt: skip
+        told.append(f"{address} {', '.join(parts)}")
     return f"Against the root, in nats per token: {'; '.join(told)}."
+
+
+def _most(of: Sequence[Figure]) -> str:
+    most = max(of, key=lambda f: abs(f.value))
+    return f"{most.where} {most.value:+.2f}"
 
 
 if __name__ == "__main__":

@@ -28,6 +28,7 @@ from probes.kit.nulls import beside, mean_figure, mean_of
 from probes.kit.plots import of_figures
 from probes.kit.readings import opened
 from probes.kit.running import LackingError
+from probes.kit.settings import at_least
 from probes.kit.stages import DRAWS, FLIPPED, Change, change, held, of_control
 from workbench.checkpoint import Checkpoint
 from workbench.intervals import ratio_interval
@@ -45,6 +46,8 @@ def ask(
     lab: Lab, checkpoints: Sequence[Checkpoint], n: int = 60, n_samples: int = 40, seed: int = 0
 ) -> Finding:
     """`n` questions of each rewarded task, half as many capitals; `n_samples` own samples."""
+    at_least(3, n=n, n_samples=n_samples)
+    at_least(0, seed=seed)
     if not any(each.stage in RL for each in checkpoints):
         raise LackingError(
             "none of these checkpoints was trained by reinforcement: name one, such as grpo, which "
@@ -197,7 +200,7 @@ def claim(pair: Change, figures: Sequence[Figure], parts: dict[str, tuple[float,
     found = beyond(figures)
     gains = [f for f in found if f.name == GAIN]
     if not gains:
-        return f"{pair.arrow} adds no right answers on any task that its null does not, and loses none."
+        return f"{pair.arrow} is not shown to add right answers on any task beyond its null, nor to lose any."
     told = ", ".join(f"{f.where} {f.value:+.2f}" for f in gains)
     looks = [f"{f.name} by {f.value:+.2f}" for f in found if f.name.startswith("more ")]
     chosen = [f for f in found if f.name == CHOOSING and f.value > 0]
@@ -213,7 +216,7 @@ def claim(pair: Change, figures: Sequence[Figure], parts: dict[str, tuple[float,
         )
     elif parts:
         rest = ", ".join(f"{task} {better:+.2f}" for task, (_, better) in parts.items())
-        said.append(f"steps shown in both, it is not better beyond chance ({rest})")
+        said.append(f"steps shown in both, it is not shown to be better ({rest})")
     return f"{'; '.join(said)}."
 
 

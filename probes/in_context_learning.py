@@ -27,6 +27,7 @@ from probes.kit.nulls import beside, mean_figure, mean_of
 from probes.kit.plots import lines, of_figures
 from probes.kit.readings import opened
 from probes.kit.running import LackingError
+from probes.kit.settings import at_least
 from probes.kit.stages import DRAWS, FLIPPED, of_control
 from probes.kit.texts import DOMAINS, PROSE, first_id, some, texts, tokenised
 from workbench.bits_per_byte import model_nats
@@ -62,6 +63,9 @@ def ask(
     lab: Lab, checkpoints: Sequence[Checkpoint], n: int = 16, per_address: int = 4, seed: int = 0
 ) -> Finding:
     """`n` documents of each domain that are long enough, `per_address` windows of each address."""
+    at_least(3, n=n)
+    at_least(1, per_address=per_address)
+    at_least(0, seed=seed)
     found: dict[tuple[str, str], Read] = {}
     for checkpoint in checkpoints:
         for domain in DOMAINS:
@@ -161,14 +165,14 @@ def by_quarter(found: dict[tuple[str, str], Read]) -> Plot:
         for kind in Read._fields:
             losses = np.concatenate([getattr(each, kind) for (a, _), each in found.items() if a == address])
             ends = ratio_intervals(losses, np.ones(len(losses)))
-            series = address if kind == "own" else f"{address}, foreign context"
+            series = address if kind == "own" else f"null {address} (foreign context)"
             at = range(4) if kind == "own" else range(3, 4)
             points += [
                 {"series": series, "x": QUARTERS[q], "y": float(losses[:, q].mean()), "low": float(ends[q, 0]),
                  "high": float(ends[q, 1]), "n": len(losses)}
                 for q in at
             ]  # fmt: skip
-    alt = "mean loss in each quarter of the window by checkpoint, and in the last with foreign context"
+    alt = "mean loss in each quarter of the window by checkpoint, and in the last with foreign context (grey)"
     return lines("Loss along the window", "quarter of the window", "nats per token", points, alt)
 
 
@@ -191,11 +195,16 @@ def claim(worth: Sequence[Figure], scores: Sequence[Figure], addresses: Sequence
         mine = [f for f in found if f.checkpoint == address]
         helps = [f"{f.where} {f.value:.3f}" for f in mine if f.value > 0]
         harms = [f"{f.where} {f.value:.3f}" for f in mine if f.value < 0]
-        told = f"helps {address} in {', '.join(helps)}" if helps else f"helps {address} nowhere"
+        told = (
+            f"helps {address} in {', '.join(helps)}"
+            if helps
+            else f"is not shown to help {address} in any domain"
+        )
         said.append(told + (f" and harms it in {', '.join(harms)}" if harms else ""))
     lower = sum(f.high < 0 for f in scores)
     return (
-        f"What stands far in front, beyond its place, {'; '.join(said)} (nats per token); the score by itself is "
+        f"What stands far in front, beyond its place, {'; '.join(said)} (nats per token); the score by itself "
+        f"(not tested) has an interval "
         f"below zero in {lower} of {len(scores)}."
     )
 

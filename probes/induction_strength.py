@@ -27,6 +27,7 @@ from probes.kit.commands import main
 from probes.kit.finding import Figure, Finding, Plot, beyond
 from probes.kit.nulls import mean_of
 from probes.kit.plots import lines, of_figures
+from probes.kit.settings import at_least
 from probes.kit.stages import FLIPPED, of_control
 from workbench.checkpoint import Checkpoint
 from workbench.circuits.heads import INDUCTION, KINDS, detection, patterns, repeated_ids, shares
@@ -70,6 +71,8 @@ class Strength(NamedTuple):
 
 def ask(lab: Lab, checkpoints: Sequence[Checkpoint], n: int = 16, length: int = 24, seed: int = 0) -> Finding:
     """`n` sequences of `length` ids said twice."""
+    at_least(4, n=n, length=length)
+    at_least(0, seed=seed)
     axis = line_of(lab, checkpoints)
     found = {moment.address: strength(lab, moment.address, n, length, seed) for moment in axis}
     for checkpoint in checkpoints:  # those that do not lie on the line, and a stage's first and last snapshots
@@ -159,7 +162,9 @@ def along(axis: Sequence[Moment], found: dict[str, Strength], what: str) -> Plot
     for moment in axis:
         each = found[moment.address]
         own, other = each.strongest() if what == HEAD else (each.copying, each.other_copying)
-        for series, values in (("said again", own), (UNSAID, other)):
+        for series, values in (
+            ("said again", own), (f"null ({UNSAID})", other), ("difference", own - other),
+        ):  # fmt: skip
             ((low, high),) = ratio_intervals(values[:, None], np.ones(len(values)))
             points.append(
                 {"series": series, "x": round(moment.place, 4), "y": float(values.mean()), "low": float(low),
@@ -169,10 +174,13 @@ def along(axis: Sequence[Moment], found: dict[str, Strength], what: str) -> Plot
     unit = "induction score" if what == HEAD else "nats per token"
     return lines(
         title,
-        "one unit a stage, its steps on a log scale",
+        "stage, its steps on a log scale",
         unit,
         points,
-        f"{title} along the line of checkpoints",
+        f"{title} along the line of checkpoints: where ids are said again, where nothing is (grey), and the "
+        "difference, which the claim is about and which is 0 (dashed) where there is none",
+        0.0,
+        {number + 0.5: name for number, name in enumerate(dict.fromkeys(m.stage for m in axis))},
     )
 
 
@@ -199,18 +207,19 @@ def claim(
     for address in addresses:
         mine = [f for f in found if f.checkpoint == address]
         told = [
-            f"{f.where or 'copying'} {f.value:.3f} (null {f.null.value:.3f})" if f.name == HEAD
-            else f"copying of {f.value - f.null.value:.3f} nats per token"
+            f"{f.where or 'copying'} {f.value:.3f} (null {f.null.value:.3f})"
             for f in mine
         ]  # fmt: skip
-        said.append(f"{address} {'has ' + ' and '.join(told) if told else 'has no induction'} beyond the null")
+        said.append(
+            f"{address} {'has ' + ' and '.join(told) if told else 'is not shown to have induction'} beyond the null"
+        )
     if n_moments < 2:
         when = "no snapshots were kept, so when cannot be told"
     else:
         parts = []
         for what, rise in (("copying", copying), ("an induction head", heads)):
-            came = f"rises at {rise.moment.address}" if rise.moment else "never rises by 0.1"
-            parts.append(f"{what} {came} (largest {rise.largest:.3f}, at {rise.at.address})")
+            came = f"rises at {rise.moment.address}" if rise.moment else "is never 0.1 above its null"
+            parts.append(f"{what} {came} (largest difference {rise.largest:.3f}, at {rise.at.address})")
         when = f"along the {n_moments} models of the line " + "; ".join(parts)
     return f"{'; '.join(said)}; {when}."
 

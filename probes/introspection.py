@@ -33,6 +33,7 @@ from probes.kit.plots import bars
 from probes.kit.pushes import Prompts, log_p_behind, prompts
 from probes.kit.readings import held_out, opened, streams
 from probes.kit.running import LackingError
+from probes.kit.settings import at_least
 from probes.kit.subjects import chat_questions, one_family
 from workbench.checkpoint import Checkpoint
 from workbench.intervals import wilson
@@ -70,6 +71,10 @@ def ask(
     seed: int = 0,
     least: int = 5,
 ) -> Finding:
+    at_least(500, n_tokens=n_tokens)
+    at_least(4, n_random=n_random)
+    at_least(1, least=least)
+    at_least(0, seed=seed)
     one_family(lab, checkpoints)
     known = chat_questions(lab, checkpoints[0], ("capitals", "sums", "letter_counts"))
     asked = next(iter(known.values()))["question"].to_list()[:2]
@@ -211,13 +216,13 @@ def _claim(figures: Sequence[Figure], rows: Sequence[dict[str, Any]]) -> str:
     carried = [f.checkpoint for f in found if f.name == "rank" and f.value > 0.5]
     told = ", ".join(
         f"{n} {by[n, EARLIER]['x']:.2f} (direct path alone {by[n, DIRECT]['x']:.2f}, everywhere "
-        f"{by[n, WHOLE]['x']:.2f}, where {by[n, WHOLE]['named']:.0%} come first)"
+        f"{by[n, WHOLE]['x']:.2f}, where {by[n, WHOLE]['named']:.0%} of names are lifted more than all others)"
         for n in names
     )
     head = (
         f"An injected concept's name rises through attention alone in {', '.join(carried)}"
         if carried
-        else "No checkpoint's report rises through attention alone with the concept that is injected"
+        else "No checkpoint's report is shown to rise through attention alone with the concept that is injected"
     )
     more = [f.checkpoint for f in found if f.name == LESS_DIRECT and f.value > 0]
     less = [f.checkpoint for f in found if f.name == LESS_DIRECT and f.value < 0]
@@ -225,7 +230,7 @@ def _claim(figures: Sequence[Figure], rows: Sequence[dict[str, Any]]) -> str:
         *([f"further than through the unembedding alone in {', '.join(more)}"] if more else []),
         *([f"less far than through the unembedding alone in {', '.join(less)}"] if less else []),
     ]
-    besides = " and ".join(sides) or "no further than through the unembedding alone"
+    besides = " and ".join(sides) or "not shown to go further than through the unembedding alone"
     return (
         f"{head}, {besides} (mean rank of its name among all, from earlier tokens: {told}; chance 0.5). That a "
         "word is raised by its own direction is steering: it is no proof that the model notices anything in itself."

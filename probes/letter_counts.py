@@ -31,6 +31,7 @@ from probes.kit.nulls import EITHER, against, beside, mean_of, share_figure, shu
 from probes.kit.plots import bars, lines
 from probes.kit.readings import answers, opened
 from probes.kit.running import LackingError
+from probes.kit.settings import at_least
 from workbench.checkpoint import Checkpoint
 from workbench.intervals import wilson
 from workbench.lab import Lab
@@ -50,6 +51,9 @@ DEALT = "outcomes of other words"
 
 
 def ask(lab: Lab, checkpoints: Sequence[Checkpoint], seed: int = 0, n: int = 250, draws: int = 199) -> Finding:
+    at_least(8, n=n)
+    at_least(19, draws=draws)
+    at_least(0, seed=seed)
     figures, rows, coefficients, by_count = list[Figure](), list[dict[str, Any]](), list[Any](), list[Any]()
     for checkpoint in checkpoints:
         said = answers(checkpoint, TASK, n)
@@ -91,14 +95,20 @@ def ask(lab: Lab, checkpoints: Sequence[Checkpoint], seed: int = 0, n: int = 250
         ]  # fmt: skip
         title = "What makes an answer wrong"
         plots.append(
-            bars(title, "log odds of wrong per sd", shown + ends, "coefficients beside their nulls", 0.0)
+            bars(
+                title,
+                "log odds of wrong per sd",
+                shown + ends,
+                "coefficients with intervals over words; grey: outcomes of other words. None is tested by itself",
+                0.0,
+            )
         )
     changes = (
         "Longer or rarer words, letters asked of capitals; traits that go together (a longer word has more tokens) "
         "share what they explain, so a coefficient may move to its neighbour with other words."
     )
     null = f"{DEALT}, the model fitted anew; signs of each word's difference at random (direct against worked)"
-    return Finding(_claim(figures, coefficients), figures, null, changes, plots, rows)
+    return Finding(_claim(figures), figures, null, changes, plots, rows)
 
 
 def asked_of(question: str) -> tuple[str, str]:
@@ -202,7 +212,7 @@ def _worked(checkpoint: Checkpoint, n: int, word: np.ndarray, seed: int) -> Figu
     sizes = np.bincount(word)
     each = np.bincount(word, worked.astype(float) - direct) * len(sizes) / len(word)
     value, low, high, null = mean_of(each, "signs by word at random", seed, side=EITHER)
-    where = f"{worked.mean():.2f} against {direct.mean():.2f}"
+    where = f"{worked.mean():.2f} worked, {direct.mean():.2f} direct"
     return Figure("right, worked less direct", value, low, high, len(sizes), "words", null, checkpoint.address,
                   where)  # fmt: skip
 
@@ -232,34 +242,37 @@ def _by_count(checkpoint: Checkpoint, count: np.ndarray, wrong: np.ndarray) -> l
     return found
 
 
-def _claim(figures: list[Figure], coefficients: list[dict[str, Any]]) -> str:
+def _claim(figures: list[Figure]) -> str:
+    """The joint fit, which is tested; no trait by itself is. Steps against none. Who has no fit and why."""
     found = beyond(figures)
-    told = []
-    for figure in (f for f in found if f.name.startswith("fit")):
-        own = [c for c in coefficients if c["checkpoint"] == figure.checkpoint]
-        out = [c for c in own if not c["null low"] <= c["log odds"] <= c["null high"]]
-        most = sorted(out, key=lambda c: -abs(c["log odds"]))[:3]
-        why = ", ".join(f"{c['trait']} {c['log odds']:+.2f}" for c in most) or "no trait by itself"
-        given = [
-            f for f in figures if f.checkpoint == figure.checkpoint and f.name == "the count it gives most"
-        ]
-        why += "".join(f"; it says {f.where} in {f.value:.0%} of its answers" for f in given)
-        told.append(f"{figure.checkpoint}'s errors go with traits of the question (log odds per sd: {why})")
-    for word, sign in (("more", 1), ("less", -1)):
-        moved = [f for f in found if f.name.startswith("right") and f.value * sign > 0]
-        if moved:
-            each = ", ".join(f"{f.checkpoint} {f.where}" for f in moved)
-            told.append(f"answers made to show their steps are right {word} often than direct ones ({each})")
-    if not told:
-        return (
-            "What letter counts fail goes with no trait of the question, and steps change nothing that shows."
-        )
-    sentence = "; ".join(told) + "."
-    return (
-        sentence
-        if sentence.startswith(tuple(f.checkpoint for f in figures))
-        else sentence[0].upper() + sentence[1:]
+    names, told = dict.fromkeys(f.checkpoint for f in figures), list[str]()
+    for name in names:
+        own = {f.name: f for f in figures if f.checkpoint == name}
+        fit, wrong = own.get("fit of the model of being wrong"), own["wrong"]
+        given = own.get("the count it gives most")
+        most = f"; of its answers {given.value:.0%} say {given.where}" if given else ""
+        if fit is None:
+            all_ = "all" if wrong.value == 1 else "none" if wrong.value == 0 else f"{wrong.value:.0%}"
+            told.append(
+                f"{name} is wrong on {all_} of {wrong.n} questions, so what errors share cannot be told"
+            )
+        elif fit in found:
+            told.append(
+                f"{name} is wrong on {wrong.value:.0%}, and the question's traits together tell which (fit "
+                f"{fit.value:.2f}, {fit.null.value:.2f} by chance{most})"
+            )
+        else:
+            told.append(
+                f"{name} is wrong on {wrong.value:.0%}, and errors are not shown to go with the question's traits"
+            )
+    steps = [f for f in found if f.name.startswith("right")]
+    each = ", ".join(f"{f.checkpoint} {f.where}" for f in steps)
+    worked = (
+        f"Share right with steps and without: {each}"
+        if steps
+        else "Steps are not shown to change what is right"
     )
+    return f"{'; '.join(told)}. {worked}."
 
 
 if __name__ == "__main__":

@@ -21,10 +21,11 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from probes.kit.commands import main
-from probes.kit.finding import Figure, Finding, beyond
+from probes.kit.finding import LEVEL, Figure, Finding, beyond
 from probes.kit.nulls import against, beside, mean_figure
 from probes.kit.plots import of_figures
 from probes.kit.running import LackingError
+from probes.kit.settings import at_least
 from probes.kit.texts import (
     CHATS,
     DOMAINS,
@@ -61,6 +62,9 @@ def ask(
     lab: Lab, checkpoints: Sequence[Checkpoint], n: int = 24, per_address: int = 2, seed: int = 0
 ) -> Finding:
     """`n` pairs of a domain, thrice as many chats, which are short; `per_address` passages of each address."""
+    at_least(3, n=n)
+    at_least(1, per_address=per_address)
+    at_least(0, seed=seed)
     outside = {each.name for each in Plan.of(lab).recipe.added}
     asked = [each for each in checkpoints if each.lineage()[0] not in outside]
     if not asked:
@@ -215,7 +219,8 @@ def rows(figures: Sequence[Figure]) -> list[dict[str, Any]]:
 
 def claim(gaps: Sequence[Figure], addresses: Sequence[str]) -> str:
     """What is remembered, what is not, by checkpoint."""
-    found, said = beyond(gaps), []
+    found, said = beyond(gaps), list[str]()
+    tests = sum(f.null.p is not None for f in gaps)
     for address in addresses:
         mine = [f for f in gaps if f.checkpoint == address]
         kept = [
@@ -223,9 +228,15 @@ def claim(gaps: Sequence[Figure], addresses: Sequence[str]) -> str:
         ]
         odd = [f"{f.where} {f.value:+.3f}" for f in found if f in mine and f.value < 0]
         most = max(mine, key=lambda f: f.value)
+        alone = [f.where for f in mine if f not in found and f.null.p is not None and f.null.p <= LEVEL]
+        but = (
+            f"; by itself {', '.join(alone)} would be, held together with all {tests} tests it is not"
+            if alone
+            else ""
+        )
         nothing = (
-            f"{address} does no better on seen documents than can be chance, in any of {len(mine)} domains "
-            f"(most in {most.where}, {most.value:+.3f} [{most.low:.3f}, {most.high:.3f}])"
+            f"{address} is not shown to do better on seen documents in any of {len(mine)} domains "
+            f"(most in {most.where}, {most.value:+.3f} [{most.low:.3f}, {most.high:.3f}]{but})"
         )
         told_of = f"{address} knows seen documents better in {', '.join(kept)}" if kept else nothing
         said.append(told_of + (f" (and unseen ones better in {', '.join(odd)})" if odd else ""))

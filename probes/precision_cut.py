@@ -33,6 +33,7 @@ from probes.kit.nulls import mean_figure, mean_of
 from probes.kit.plots import bars
 from probes.kit.pushes import kl
 from probes.kit.readings import held_out, one_a_document, opened
+from probes.kit.settings import at_least
 from probes.kit.subjects import one_family, sae_of
 from saes.dictionary import Dictionary
 from workbench.checkpoint import Checkpoint
@@ -62,6 +63,8 @@ class Changed(NamedTuple):
 
 
 def ask(lab: Lab, checkpoints: Sequence[Checkpoint], n: int = 32, seed: int = 0) -> Finding:
+    at_least(4, n=n)
+    at_least(0, seed=seed)
     one_family(lab, checkpoints)
     saes = {each.address: sae_of(lab, each) for each in checkpoints}
     tokens = held_out(checkpoints[0])
@@ -248,25 +251,23 @@ def _row(name: str, cut: str, each: Changed) -> dict[str, Any]:
 
 
 def _claim(figures: Sequence[Figure], rows: Sequence[dict[str, Any]]) -> str:
-    passed = beyond(figures)
-    by = {(row["series"], row["row"]): row for row in rows}
-    parts = []
+    passed = {(f.checkpoint, f.where): f.value for f in beyond(figures)}
+    by = {(row["series"], row["row"]): row["x"] for row in rows}
+    parts = list[str]()
     for name in dict.fromkeys(row["series"] for row in rows):
-        told = [f"{cut} {by[name, cut]['x']:.3f}" for cut in (BF16, INT8, NOISE, STAGE) if (name, cut) in by]
-        mine = {f.where: f.value for f in passed if f.checkpoint == name}
-        worse = mine.get(f"{INT8} less {NOISE}")
-        said = "int8 changes latents as noise of its size does"
-        if worse is not None:
-            said = f"int8 changes latents {'more' if worse > 0 else 'less'} than noise of its size does"
-        for cut in (BF16, INT8):
-            if (name, STAGE) in by:
-                gap = mine.get(f"{cut} less {STAGE}")
-                word = "about as many" if gap is None else "more" if gap > 0 else "fewer"
-                said += f", {cut} {word} than the next stage does"
-        cost = by[name, INT8]["loss more, nats a token"]
-        parts.append(
-            f"{name}: of the active latents change {', '.join(told)} (int8 costs {cost:+.4f} nats a token); {said}"
-        )
+        told = f"of {name}'s active latents bf16 changes {by[name, BF16]:.1%} and int8 {by[name, INT8]:.1%}"
+        worse = passed.get((name, f"{INT8} less {NOISE}"))
+        told += (
+            f", int8 not shown to change more or fewer than noise of its size ({by[name, NOISE]:.1%})"
+            if worse is None
+            else f", int8 {'more' if worse > 0 else 'fewer'} than noise of its size ({by[name, NOISE]:.1%})"
+        )  # fmt: skip
+        if (name, STAGE) in by:
+            gaps = {cut: passed.get((name, f"{cut} less {STAGE}")) for cut in (BF16, INT8)}
+            words = [f"{cut} {'not told from' if g is None else 'more than' if g > 0 else 'fewer than'} it"
+                     for cut, g in gaps.items()]  # fmt: skip
+            told += f"; the next stage changes {by[name, STAGE]:.1%} ({', '.join(words)})"
+        parts.append(told[0].upper() + told[1:])
     return f"{'. '.join(parts)}."
 
 

@@ -28,6 +28,7 @@ from probes.kit.finding import Figure, Finding, Null, Plot, beyond
 from probes.kit.nulls import LESS, mean_of, shuffled
 from probes.kit.plots import bars, heat, lines
 from probes.kit.readings import row_names, streams
+from probes.kit.settings import at_least
 from workbench.checkpoint import Checkpoint
 from workbench.errors import Misuse
 from workbench.intervals import ratio_interval
@@ -40,6 +41,9 @@ FLIPPED = "either probe's answers, a document at a time"
 def ask(
     lab: Lab, checkpoints: Sequence[Checkpoint], seed: int = 0, n_factors: int = 6, n_tokens: int = 500
 ) -> Finding:
+    at_least(1, n_factors=n_factors)
+    at_least(100, n_tokens=n_tokens)
+    at_least(0, seed=seed)
     _check(lab, checkpoints)
     cases = factor_cases(checkpoints[0], n_factors, (n_tokens, n_tokens // 2, 2 * n_tokens), seed)
     x = {c.address: streams(c, cases.rows) for c in checkpoints}
@@ -199,7 +203,8 @@ def _plots(figures: list[Figure], rows: list[dict[str, Any]], layers: list[str])
     ]
     return [
         bars("Gap of each transfer", "balanced accuracy less that of own probes", gaps, "gaps, nulls", 0.0),
-        lines("Gap by layer", "layer", "balanced accuracy", curves, "gap by layer, a line a transfer", null=0.0),
+        lines("Gap by layer", "layer", "balanced accuracy", curves, "gap by layer, a line a transfer, "
+              "without intervals (those are of the mean over layers)", null=0.0),
         heat(f"Fitted (rows), scored (columns), {layers[-1]}", cells, "balanced accuracy of each pair", "accuracy"),
     ]  # fmt: skip
 
@@ -220,12 +225,12 @@ def _claim(figures: list[Figure], rows: list[dict[str, Any]], n: int) -> str:
     if not lost:
         least = min(kept, key=lambda pair: kept[pair])
         return (
-            f"Probes of {n} factors read every other checkpoint as well as its own probes do: none loses beyond "
-            f"chance ({least} keeps {kept[least]:.0%})."
+            f"Probes of {n} factors are not shown to lose anything on another checkpoint beside its own probes "
+            f"({least} keeps {kept[least]:.0%})."
         )
     told = "; ".join(f"{f.where} {f.value:+.3f} (keeps {kept[f.where]:.0%})" for f in lost)
     same = [f.where for f in gaps_of(figures) if f not in lost]
-    others = f"; {', '.join(same)} lose nothing that shows" if same else ""
+    others = f"; {', '.join(same)} are not shown to lose anything" if same else ""
     return f"Probes of {n} factors lose on other checkpoints, in balanced accuracy: {told}{others}."
 
 

@@ -27,12 +27,13 @@ import numpy as np
 
 from probes.kit.asking import Judgements, Question, judged, judgements, prompts, questions
 from probes.kit.commands import main
-from probes.kit.finding import Figure, Finding, beyond
+from probes.kit.finding import Figure, Finding, Plot, beyond
 from probes.kit.moved_latents import LEAST, Candidate, Search, Subject, candidates, moved_at, pushed, searched
 from probes.kit.nulls import GREATER, beside, mean_of
 from probes.kit.plots import dots, of_figures
 from probes.kit.readings import opened
 from probes.kit.running import LackingError
+from probes.kit.settings import at_least
 from probes.kit.stages import FLIPPED, of_control
 from workbench.checkpoint import Checkpoint
 from workbench.dictionary_folder import open_dictionary
@@ -58,6 +59,9 @@ def ask(
     seed: int = 0,
 ) -> Finding:
     """`n` questions of each task, the foremost `each_way` latents to be added and to be taken out."""
+    at_least(3, n=n)
+    at_least(1, each_way=each_way)
+    at_least(0, dose=dose, seed=seed)
     subject = subject_of(lab, checkpoints)
     search = Search.of(subject, questions(subject.checkpoint, TASKS, n, "dictionary"))
     rng, worth = np.random.default_rng(seed), searched(subject, search)
@@ -87,13 +91,7 @@ def ask(
             of_figures(
                 "Proxy and truth with a latent moved", "change, share of questions", figures, "both, by latent"
             ),
-            dots(
-                "Proxy against truth",
-                "change of the proxy",
-                "change of right answers",
-                points(table),
-                "by latent",
-            ),
+            *against_truth(table),
         ],
         table,
     )
@@ -185,11 +183,21 @@ def rows(
     return told
 
 
+def against_truth(table: Sequence[dict[str, Any]]) -> list[Plot]:
+    """Change of the proxy against that of the truth; no picture where no move changed a proxy."""
+    shown = points(table)
+    if not any(row["x"] for row in shown):
+        return []
+    alt = "a dot a latent and task; those matched to the candidates are the null. Shares without intervals"
+    return [dots("Proxy against truth", "change of worked answers", "change of right answers", shown, alt)]
+
+
 def points(table: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     """Change of worked answers and of right ones, a dot a move and task."""
     start = {row["task"]: row for row in table if row["which"] == "unmoved"}
     return [
-        {"series": row["which"], "x": round(row["worked"] - start[row["task"]]["worked"], 3),
+        {"series": "null" if row["which"] == "matched" else row["which"],
+         "x": round(row["worked"] - start[row["task"]]["worked"], 3),
          "y": round(row["right"] - start[row["task"]]["right"], 3), "text": f"{row['latent']}, {row['task']}"}
         for row in table if row["which"] != "unmoved"
     ]  # fmt: skip
@@ -202,7 +210,7 @@ def claim(subject: Subject, figures: Sequence[Figure], start: Judgements) -> str
     unmoved = f"unmoved, answers are {room}"
     who = f"{subject.checkpoint.address} (through {subject.name})"
     if not found:
-        return f"No latent tried in {who} raises a proxy without raising right answers; {unmoved}."
+        return f"No latent tried in {who} is shown to raise a proxy without raising right answers; {unmoved}."
     told = []
     for name, (proxies, truth) in found.items():
         rose = ", ".join(f"{f.name.partition(',')[0]} {f.value:+.2f}" for f in proxies)

@@ -30,6 +30,7 @@ from probes.kit.finding import Figure, Finding, Null, beyond
 from probes.kit.nulls import EITHER, against, beside, mean_of
 from probes.kit.plots import of_figures
 from probes.kit.readings import held_out, one_a_document, opened
+from probes.kit.settings import at_least
 from probes.kit.stages import FLIPPED, Change, change, held, of_control
 from workbench.behaviour import kl_by_token
 from workbench.checkpoint import Checkpoint
@@ -72,6 +73,8 @@ def ask(
     lab: Lab, checkpoints: Sequence[Checkpoint], n: int = 40, documents: int = 20, seed: int = 0
 ) -> Finding:
     """`n` questions a task, `documents` of each domain."""
+    at_least(3, n=n, documents=documents)
+    at_least(0, seed=seed)
     pair = change(lab, checkpoints, ("sft",))
     figures = [*answered(pair, n, seed), *parted(pair, documents, seed), *traces(pair, seed)]
     latents, rows = largest(pair)
@@ -302,9 +305,11 @@ def claim(pair: Change, figures: Sequence[Figure], tokens: Sequence[str]) -> str
     }
     seen = [f"{f.where} {f.value:.3f}{went_on.get(f.where, '')}" for f in found if f.name == TRACE]
     if not (answers or apart or seen):
-        return f"{pair.arrow} adds nothing that its null does not."
+        return f"{pair.arrow} is not shown to add anything beyond its null."
     parts = [
-        f"{pair.arrow} changes answers: {', '.join(answers)}" if answers else f"{pair.arrow} changes no answers"
+        f"{pair.arrow} changes answers: {', '.join(answers)}"
+        if answers
+        else f"{pair.arrow} is not shown to change answers"
     ]
     if apart:
         parts.append(
@@ -319,7 +324,8 @@ def claim(pair: Change, figures: Sequence[Figure], tokens: Sequence[str]) -> str
         own = [f for f in figures if f.name == TRACE and f.checkpoint == pair.after.address]
         lifts = [f"{f.where} {f.value:.3f}{went_on.get(f.where, '')}" for f in own]
         parts.append(
-            f"the mean difference on prose promotes {said}, no further than its null ({'; '.join(lifts)})"
+            f"the mean difference on prose promotes {said}, not shown to go "
+            f"further than its null ({'; '.join(lifts)})"
         )
     return f"{'; '.join(parts)}."
 

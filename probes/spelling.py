@@ -38,6 +38,7 @@ from probes.kit.nulls import against, beside, shuffled
 from probes.kit.plots import bars, heat, lines
 from probes.kit.readings import KEPT, opened, row_names
 from probes.kit.running import LackingError
+from probes.kit.settings import at_least
 from probes.kit.written_texts import streams_at
 from workbench.checkpoint import Checkpoint
 from workbench.lab import Lab
@@ -63,12 +64,17 @@ class Told(NamedTuple):
     odds: Float[np.ndarray, "letter case"]  # at the chosen layer
     control: Float[np.ndarray, "letter case"]  # odds of the control task's probe
     control_on: Bool[np.ndarray, "letter case"]
+    ends: list[tuple[float, float]]  # of the mean AUROC, by layer
 
 
 def ask(
     lab: Lab, checkpoints: Sequence[Checkpoint], seed: int = 0, n_letters: int = 10, most: int = 1_000,
     draws: int = 499, shuffle: int = 0,
 ) -> Finding:  # fmt: skip
+    at_least(1, n_letters=n_letters)
+    at_least(50, most=most)
+    at_least(19, draws=draws)
+    at_least(0, seed=seed, shuffle=shuffle)
     figures, rows, curves = list[Figure](), list[dict[str, Any]](), list[dict[str, Any]]()
     plots, each_letter = list[Plot](), list[dict[str, Any]]()
     for checkpoint in checkpoints:
@@ -98,7 +104,13 @@ def ask(
         alt = f"AUROC of a probe for each letter at each layer of {checkpoint.address}"
         plots.append(heat(f"Letters readable in {checkpoint.address}", cells, alt, "AUROC", centre=0.5))
         curves += [
-            {"series": checkpoint.address, "x": layer, "y": float(told.auroc[:, at].mean())}
+            {
+                "series": checkpoint.address,
+                "x": layer,
+                "y": float(told.auroc[:, at].mean()),
+                "low": told.ends[at][0],
+                "high": told.ends[at][1],
+            }
             for at, layer in enumerate(layers)
         ]
         each_letter += [
@@ -111,9 +123,23 @@ def ask(
             }
             for r in table
         ]
+    chance = float(np.mean([f.null.value for f in figures if f.name.startswith("contains")]))
     plots = [
-        lines("Contains a letter, mean", "layer", "AUROC", curves, "mean AUROC by layer", null=0.5),
-        bars("Contains a letter", "AUROC", each_letter, "AUROC by letter; dashed: chance", null=0.5),
+        lines(
+            "Contains a letter, mean",
+            "layer",
+            "AUROC",
+            curves,
+            "mean AUROC over letters by layer with intervals over word types; dashed: words as long",
+            null=chance,
+        ),
+        bars(
+            "Contains a letter",
+            "AUROC",
+            each_letter,
+            "AUROC by letter with intervals over word types; dashed: letters of words as long, mean over letters",
+            null=chance,
+        ),
         *plots,
     ]
     changes = (
@@ -186,7 +212,12 @@ def tell(
         probe = fit(x[chosen], random_types[-1], parts) if _both(random_types[-1], parts) else None
         told.append(_odds(probe, x[chosen, parts.score]))
     control_on = np.array(random_types)[:, parts.score]
-    return Told(by_layer(parts.score), chosen, odds, np.array(told), control_on)
+    means = [
+        np.mean([auroc_samples(row[at].odds(layer[parts.score]), on[i, parts.score], words.type_[parts.score], seed)
+                 for i, row in enumerate(probes)], axis=0)
+        for at, layer in enumerate(x)
+    ]  # fmt: skip
+    return Told(by_layer(parts.score), chosen, odds, np.array(told), control_on, [ends(each) for each in means])
 
 
 def _odds(probe: Classifier | None, x: np.ndarray) -> np.ndarray:
@@ -314,7 +345,7 @@ def _claim(figures: list[Figure]) -> str:
         for n in ("contains", "first")
     )
     if not inside and not first:
-        return "No letter of a token is readable beyond what words of the same length give."
+        return "No letter of a token is shown to be readable beyond what words of the same length give."
     told = [f"whether it contains a letter (mean AUROC {inside})"] if inside else []
     told += [f"its first letter (balanced accuracy {first})"] if first else []
     return f"Of a token by itself a linear probe reads {' and '.join(told)}, of word types never fitted on."

@@ -27,11 +27,12 @@ from scipy.stats import norm
 
 from probes.kit.classifiers import auroc
 from probes.kit.commands import main
-from probes.kit.finding import Figure, Finding, Null, beyond
-from probes.kit.nulls import beside, predicted, share_figure, shuffled
+from probes.kit.finding import LEVEL, Figure, Finding, Null
+from probes.kit.nulls import predicted, share_figure, shuffled
 from probes.kit.plots import lines
 from probes.kit.readings import held_out, labelled, opened, row_names, streams
 from probes.kit.running import LackingError
+from probes.kit.settings import at_least
 from saes.factors import FactorTable, Halves, halved
 from workbench.checkpoint import Checkpoint
 from workbench.intervals import wilson
@@ -62,6 +63,9 @@ class Layer(NamedTuple):
 def ask(
     lab: Lab, checkpoints: Sequence[Checkpoint], n_tokens: int = 6_000, n_neurons: int = 40, seed: int = 0
 ) -> Finding:
+    at_least(500, n_tokens=n_tokens)
+    at_least(4, n_neurons=n_neurons)
+    at_least(0, seed=seed)
     figures, rows = list[Figure](), list[dict[str, Any]]()
     for checkpoint in checkpoints:
         found = labelled(held_out(checkpoint), n_tokens)
@@ -79,18 +83,20 @@ def ask(
             if layer:
                 here = _neurons(checkpoint, layer - 1, found.rows, dealt, moved, n_neurons, seed)
                 told = told._replace(followed=here[0], by_chance=here[1])
-            made = _figures(told, checkpoint, name, tested=layer == checkpoint.default_layer + 1)
+            made = _figures(told, checkpoint, name)
             figures += made
-            rows += _rows(made, checkpoint.address, layer)
+            rows += _rows(made, checkpoint.address, name)
     plots = [
-        lines(title, "layer (0: embedding)", unit, [r for r in rows if r["name"] in names], alt)
+        lines(title, "layer", unit, [r for r in rows if r["name"] in names], alt)
         for title, unit, names, alt in (
             ("Dimensions", "dimensions", (DIMENSION,), "Effective dimension by layer and checkpoint"),
-            ("Readable factors", "share of factors", (READABLE,), "Share of factors read by layer, with intervals"),
-            ("Interference", "mean |cos|", (INTERFERENCE,), "Mean |cos| of factors by layer; nulls are series"),
+            ("Readable factors", "share of factors", (READABLE,), "Share of factors read by layer, with intervals; "
+             "grey: labels moved"),
+            ("Interference", "mean |cos|", (INTERFERENCE,), "Mean |cos| of factors by layer; "
+             "grey: the covariance's own directions"),
         )
     ]  # fmt: skip
-    kept = [{key: value for key, value in row.items() if key != "low" and key != "high"} for row in rows]
+    kept = [{key: value for key, value in row.items() if key not in ("low", "high")} for row in rows]
     return Finding(
         _claim(figures, checkpoints),
         figures,
@@ -218,7 +224,7 @@ def _neurons(
     return found
 
 
-def _figures(told: Layer, checkpoint: Checkpoint, where: str, tested: bool) -> list[Figure]:
+def _figures(told: Layer, checkpoint: Checkpoint, where: str) -> list[Figure]:
     at: dict[str, Any] = {"checkpoint": checkpoint.address, "where": where}
     n, d = len(told.aurocs), checkpoint.d_model
     even = Null(told.even, told.even, told.even, d, "were all dimensions alike and independent")
@@ -234,7 +240,7 @@ def _figures(told: Layer, checkpoint: Checkpoint, where: str, tested: bool) -> l
     )  # the factors are a sample too, as the draws are
     null = dataclasses.replace(null, p=float(2 * norm.sf(abs(value - null.value) / both)))
     crowd = Figure(INTERFERENCE, value, value - 1.96 * spread, value + 1.96 * spread, n, "factors", null, **at)
-    found = [readable, crowd] if tested else [_described(readable), _described(crowd)]
+    found = [readable, crowd]
     found.append(Figure(DIMENSION, *told.dimension, told.n_documents, "documents", even, **at))
     if len(told.followed):
         many, by_chance, k = int((told.followed > 1).sum()), int((told.by_chance > 1).sum()), len(told.followed)
@@ -243,45 +249,51 @@ def _figures(told: Layer, checkpoint: Checkpoint, where: str, tested: bool) -> l
     return found
 
 
-def _described(figure: Figure) -> Figure:
-    return dataclasses.replace(figure, null=beside(figure.null))
-
-
-def _rows(figures: Sequence[Figure], series: str, layer: int) -> list[dict[str, Any]]:
+def _rows(figures: Sequence[Figure], series: str, layer: str) -> list[dict[str, Any]]:
     own = [
         {"name": f.name, "series": series, "x": layer, "y": f.value, "low": f.low, "high": f.high} for f in figures
     ]  # fmt: skip
     nulls = [
-        {"name": f.name, "series": f"{series}: null", "x": layer, "y": f.null.value, "low": f.null.low,
+        {"name": f.name, "series": f"null {series}", "x": layer, "y": f.null.value, "low": f.null.low,
          "high": f.null.high}
-        for f in figures if f.name == INTERFERENCE
+        for f in figures if f.name in (INTERFERENCE, READABLE)
     ]  # fmt: skip
     return own + nulls
 
 
 def _claim(figures: Sequence[Figure], checkpoints: Sequence[Checkpoint]) -> str:
-    passed = {(f.checkpoint, f.name) for f in beyond(figures)}
+    passed = {(f.checkpoint, f.name, f.where): p for f, p in zip(figures, Finding("-", figures, "-", "-").adjusted,
+              strict=True) if p is not None and p <= LEVEL}  # fmt: skip
     at = {(f.checkpoint, f.where, f.name): f for f in figures}
     parts = []
     for checkpoint in checkpoints:
-        name, where = checkpoint.address, row_names(checkpoint)[checkpoint.default_layer + 1]
-        readable, crowd = at[name, where, READABLE], at[name, where, INTERFERENCE]
-        count = round(readable.value * readable.n)
-        told = (
-            f"{count} of {readable.n} factors are read at {where} from {at[name, where, DIMENSION].value:.0f} "
-        )
-        told += f"effective dimensions of {checkpoint.d_model}"
-        if (name, READABLE) not in passed:
-            told = f"no more factors are read at {where} than with labels moved ({count} of {readable.n})"
-        both = f"({crowd.value:.2f}, {crowd.null.value:.2f})"
-        side = "more" if crowd.value > crowd.null.value else "less"
-        crowded = (
-            f"they interfere {side} than directions of the same covariance {both}"
-            if (name, INTERFERENCE) in passed
-            else f"they interfere no more than directions of the same covariance {both}"
-        )
-        parts.append(f"{name}: {told}, and {crowded}")
-    return f"{'; '.join(parts)}."
+        name, layers = checkpoint.address, row_names(checkpoint)
+        read = [w for w in layers if (name, READABLE, w) in passed]
+        told = ", ".join(
+            f"{round(at[name, w, READABLE].value * at[name, w, READABLE].n)} from "
+            f"{at[name, w, DIMENSION].value:.0f} at {w}" for w in read
+        )  # fmt: skip
+        n = at[name, layers[0], READABLE].n
+        said = f"{name} reads, of {n} factors, from effective dimensions of {checkpoint.d_model}: {told}"
+        said = said if read else f"{name} is not shown to read more factors at any layer than with labels moved"
+        rest = [w for w in layers if w not in read]
+        said += f" (not shown at {', '.join(rest)})" if read and rest else ""
+        crowds = [at[name, w, INTERFERENCE] for w in layers if (name, INTERFERENCE, w) in passed]
+        kinds = [
+            f"they interfere {side} than directions of the same covariance at "
+            + ", ".join(
+                f"{f.where} ({f.value:.2f} against {f.null.value:.2f}, p {passed[name, INTERFERENCE, f.where]:.2g})"
+                for f in of
+            )
+            for side, of in (
+                ("more", [f for f in crowds if f.value > f.null.value]),
+                ("less", [f for f in crowds if f.value <= f.null.value]),
+            )
+            if of
+        ]
+        none = "they are not shown to interfere more than directions of the same covariance at any layer"
+        parts.append(f"{said}; {'; '.join(kinds) or none}")
+    return f"{'. '.join(parts)}."
 
 
 if __name__ == "__main__":

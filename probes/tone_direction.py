@@ -33,8 +33,9 @@ from probes.kit.finding import Figure, Finding, beyond
 from probes.kit.nulls import against, beside, mean_of, predicted
 from probes.kit.plots import lines
 from probes.kit.pushes import log_p_at, streams_of
-from probes.kit.readings import opened
+from probes.kit.readings import opened, row_names
 from probes.kit.running import LackingError
+from probes.kit.settings import at_least
 from probes.kit.subjects import one_family
 from workbench.checkpoint import Checkpoint
 from workbench.errors import Misuse
@@ -67,6 +68,8 @@ def ask(
     n_random: int = 12,
     seed: int = 0,
 ) -> Finding:
+    at_least(3, n_random=n_random)
+    at_least(0, seed=seed)
     one_family(lab, checkpoints)
     texts = read(lab, checkpoints[0], contrast, year, seed)
     figures, rows = list[Figure](), list[dict[str, Any]]()
@@ -82,14 +85,21 @@ def ask(
         )
         at: dict[str, Any] = {"checkpoint": checkpoint.address}
         figures.append(_auroc(means[layer], texts, seed, **at))
-        told += [_told(checkpoint.address, row_, each, texts, seed) for row_, each in enumerate(means)]
+        told += [
+            _told(checkpoint.address, name, each, texts, seed)
+            for name, each in zip(row_names(checkpoint)[1:], means, strict=True)
+        ]
         effect = [halves[1].shift(layer, s * deltas[layer]) for s in STRENGTHS]
         random = random_directions(torch.from_numpy(deltas[layer]), n_random, seed).numpy() * STRENGTH
         draws = [float(halves[1].shift(layer, each).mean()) for each in random]
         own = effect[STRENGTHS.index(STRENGTH)]
         figures.append(_shifted("shift of tone", own, draws, **at))
         curves += [_point(checkpoint.address, s, e) for s, e in zip(STRENGTHS, effect, strict=True)]
-        row: dict[str, Any] = {"checkpoint": checkpoint.address, "layer": layer, "shift": float(own.mean())}
+        row: dict[str, Any] = {
+            "checkpoint": checkpoint.address,
+            "layer": row_names(checkpoint)[layer + 1],
+            "shift": float(own.mean()),
+        }
         row["apart"] = halves[1].apart
         if first is not None:
             given = halves[1].shift(first[0], STRENGTH * first[1])
@@ -100,7 +110,7 @@ def ask(
         rows.append(row)
     alt = "Shift of tone by strength for each checkpoint, with intervals over documents; 0 is none"
     by_layer = "AUROC on other documents by block for each checkpoint, with intervals; 0.5 is chance"
-    layers = lines("The direction, layer by layer", "block", "AUROC", told, by_layer, 0.5)
+    layers = lines("The direction, layer by layer", "layer", "AUROC", told, by_layer, 0.5)
     plot = lines("What adding the direction does", "times δ", "shift, nats a token", curves, alt, 0.0)
     return Finding(
         _claim(figures, texts, rows),
@@ -241,7 +251,7 @@ def _shifted(name: str, values: np.ndarray, draws: Sequence[float], **placed: st
     return Figure(name, value, low, high, len(values), "documents", null, **placed)
 
 
-def _told(name: str, layer: int, means: np.ndarray, texts: Texts, seed: int) -> dict[str, Any]:
+def _told(name: str, layer: str, means: np.ndarray, texts: Texts, seed: int) -> dict[str, Any]:
     found = _auroc(means, texts, seed, n=99)
     return {"series": name, "x": layer, "y": found.value, "low": found.low, "high": found.high}
 
@@ -267,10 +277,10 @@ def _claim(figures: Sequence[Figure], texts: Texts, rows: Sequence[dict[str, Any
     parts = [
         f"The two registers are told apart along one direction (AUROC on other documents: {told})"
         if told
-        else "No direction tells the two registers apart on other documents",
-        f"adding twice that direction moves the tone of what is predicted: {moved}"
+        else "No direction is shown to tell the two registers apart on other documents",
+        f"adding twice that difference of means to the stream moves the tone of what is predicted: {moved}"
         if moved
-        else "adding the direction moves the tone no further than random directions do",
+        else "adding the direction is not shown to move the tone further than random directions do",
     ]
     return f"{parts[0]}; {parts[1]}."
 

@@ -28,6 +28,7 @@ from probes.kit.finding import Figure, Finding, Null, Plot, beyond
 from probes.kit.nulls import against, shuffled
 from probes.kit.plots import heat, lines
 from probes.kit.readings import row_names, streams
+from probes.kit.settings import at_least
 from workbench.checkpoint import Checkpoint
 from workbench.lab import Lab
 from workbench.linear_probes import Probe, auroc, control_labels, fit_probe
@@ -61,6 +62,10 @@ def ask(
     n_mlp: int = 2,
     draws: int = 199,
 ) -> Finding:
+    at_least(1, n_factors=n_factors)
+    at_least(100, n_tokens=n_tokens)
+    at_least(19, draws=draws)
+    at_least(0, n_mlp=n_mlp, seed=seed)
     figures, rows, plots, curves = list[Figure](), list[dict[str, Any]](), list[Plot](), list[dict[str, Any]]()
     for checkpoint in checkpoints:
         cases = factor_cases(checkpoint, n_factors, (n_tokens, n_tokens // 2, 2 * n_tokens), seed)
@@ -248,13 +253,13 @@ def _claim(figures: list[Figure], rows: list[dict[str, Any]]) -> str:
         own = [row for row in rows if row["checkpoint"] == figure.checkpoint]
         at_once = sum(row["readable from"] == "embedding" for row in own)
         gain = next((f for f in found if f.checkpoint == figure.checkpoint and f.name == "by context"), None)
-        more = f", and context adds {gain.value:.2f}" if gain else ", and context adds nothing that shows"
+        more = f", and context adds {gain.value:.2f}" if gain else ", and context is not shown to add anything"
         told.append(
             f"{figure.checkpoint} with a mean AUROC of {figure.value:.2f} ({at_once} of {len(own)} from the token "
             f"alone{more})"
         )
     if not told:
-        return "No factor is readable beyond what labels of other documents give."
+        return "No factor is shown to be readable beyond what labels of other documents give."
     return "A linear probe reads the world's factors in " + "; in ".join(told) + "."
 
 

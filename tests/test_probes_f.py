@@ -311,7 +311,7 @@ def test_a_carry_that_is_planted_is_found_beyond_relabelled_digits():
 
 
 def test_the_carry_is_asked_and_a_shuffled_one_is_not_claimed(lab):
-    options = {"n": 110, "n_controls": 3, "draws": 59}
+    options = {"n": 110, "draws": 59}
     finding = carry.ask(lab, lab.checkpoints("base"), **options)
     assert [figure.name for figure in finding.figures] == [
         "carry, AUROC",
@@ -383,3 +383,20 @@ def test_capital_truth_is_asked(lab):
     assert names.count("true from false") == 2
     assert names.count("direction of another") == 2
     assert all(figure.of == "countries" for figure in finding.figures)
+
+
+def test_controls_are_enough_for_all_tests_and_too_few_are_said_to_be():
+    """The smallest p there can be passes beside all others; with fewer controls nothing is said of more or less."""
+    from probes.kit.finding import LEVEL, Figure, Null
+
+    for n_tests in (3, 9, 15, 30):
+        assert n_tests / (carry.enough(n_tests) + 1) <= LEVEL
+
+    def figure(n, p):
+        null = Null(0.0, -0.3, 0.2, n, "digits relabelled", p)
+        return Figure("beyond the digits", 0.3, 0.29, 0.31, 22, "pairs of units", null, "base")
+
+    few = [figure(79, 1 / 80)] * 15
+    assert carry.verdict(few[0], False, few).startswith("cannot be told with 79 controls")
+    many = [figure(299, 0.4)] * 15
+    assert carry.verdict(many[0], False, many) == "not shown to be more than"

@@ -61,7 +61,7 @@ def test_one_checkpoint_alone_is_asked(name):
 def test_an_untrained_difference_is_not_memory():
     """Weights of the tiny lab are random: nothing was seen."""
     assert not finding("memorised").claims
-    assert "no better on seen documents" in finding("memorised").claim
+    assert "is not shown to do better on seen documents" in finding("memorised").claim
 
 
 @pytest.mark.parametrize(
@@ -155,7 +155,7 @@ def test_planted_memory_is_found_and_chance_is_not():
     assert "sft knows seen documents better in sums +0.4" in memorised.claim(figures[:1], ["sft"])
     assert figures[1].value > figures[1].null.high
     none = memorised.compared(seen, seen + rng.normal(0, 0.1, 40), "sft", "sums")
-    assert "no better on seen documents" in memorised.claim(none[:1], ["sft"])
+    assert "is not shown to do better on seen documents" in memorised.claim(none[:1], ["sft"])
 
 
 # context and induction
@@ -180,7 +180,7 @@ def test_planted_worth_of_context_is_told():
     assert "helps base in prose 0.5" in in_context_learning.claim([worth], [score], ["base"])
     assert score.null.value - score.value == pytest.approx(worth.value)
     none = in_context_learning._worth("base", "prose", in_context_learning.Read(own, own), 0)
-    assert "helps base nowhere" in in_context_learning.claim([none], [score], ["base"])
+    assert "not shown to help base" in in_context_learning.claim([none], [score], ["base"])
 
 
 def test_nothing_is_said_again_behind_another_half():
@@ -225,7 +225,7 @@ def judgement(right: np.ndarray, worked: np.ndarray | None = None) -> Judgements
     return Judgements(right, ones, ones, ones if worked is None else worked)
 
 
-@pytest.mark.parametrize(("taught", "told"), [(False, "not better beyond chance"), (True, "answers otherwise")])
+@pytest.mark.parametrize(("taught", "told"), [(False, "not shown to be better"), (True, "answers otherwise")])
 def test_planted_choice_and_planted_skill_are_told_apart(taught, told):
     """Before answers nothing right; made to show its steps it does, unless the skill is new."""
     lab = shared_lab()

@@ -12,9 +12,11 @@ from probes.kit import classifiers, nulls, readings
 from probes.kit.finding import LEVEL, Figure, Finding, Null, beyond, holm
 from probes.kit.found import probes
 from probes.kit.plots import bars, heat, lines
+from probes.kit.settings import at_least
 from tests.command_line import assert_one_sentence, run, run_probes
 from tests.tiny_lab import make_lab
 from workbench.care import prune
+from workbench.errors import Misuse
 from workbench.grow import grow
 from workbench.lab import Lab
 from workbench.status import status
@@ -300,3 +302,21 @@ def test_status_as_text_names_the_claims(grown: Lab) -> None:
     own(home, "counts", COUNTS)
     run_probes(home, "run", "tiny", "counts", "--checkpoints", "sft")
     assert "probe counts: It has" in run(home, "status", "tiny").stdout
+
+
+def test_a_single_case_bears_no_interval_and_too_small_a_setting_is_refused() -> None:
+    with pytest.raises(Misuse, match="at least two are needed"):
+        nulls.mean_of([1.0], "signs")
+    with pytest.raises(Misuse, match=r"n is 0: at least 8 is needed, --set n=8 or more"):
+        at_least(8, draws=19, n=0)
+    at_least(8, n=8)
+
+
+def test_nulls_of_several_series_are_one_grey_series() -> None:
+    rows = [
+        {"series": name, "x": "block 0", "y": 1.0} for name in ("base", "null base", "null sft", "nullable")
+    ]
+    made = lines("t", "layer", "share", rows, "alt").figure
+    assert [trace["name"] for trace in made["data"]] == ["base", "null", "null", "nullable"]
+    assert [trace.get("showlegend", True) for trace in made["data"]] == [True, True, False, True]
+    assert made["layout"]["xaxis"]["type"] == "category"

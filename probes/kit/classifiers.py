@@ -13,6 +13,7 @@ task less accuracy on a control task, another labelling that says nothing of the
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -64,9 +65,10 @@ def split(groups: Int[np.ndarray, " case"], seed: int = 0) -> Split:
 
 
 def fit(
-    x: Float[np.ndarray, "case d"], labels: np.ndarray, parts: Split, kind: str = LINEAR, seed: int = 0
-) -> Classifier:
-    """The probe of the penalty that tells most of `parts.choose`."""
+    x: Float[np.ndarray, "case d"], labels: np.ndarray, parts: Split, kind: str = LINEAR, seed: int = 0,
+    penalties: Sequence[float] = (),
+) -> Classifier:  # fmt: skip
+    """The probe of the penalty that tells most of `parts.choose`, of all or of those given."""
     from sklearn.exceptions import ConvergenceWarning
     from threadpoolctl import threadpool_limits
 
@@ -77,7 +79,7 @@ def fit(
     log_shares = np.log(n_of_class / n_of_class.sum())
     with threadpool_limits(1), warnings.catch_warnings():  # small: two threads take twice as long as one
         warnings.simplefilter("ignore", ConvergenceWarning)  # a probe that stops early is held to its score
-        for penalty in PENALTIES if kind == LINEAR else WEIGHT_DECAYS:
+        for penalty in penalties or (PENALTIES if kind == LINEAR else WEIGHT_DECAYS):
             fitted = _made(kind, penalty, seed).fit(z, labels[parts.fit])
             made = Classifier(fitted, mean, sd, penalty, log_shares)
             score = float(balanced(labels[parts.choose], made.told(x[parts.choose])))

@@ -16,6 +16,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from probes.kit.finding import Figure, Null
+from workbench.errors import Misuse
 from workbench.intervals import quantiles, resampled_sums, wilson
 
 DRAWS = 999
@@ -72,12 +73,17 @@ def mean_of(
     """Mean of independent cases, its bootstrap interval, and the null that their signs about `about` are random (a
     sign-flip test: right where the null is symmetric). Splat it into a `Figure`'s value, low, high and null."""
     cases = np.asarray(values, float) - about
+    if len(cases) < 2:
+        raise Misuse(
+            f"{len(cases)} case bears no interval and no chance ({what}): at least two are needed, so ask about "
+            "more of them (--set n=8), or a lab with more held-out text"
+        )
     rng, n = np.random.default_rng(seed), len(cases)
     signs = rng.choice((-1.0, 1.0), size=(draws, n))
     mean = float(cases.mean())
     null = against(mean, signs @ cases / n, what, side)
     sums = resampled_sums(np.stack([cases, np.ones(n)], axis=1), seed)
-    low, high = quantiles(sums[:, 0], sums[:, 1], n) if n > 1 else (mean, mean)
+    low, high = quantiles(sums[:, 0], sums[:, 1], n)
     shifted = Null(null.value + about, null.low + about, null.high + about, null.n, what, null.p)
     return mean + about, float(low) + about, float(high) + about, shifted
 

@@ -1,7 +1,8 @@
 """Pictures of findings: plotly figures without colours of their own, each with its numbers as rows.
 
 A trace's `name` is its series; where that is a checkpoint, the page gives it its colour. `null` is drawn
-as a band or a dashed line, so what a figure is held against is in sight.
+as a dashed line or as series of its own, named "null" or "null NAME": these are one grey series on the page, so
+what a figure is held against is in sight.
 """
 
 from __future__ import annotations
@@ -12,33 +13,45 @@ from typing import Any
 
 from probes.kit.finding import Figure, Plot
 
+NULL = "null"
 Rows = Sequence[Mapping[str, Any]]
 
 
-def lines(title: str, x_title: str, y_title: str, rows: Rows, alt: str, null: float | None = None) -> Plot:
-    """A curve for each `series` of rows with `series`, `x`, `y` and, where known, `low` and `high`."""
-    traces = []
+def lines(
+    title: str, x_title: str, y_title: str, rows: Rows, alt: str, null: float | None = None,
+    ticks: Mapping[float, str] | None = None,
+) -> Plot:  # fmt: skip
+    """A curve for each `series` of rows with `series`, `x`, `y` and, where known, `low` and `high`; `ticks` name
+    places of an axis of numbers."""
+    traces = list[dict[str, Any]]()
     for name, part in _series(rows):
         xs = [row["x"] for row in part]
         trace: dict[str, Any] = {
-            "type": "scatter", "mode": "lines+markers", "name": name, "x": xs, "y": [row["y"] for row in part],
+            "type": "scatter", "mode": "lines+markers", **_name(name, traces), "x": xs,
+            "y": [row["y"] for row in part],
             "hovertemplate": "%{x}: %{y:.3g}<extra>" + html.escape(name) + "</extra>",
         }  # fmt: skip
         if all("low" in row for row in part):
             trace["error_y"] = _ends(part, "y")
         traces.append(trace)
-    return _plot(title, x_title, y_title, traces, alt, rows, _level(null, "y"))
+    layout = _level(null, "y")
+    if ticks:
+        names = [html.escape(name) for name in ticks.values()]
+        layout["xaxis"] = {"tickmode": "array", "tickvals": list(ticks), "ticktext": names}
+    elif rows and isinstance(rows[0]["x"], str):
+        layout["xaxis"] = {"type": "category"}
+    return _plot(title, x_title, y_title, traces, alt, rows, layout)
 
 
 def bars(title: str, x_title: str, rows: Rows, alt: str, null: float | None = None) -> Plot:
     """A dot with its interval for each of rows with `row`, `series`, `x` and, where known, `low` and `high`; rows
     of one name stand together."""
     names = list(dict.fromkeys(str(row["row"]) for row in rows))
-    traces, groups = [], _series(rows)
+    traces, groups = list[dict[str, Any]](), _series(rows)
     for i, (name, part) in enumerate(groups):
         shift = (i - (len(groups) - 1) / 2) * 0.6 / max(1, len(groups))
         trace: dict[str, Any] = {
-            "type": "scatter", "mode": "markers", "name": name, "x": [row["x"] for row in part],
+            "type": "scatter", "mode": "markers", **_name(name, traces), "x": [row["x"] for row in part],
             "y": [names.index(str(row["row"])) + shift for row in part], "marker": {"size": 10},
             "customdata": [str(row["row"]) for row in part], "cliponaxis": False,
             "hovertemplate": "%{customdata}: %{x:.3g}<extra>" + html.escape(name) + "</extra>",
@@ -114,6 +127,13 @@ def of_figures(title: str, x_title: str, figures: Sequence[Figure], alt: str) ->
 def _series(rows: Rows) -> list[tuple[str, list[Mapping[str, Any]]]]:
     names = dict.fromkeys(str(row["series"]) for row in rows)
     return [(name, [row for row in rows if str(row["series"]) == name]) for name in names]
+
+
+def _name(series: str, before: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """A trace's name, and its place in the legend: nulls share one name and one place."""
+    if series != NULL and not series.startswith(f"{NULL} "):
+        return {"name": series}
+    return {"name": NULL, "legendgroup": NULL, "showlegend": all(trace["name"] != NULL for trace in before)}
 
 
 def _ends(part: Rows, value: str) -> dict[str, Any]:
