@@ -177,5 +177,6 @@ def _layer(found: Neurons, shown: list[str], most: float, colour: str) -> Panel:
         f"MLP of block {found.layer}",
         "A neuron writes its activation h times its output weights w into the stream: |h| · ‖w‖ is the length of "
         f"that. These hold {words.share(found.share)} of the sum over all neurons of the block. Beside each, "
-        "the tokens that it promotes as it is on here; on hover, by how much, in logits before the final norm's scale.",
+        "the tokens that it promotes as it is on here; on hover, by how much, in "
+        "logits before the final norm's scale.",
     )

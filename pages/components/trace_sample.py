@@ -45,8 +45,8 @@ def view(lab: Lab, question: asked.Question, traces: Mapping[str, Trace], colour
     if say:
         frame.caption(
             "Ticks, and the counts behind the probabilities (“2 of 4”): in how many of the samples a token came "
-            "first; hover for the 95 % Wilson interval. The first text is greedy, the likeliest token at every step; "
-            "the others are drawn."
+            "first; hover for the 95 % Wilson interval. The first text is greedy, the likeliest token at every "
+            "step; the others are drawn."
         )
     else:
         frame.caption("Switch on “Continue the text” to draw texts from these distributions.")
