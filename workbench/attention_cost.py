@@ -4,7 +4,7 @@
 torch's fused `scaled_dot_product_attention`, which does not. Attention is O(n²) in the length and all else O(n):
 on doubly logarithmic axes a slope of 1 says that the rest still dominates, a slope of 2 that attention does, and a
 slope below 1 that what a pass costs at any length (calls, allocation) does. The slope is that of the least-squares
-line through log seconds against log length over the longest lengths, its interval a bootstrap over the runs at each.
+line through log seconds against log length over the longest lengths, its interval a bootstrap over the runs.
 Runs of the two alternate, so that a change of the machine's load falls on both.
 """
 
