@@ -109,10 +109,7 @@ def _below(cosines: np.ndarray, chance: Chance) -> str:
     """A sentence where neighbours are no nearer than chance."""
     n = chance.n_below(cosines)
     if n == len(cosines):
-        return (
-            " All of these tokens lie below the dotted line: none is nearer than random pairs may be, so this list "
-            "is an order among unrelated tokens."
-        )
+        return " All of these tokens lie below the dotted line: none is nearer than random pairs may be."
     return f" {n} of these {len(cosines)} lie below the dotted line." if n else ""
 
 
