@@ -137,10 +137,12 @@ def test_a_full_context_leaves_a_loop_no_room_and_says_so(tiny_lab: Lab) -> None
         ({"stage": "Predict", "at": "5000"}, "so there is none at 5000: the last is shown"),
         ({"stage": "Predict", "tuned": "true"}, "python -m workbench lens tiny base"),
         ({"stage": "Loop", "step": "999"}, "so there is no step 999"),
+        ({"a": "base@7"}, "no checkpoint 'base@7'"),
+        ({"b": "zzz"}, "no checkpoint 'zzz'"),
     ],
 )
 def test_an_address_that_asks_for_what_is_not_there_is_told(tiny_lab: Lab, asked: dict, said: str) -> None:
-    app = opened("trace", b="none", **asked)
+    app = opened("trace", **{"b": "none"} | asked)
     assert not app.exception
     assert any(said in text for text in sentences(app))
 

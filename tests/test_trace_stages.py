@@ -6,22 +6,28 @@ import numpy as np
 import pytest
 import torch
 
+from pages.components.heads import ONE, packed
 from tests.tiny_models import FAMILIES, save_tiny, tiny_model, tiny_tokenizer
-from workbench.attention_cost import KINDS, attention_cost, lengths
+from workbench.attention_cost import KINDS, AttentionCost, Cost, attention_cost, lengths
 from workbench.cache_cost import OFF, ON, cache_cost
 from workbench.circuits.head_labels import FIRST, first_rows, label_heads, named
 from workbench.circuits.heads import INDUCTION, PREVIOUS, HeadScore, repeated_ids, score_heads
 from workbench.circuits.tuned_lens import TunedLens
 from workbench.errors import Misuse
+from workbench.finer_kinds import DIGITS, LETTERS, MARKERS, PART, SIGNS, SPACE, kind_of
 from workbench.first_tokens import first_tokens
 from workbench.loading import load_model, load_tokenizer
 from workbench.loop import recorded_loop
+from workbench.main_line import end_of_line, main_first
+from workbench.plan import Plan
 from workbench.prompt import read_prompt
 from workbench.prompt_notes import notes
+from workbench.same_weights import same_logits, same_weights
 from workbench.sampling import Sampling, continuations, reshape
 from workbench.through_training import moments, spread
 from workbench.timing import Seconds
 from workbench.trace import layers_at, read_again, target_at, trace
+from workbench.vocabulary import TokenText
 
 TEXT = "héllo world 🙂 this is a test"
 
@@ -269,3 +275,96 @@ def test_a_tokenizer_without_a_chat_form_says_so():
     tokenizer = tiny_tokenizer(bos=False)
     [sentence] = notes(tokenizer, "hi", read_prompt(tokenizer, "hi", 64, chat=True), chat=True)
     assert "no chat form" in sentence
+
+
+def cost(kind: str, tokens: int, took: list[float]) -> Cost:
+    return Cost(kind, tokens, Seconds.of(took), tuple(took))
+
+
+def test_a_planted_power_is_the_slope_and_its_interval_holds_it():
+    rng = np.random.default_rng(0)
+    for power in (0.4, 1.0, 2.0):
+        costs = [
+            cost(kind, n, list(n**power * np.exp(rng.normal(0, 0.05, 15))))
+            for n in (16, 32, 64, 128)
+            for kind in KINDS
+        ]
+        slope = AttentionCost(tuple(costs), 0.0, KINDS).slope("eager")
+        assert slope is not None
+        assert slope.tokens == (32, 64, 128)
+        assert slope.low <= power <= slope.high
+        assert slope.high - slope.low < 0.3
+
+
+def test_a_slope_by_hand_and_none_of_one_length():
+    """Without spread the interval is the slope itself: 1, 2, 8 over lengths 1, 2, 4 has the slope log2(8) / 2."""
+    costs = tuple(cost("eager", n, [s] * 3) for n, s in ((1, 1.0), (2, 2.0), (4, 8.0)))
+    slope = AttentionCost(costs, 0.0, ("eager",)).slope("eager")
+    assert slope is not None
+    np.testing.assert_allclose(slope[:3], 1.5)
+    assert AttentionCost(costs[:1], 0.0, ("eager",)).slope("eager") is None
+
+
+def test_a_kind_is_quicker_only_where_the_bands_are_apart():
+    costs = (
+        cost("eager", 16, [1.0, 1.1, 1.2]), cost("sdpa", 16, [2.0, 2.1, 2.2]),
+        cost("eager", 32, [1.0, 2.0, 3.0]), cost("sdpa", 32, [1.1, 2.1, 3.1]),
+        cost("eager", 64, [5.0, 5.1, 5.2]), cost("sdpa", 64, [4.0, 4.1, 4.2]),
+    )  # fmt: skip
+    assert AttentionCost(costs, 0.0, KINDS).faster() == {16: "eager", 32: None, 64: "sdpa"}
+
+
+def test_attention_that_is_sent_is_the_models_to_two_decimals(machine):
+    model, tokenizer = machine
+    attention = trace(model, tokenizer, read_prompt(tokenizer, TEXT, 64)).attention
+    n = attention.shape[-1]
+    sent = np.frombuffer(packed(attention), "<u2").reshape(*attention.shape[:2], -1) / ONE
+    query, key = np.tril_indices(n)
+    shown, exact = np.round(sent, 2), attention[:, :, query, key]
+    assert np.abs(shown - exact).max() <= 0.005 + 1e-5  # eight bits were up to 0.007 away
+
+
+@pytest.mark.parametrize(
+    ("data", "special", "kind"),
+    [
+        (b"<|user|>", True, MARKERS),
+        (b" 12", False, DIGITS),
+        (b" the", False, LETTERS),
+        ("ش".encode(), False, LETTERS),
+        ("ش".encode()[:1], False, PART),
+        ("🙂".encode()[1:3], False, PART),
+        (b" " + "🙂".encode()[:1], False, PART),
+        ("🙂".encode(), False, SIGNS),
+        (b"  ", False, SPACE),
+        (b"\n", False, SPACE),
+        (b",", False, SIGNS),
+        ("ّ".encode(), False, LETTERS),
+    ],
+)
+def test_kinds_of_tokens_by_hand(data, special, kind):
+    assert kind_of(TokenText(0, data, repr(data), special)) == kind
+
+
+def test_beside_a_checkpoint_stands_the_end_of_its_own_line(tiny_lab):
+    plan = Plan.of(tiny_lab)
+    aside = [branch.name for branch in plan.recipe.branches]
+    there = ["base", "base@0", *aside, "sft", "sft@0", "grpo"]
+    assert end_of_line(plan, "base", there) == "grpo"
+    assert end_of_line(plan, "base@0", ["base@0", "base", "sft", *aside]) == "sft"
+    assert end_of_line(plan, "grpo", there) == "sft"
+    assert end_of_line(plan, "base", ["base", "base@0"]) is None
+    assert main_first(plan, there) == [a for a in there if a not in aside] + aside
+
+
+def test_same_weights_are_seen_and_one_changed_bit_is_none():
+    first, second = (tiny_model("llama") for _ in range(2))
+    second.load_state_dict(first.state_dict())
+    assert same_weights(first, second)
+    prompt = read_prompt(tiny_tokenizer(), TEXT, 64)
+    ours, theirs = (trace(model, tiny_tokenizer(), prompt) for model in (first, second))
+    assert same_logits(ours, theirs)
+    with torch.no_grad():
+        second.get_input_embeddings().weight[0, 0] += 1e-3
+        second.model.layers[0].mlp.down_proj.weight[0, 0] += 1.0
+    assert not same_weights(first, second)
+    assert not same_logits(ours, trace(second, tiny_tokenizer(), prompt))

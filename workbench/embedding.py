@@ -35,6 +35,10 @@ class Chance(NamedTuple):
     high: float
     n: int
 
+    def n_below(self, cosines: Float[np.ndarray, "neighbour"]) -> int:
+        """How many cosines are no larger than 97.5 % of random pairs stay below."""
+        return int((cosines <= self.high).sum())
+
 
 class Neighbours(NamedTuple):
     """The tokens of largest cosine with one, itself left out; largest first."""

@@ -11,6 +11,9 @@ import streamlit as st
 from pages.components import frame, store
 from pages.components.words import NONE
 from workbench.lab import Lab
+from workbench.main_line import end_of_line, main_first
+from workbench.plan import Plan
+from workbench.recipe import stage_of
 
 if TYPE_CHECKING:
     from workbench.trace import Trace
@@ -36,6 +39,8 @@ def question(lab: Lab) -> Question | None:
             "to train: look at the Lab page, then come back."
         )
         return None
+    plan = Plan.of(lab)
+    found = main_first(plan, found)
     left, right = st.columns([3, 2], gap="large")
     with left:
         text = st.text_area(
@@ -48,17 +53,28 @@ def question(lab: Lab) -> Question | None:
         )
         chat = st.toggle("Ask it as a question in chat form", key="chat", bind="query-params")
     with right:
+        _doubted("a", found)
         first = st.selectbox("Checkpoint", found, key="a", bind="query-params")
         others = [NONE, *(a for a in found if a != first)]
-        finished = [a for a in others[1:] if "@" not in a]
+        beside = end_of_line(plan, first, found)
+        _doubted("b", [NONE, *found])
         second = st.selectbox(
             "Beside it",
             others,
-            index=others.index(finished[-1]) if finished else 0,
+            index=others.index(beside) if beside else 0,
             key="b",
             bind="query-params",
         )
     return Question(text, chat, (first,) if second in (NONE, None) else (first, second))
+
+
+def _doubted(parameter: str, addresses: Sequence[str]) -> None:
+    """Say it where the address asks for a checkpoint, or a snapshot of one, that is not here."""
+    asked = st.query_params.get(parameter, "")
+    near = [a for a in addresses if "@" in asked and stage_of(a) == stage_of(asked)]
+    whole = [a for a in addresses if "@" not in a]
+    if asked not in addresses:  # all snapshots of all checkpoints would be a sentence that no one reads
+        frame.doubted(parameter, "checkpoint", near or whole or addresses)
 
 
 def stage(stages: Sequence[str]) -> str:
@@ -79,5 +95,19 @@ def notes(lab: Lab, asked: Question, traces: Mapping[str, Trace]) -> None:
         for address, trace in traces.items()
         for sentence in notes(store.loaded(lab, address).tokenizer, asked.text, trace.prompt, asked.chat)
     ]
-    for sentence in dict.fromkeys(found):
+    for sentence in dict.fromkeys([*found, *_twice(lab, traces)]):
         frame.note(sentence)
+
+
+def _twice(lab: Lab, traces: Mapping[str, Trace]) -> list[str]:
+    """A sentence where two checkpoints that are looked at are one."""
+    from workbench.same_weights import same_logits, same_weights
+
+    if len(traces) < 2:
+        return []
+    (first, ours), (second, theirs) = traces.items()
+    if not same_logits(ours, theirs):
+        return []
+    if same_weights(store.loaded(lab, first).model, store.loaded(lab, second).model):
+        return [f"{first} and {second} have the same weights: every stage shows the same twice."]
+    return [f"{first} and {second} give identical logits on this text, though their weights differ."]

@@ -59,7 +59,7 @@ def _plot(address: str, cost: CacheCost, colour: str) -> Plot:
         x, *values = (rows[name].to_list() for name in ("tokens read", "seconds", "low", "high"))
         drawn.append(Curve(kind, colour, x, values[0], said, *values[1:], dashed=kind == OFF))
     alt = f"Seconds for one more token of {address}, with the KV cache and without it, by tokens read"
-    return Plot(address, alt, Axis("tokens read before"), Axis("seconds", log=True), drawn, table)
+    return Plot(address, alt, Axis("tokens read before"), Axis("seconds (logarithmic)", log=True), drawn, table)
 
 
 def _sentence(address: str, cost: CacheCost) -> str:

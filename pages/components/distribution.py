@@ -25,7 +25,8 @@ def panel(
     chosen: int | None = None,
     came: Mapping[int, FirstToken] | None = None,
 ) -> Panel:
-    """Bars: the model's own probabilities; rings: what is drawn from; ticks: shares of samples, if any.
+    """Bars: the model's own probabilities, on one axis from 0 to 1 wherever they stand; rings: what is drawn from;
+    ticks: shares of samples, if any.
 
     `chosen`: the id of the token that was drawn."""
     rows = [_row(c, colour, chosen, came) for c in found]
@@ -39,18 +40,17 @@ def panel(
     if came is not None:
         drawn = [came.get(c.id) for c in found]
         table |= {"times first": [each.times if each else 0 for each in drawn]}
-    high = max(
-        (end for row in rows for end in (row["value"], *(m["value"] for m in row["marks"]))), default=1.0
+    return Panel(
+        panels.bars(rows, "probability, from 0 to 1", low=0.0, high=1.0), alt, pl.DataFrame(table), title
     )
-    return Panel(panels.bars(rows, "probability", low=0.0, high=high), alt, pl.DataFrame(table), title)
 
 
 def _row(c: Candidate, colour: str, chosen: int | None, came: Mapping[int, FirstToken] | None) -> Row:
     muted = f"color-mix(in srgb, {colour} 35%, {theme.palette().panel})"
     marks = [Mark(symbol=RING, value=c.reshaped)] if not c.cut_by else []
-    said = [f"id {c.id}", f"probability {words.number(c.probability)}"]
-    said.append(CUT[c.cut_by] or f"as drawn {words.number(c.reshaped)}")
-    text = words.number(c.probability)
+    said = [f"id {c.id}", f"probability {words.decimals(c.probability)}"]
+    said.append(CUT[c.cut_by] or f"as drawn {words.decimals(c.reshaped)}")
+    text = words.decimals(c.probability)
     if came is not None:
         first = came.get(c.id)
         if first is not None:
@@ -59,7 +59,7 @@ def _row(c: Candidate, colour: str, chosen: int | None, came: Mapping[int, First
                 f"first in {first.times} of {first.n}: {words.share(first.share)} "
                 f"({words.share(first.low)} to {words.share(first.high)})"
             )
-        text += f" · {first.times if first else 0} ×"
+        text += f" · {first.times if first else 0} of {sum(f.times for f in came.values())}"
     label = f"▸ {c.shown}" if c.id == chosen else c.shown
     return Row(
         label=label,

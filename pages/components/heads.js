@@ -1,13 +1,15 @@
 // Attention: a small picture of every head, and one enlarged. Hover or focus a token to see what it looks
-// back at. Patterns come as bytes [layer][head][query][key <= query], 255 = 1. What lies above the diagonal is not
+// back at. Patterns come as 16 bits each, [layer][head][query][key <= query], 65535 = 1. What lies above the diagonal is not
 // small but masked: a token cannot look ahead. It is drawn as a grey that no weight has, hatched where enlarged.
+
+const ONE = 65535
 
 function rgb(hex) {
   return [1, 3, 5].map((i) => parseInt(hex.slice(i, i + 2), 16))
 }
 
 function whole(packed, n) {
-  const weights = new Uint8Array(n * n)
+  const weights = new Uint16Array(n * n)
   for (let query = 0, from = 0; query < n; from += ++query) {
     weights.set(packed.subarray(from, from + query + 1), query * n)
   }
@@ -26,7 +28,7 @@ function paint(canvas, weights, n, colour) {
     image.data[4 * i + 1] = masked ? 128 : g
     image.data[4 * i + 2] = masked ? 128 : b
     // square root: faint looks are seen too
-    image.data[4 * i + 3] = masked ? 56 : 255 * Math.sqrt(weights[i] / 255)
+    image.data[4 * i + 3] = masked ? 56 : 255 * Math.sqrt(weights[i] / ONE)
   }
   context.putImageData(image, 0, 0)
 }
@@ -55,13 +57,26 @@ function hatch(canvas, n) {
   }
 }
 
+// The tokens along one side of the matrix; where they are many only some of them, so that they can be read.
+function names(tokens, side) {
+  const box = element("div", `names ${side}`)
+  box.setAttribute("aria-hidden", "true") // the strip beside the matrix says them
+  const step = Math.ceil(tokens.length / 20)
+  tokens.forEach((token, i) => box.appendChild(element("span", "", i % step ? "" : token)))
+  return box
+}
+
 function enlarge(box, data, weights, name) {
   box.replaceChildren()
   const n = data.tokens.length
   box.appendChild(element("h4", "", name))
   const flex = box.appendChild(element("div", "enlarged"))
   const left = flex.appendChild(element("div", "left"))
-  const stack = left.appendChild(element("div", "stack"))
+  const labelled = left.appendChild(element("div", "labelled"))
+  labelled.appendChild(names(data.tokens, "rows"))
+  const stack = labelled.appendChild(element("div", "stack"))
+  labelled.appendChild(element("div"))
+  labelled.appendChild(names(data.tokens, "columns"))
   const canvas = stack.appendChild(element("canvas", "matrix"))
   hatch(stack.appendChild(element("canvas", "mask")), n)
   left.appendChild(element("p", "key", "rows look at columns; hatched: masked, no token sees those after it"))
@@ -81,17 +96,17 @@ function enlarge(box, data, weights, name) {
     at = query
     const row = Array.from(weights.slice(query * n, query * n + n))
     spans.forEach((span, key) => {
-      const strength = key <= query ? Math.round((70 * row[key]) / 255) : 0
+      const strength = key <= query ? Math.round((70 * row[key]) / ONE) : 0
       span.style.backgroundColor = strength ? `color-mix(in srgb, ${data.colour} ${strength}%, transparent)` : ""
       span.classList.toggle("query", key === query)
       span.classList.toggle("later", key > query)
     })
     const best = row.map((w, key) => [w, key]).sort((a, b) => b[0] - a[0]).slice(0, 3)
     says.replaceChildren(element("b", "", data.tokens[query]), document.createTextNode(" looks back at "))
-    best.filter(([w]) => w > 0).forEach(([w, key], i) => {
+    best.filter(([w]) => w / ONE >= 0.005).forEach(([w, key], i) => {
       if (i) says.appendChild(document.createTextNode(", "))
       says.appendChild(element("b", "", data.tokens[key]))
-      says.appendChild(document.createTextNode(` ${(w / 255).toFixed(2)}`))
+      says.appendChild(document.createTextNode(` ${(w / ONE).toFixed(2)}`))
     })
   }
   spans.forEach((span, i) => (span.onmouseenter = () => look(i)))
@@ -112,7 +127,7 @@ export default function (component) {
   const { parentElement, data, setTriggerValue } = component
   const root = parentElement.querySelector(".heads")
   root.replaceChildren()
-  const bytes = Uint8Array.from(atob(data.patterns), (c) => c.charCodeAt(0))
+  const bytes = new Uint16Array(Uint8Array.from(atob(data.patterns), (c) => c.charCodeAt(0)).buffer)
   const n = data.tokens.length
   const size = (n * (n + 1)) / 2
   const weightsOf = (layer, head) => {
@@ -120,7 +135,7 @@ export default function (component) {
     return whole(bytes.subarray(start, start + size), n)
   }
   const grid = root.appendChild(element("div", "grid"))
-  grid.style.gridTemplateColumns = `1.1rem repeat(${data.n_heads}, minmax(34px, 92px))`
+  grid.style.gridTemplateColumns = `1.6rem repeat(${data.n_heads}, minmax(34px, 92px))`
   const box = root.appendChild(element("div", "box"))
   const buttons = []
   const choose = (layer, head, tell) => {
@@ -129,6 +144,8 @@ export default function (component) {
     enlarge(box, data, weightsOf(layer, head), `layer ${layer}, head ${head}${named ? `: ${named}` : ""}`)
     if (tell) setTriggerValue("head", `${layer}.${head}`)
   }
+  grid.appendChild(element("span", "layer", ""))
+  for (let head = 0; head < data.n_heads; head++) grid.appendChild(element("span", "layer number", `${head}`))
   for (let layer = 0; layer < data.n_layers; layer++) {
     grid.appendChild(element("span", "layer", `${layer}`))
     for (let head = 0; head < data.n_heads; head++) {

@@ -48,8 +48,9 @@ def view(
         found[address] = trace_store.layers_at(lab, address, trace, here, target, lenses[address])
         said.append(_said(address, trace, here, found[address]))
     st.subheader(f"After {next(iter(traces.values())).prompt.tokens[at].shown}, by layer", anchor=False)
+    titles = _own(traces, at)
     rows = max((trace.lens.rows for trace in traces.values()), key=len)
-    curves.draw([_plot(kind, found, rows, colour) for kind in _KINDS], "by-layer", 3)
+    curves.draw([_plot(kind, found, rows, colour, titles.get(kind)) for kind in _KINDS], "by-layer", 3)
     frame.caption(" ".join(said))
 
 
@@ -59,21 +60,46 @@ _KINDS = {
         Axis("layer", low=0),
         Axis("probability", low=0.0, high=1.0),
     ),
-    "rank": ("Its rank (1 is the likeliest)", Axis("layer"), Axis("rank", log=True, low=1.0, downwards=True)),
+    "rank": (
+        "Its rank (1 is the likeliest)",
+        Axis("layer"),
+        Axis("rank (logarithmic)", log=True, low=1.0, downwards=True),
+    ),
     "entropy": ("Entropy of what the layer says", Axis("layer"), Axis("nats", low=0.0)),
 }
+
+
+def _own(traces: Mapping[str, Trace], at: int) -> dict[str, str]:
+    """Other titles where nothing follows: each checkpoint's own likeliest token is meant then."""
+    ends = {a: trace for a, trace in traces.items() if at + 1 >= len(trace.prompt.ids)}
+    if len(ends) < len(traces):
+        return {}
+    named = dict.fromkeys(str(trace.lens.top_shown[-1, -1, 0]) for trace in ends.values())
+    if len(named) == 1:
+        return {"probability": f"Probability of the model's own likeliest, “{next(iter(named))}”"}
+    return {"probability": "Probability of each checkpoint's own likeliest token"}
 
 
 def _said(address: str, trace: Trace, at: int, curve: LayerCurve) -> str:
     p = words.number(float(curve.probability[-1]))
     if at + 1 < len(trace.prompt.ids):
-        return f"In {address} what follows, {trace.prompt.tokens[at + 1].shown}, ends with probability {p}."
+        return f"In {address} what follows, “{trace.prompt.tokens[at + 1].shown}”, ends with probability {p}."
     last = trace.lens.top_shown[-1, at, 0]
-    return f"Nothing follows the last token: in {address} the curves are about its own likeliest, {last}, {p}."
+    return (
+        f"Nothing follows the last token: in {address} the curves are about its own likeliest, “{last}”, which "
+        f"ends with probability {p}."
+    )
 
 
-def _plot(kind: str, found: Mapping[str, LayerCurve], rows: tuple[str, ...], colour: Mapping[str, str]) -> Plot:
-    title, x, y = _KINDS[kind]
+def _plot(
+    kind: str,
+    found: Mapping[str, LayerCurve],
+    rows: tuple[str, ...],
+    colour: Mapping[str, str],
+    other: str | None = None,
+) -> Plot:
+    usual, x, y = _KINDS[kind]
+    title = other or usual
     values = {a: [float(v) for v in _shown(kind, curve)] for a, curve in found.items()}
     marks = [(float(i), name.removeprefix("block ").replace("embedding", "emb")) for i, name in enumerate(rows)]
     drawn = [

@@ -28,6 +28,7 @@ export default function (component) {
   const { parentElement, data, setTriggerValue } = component
   const root = parentElement.querySelector(".lens")
   root.replaceChildren()
+  const sight = root.appendChild(element("p", "sight"))
   const scroller = root.appendChild(element("div", "scroller"))
   const panel = root.appendChild(element("div", "panel"))
   panel.setAttribute("role", "status")
@@ -82,6 +83,28 @@ export default function (component) {
     go(row, position, true)
   }
   go(here[0], here[1], false)
-  const column = head.children[here[1] + 1]
-  scroller.scrollLeft = column.offsetLeft + column.offsetWidth - scroller.clientWidth // the position is in sight
+  const columns = [...head.children].slice(1)
+  const edge = () => head.children[0].offsetWidth + 2 // what scrolls is hidden behind the names of layers up to here
+  const tell_sight = () => {
+    const from = scroller.scrollLeft + edge()
+    const to = scroller.scrollLeft + scroller.clientWidth
+    const seen = columns.flatMap((c, p) => (c.offsetLeft >= from - 3 && c.offsetLeft + c.offsetWidth <= to + 1 ? [p] : []))
+    const all = seen.length === columns.length || !seen.length
+    sight.textContent = all ? "" : `tokens ${seen[0]} to ${seen[seen.length - 1]} of 0 to ${columns.length - 1}: scroll for the others`
+  }
+  // The position is in sight, and the first column that is seen is seen whole.
+  const reveal = () => {
+    const last = columns[here[1]]
+    const least = last.offsetLeft + last.offsetWidth + 6 - scroller.clientWidth
+    if (least > 0) {
+      const first = columns.find((c) => c.offsetLeft - edge() >= least) || last
+      const wanted = first.offsetLeft - edge()
+      const missing = wanted + scroller.clientWidth - scroller.scrollWidth
+      if (missing > 0) table.style.paddingRight = `${missing + 4}px`
+      scroller.scrollLeft = wanted
+    }
+    tell_sight()
+  }
+  scroller.onscroll = tell_sight
+  reveal()
 }

@@ -107,7 +107,7 @@ def laid_out(lab: Lab, address: str, name: str) -> tuple[Plane, Chance]:
 
 @st.cache_resource(max_entries=8, show_spinner=False)
 def _vocabulary(path: str, lab_path: str, address: str) -> tuple[list[TokenText], np.ndarray]:
-    from workbench.token_kinds import kinds_of
+    from workbench.finer_kinds import kinds_of
     from workbench.vocabulary import Vocabulary
 
     tokenizer = _reader(path, lab_path, address).tokenizer
@@ -117,7 +117,7 @@ def _vocabulary(path: str, lab_path: str, address: str) -> tuple[list[TokenText]
 
 
 def vocabulary(lab: Lab, address: str) -> tuple[list[TokenText], np.ndarray]:
-    """Every token of a checkpoint, and its kind."""
+    """Every token of a checkpoint, and its kind (`workbench.finer_kinds`)."""
     return _vocabulary(_path(lab, address), str(lab.path), address)
 
 

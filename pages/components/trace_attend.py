@@ -19,8 +19,9 @@ def view(lab: Lab, question: asked.Question, traces: Mapping[str, Trace], colour
     """The choice of a head, all heads of each checkpoint, and on demand what they cost."""
     st.header("What attention looks back at", anchor=False)
     frame.caption(
-        "Rows of small pictures are layers, columns are heads; within each, a row is a token and shows which "
-        "earlier tokens it reads. The grey half is the causal mask. Click a head to enlarge it, then hover a token."
+        "Rows of small pictures are layers, columns are heads, both counted from 0; within each, a row is a "
+        "token and shows which earlier tokens it reads. The grey half is the causal mask. Click a head to "
+        "enlarge it, then hover a token."
     )
     named = {address: trace_store.labelled(lab, address) for address in traces}
     every = list(dict.fromkeys(name for trace in traces.values() for name in heads.names(trace)))

@@ -31,7 +31,7 @@ def place(prompt: Prompt) -> int:
         st.session_state.pop(TOKEN)
     return int(
         st.number_input(
-            "Token, by its place (or click it)", 0, last, last, key=TOKEN, bind="query-params", width=260
+            "Token, by its place from 0 (or click it)", 0, last, last, key=TOKEN, bind="query-params", width=260
         )
     )
 
@@ -175,6 +175,8 @@ def _layer(found: Neurons, shown: list[str], most: float, colour: str) -> Panel:
         f"the {len(rows)} neurons of block {found.layer} that write most",
         table,
         f"MLP of block {found.layer}",
-        f"These hold {words.share(found.share)} of Σ|h|·‖w‖. Beside each, the tokens that it promotes as it is on "
-        "here; on hover, by how much, in logits before the final norm's scale.",
+        "A neuron writes its activation h times its output weights w into the stream: |h| · ‖w‖ is the length of "
+        f"that. These hold {words.share(found.share)} of the sum over all neurons of the block. Beside each, "
+        "the tokens that it promotes as it is on here; on hover, by how much, in "
+        "logits before the final norm's scale.",
     )

@@ -29,6 +29,7 @@ from pages.components.trace_tokenize import kind_colours
 from workbench.lab import Lab
 
 if TYPE_CHECKING:
+    from workbench.embedding import Chance
     from workbench.feature_geometry import Plane
     from workbench.trace import Trace
     from workbench.vocabulary import TokenText
@@ -81,8 +82,8 @@ def _chosen(lab: Lab, address: str, trace: Trace, place: int, sought: str) -> in
 def _nearest(lab: Lab, address: str, id_: int, colour: str) -> None:
     tokens, _ = token_store.vocabulary(lab, address)
     found = token_store.spaces(lab, address)
-    tied = "" if len(found) > 1 else "W_U is the same matrix"
-    frame.name_tag(address, colour, f"nearest to {tokens[id_].shown} {tied}")
+    tied = "" if len(found) > 1 else "; W_U is the same matrix"
+    frame.name_tag(address, colour, f"nearest to {tokens[id_].shown}{tied}")
     drawn = []
     for name, space in found.items():
         near, (_, chance) = space.neighbours(id_, NEAREST), token_store.laid_out(lab, address, name)
@@ -95,13 +96,21 @@ def _nearest(lab: Lab, address: str, id_: int, colour: str) -> None:
             f"{chance.n:,} random pairs: mean cosine {chance.mean:.2f}, the middle 95 % from {chance.low:.2f} to "
             f"{chance.high:.2f}. Its row has length {words.number(float(space.norms()[id_]))}, the median is "
             f"{words.number(float(space.median_norm))}."
-        )
+        ) + _below(near.cosines, chance)
         table = pl.DataFrame({"token": shown, "id": near.ids, "cosine": near.cosines})
         made = panels.bars(rows, f"cosine in {name}", 0.0, 1.0, chance.high)
         drawn.append(
             Panel(made, f"tokens nearest to {tokens[id_].shown} in {name} of {address}", table, name, caption)
         )
     panels.draw(drawn, f"nearest-{address}")
+
+
+def _below(cosines: np.ndarray, chance: Chance) -> str:
+    """A sentence where neighbours are no nearer than chance."""
+    n = chance.n_below(cosines)
+    if n == len(cosines):
+        return " All of these tokens lie below the dotted line: none is nearer than random pairs may be."
+    return f" {n} of these {len(cosines)} lie below the dotted line." if n else ""
 
 
 def _planes(lab: Lab, addresses: list[str], chosen: Mapping[str, int]) -> None:

@@ -70,9 +70,9 @@ def _loop(address: str, loop: Loop, step: int, colour: str) -> None:
     frame.facts(
         [
             ("rank", f"{opened.rank + 1:,}"),
-            ("probability", words.number(opened.probability)),
+            ("probability", words.decimals(opened.probability)),
             ("left to draw from", f"{opened.n_kept:,}"),
-            ("as drawn", words.number(opened.reshaped)),
+            ("as drawn", words.decimals(opened.reshaped)),
             ("entropy", f"{words.number(opened.entropy)} nats"),
             ("KV cache", f"{opened.read:,} tokens, {words.size(opened.cache_bytes)}"),
         ]
@@ -88,7 +88,7 @@ def _loop(address: str, loop: Loop, step: int, colour: str) -> None:
 def _token(step: LoopStep) -> Token:
     said = [
         f"rank {step.rank + 1}",
-        f"probability {words.number(step.probability)}",
+        f"probability {words.decimals(step.probability)}",
         f"entropy {words.number(step.entropy)} nats",
     ]
     return Token(text=readable(step.token), value=step.probability, lines=said, special=step.token.special)

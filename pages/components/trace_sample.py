@@ -42,16 +42,17 @@ def view(lab: Lab, question: asked.Question, traces: Mapping[str, Trace], colour
         say = st.toggle("Continue the text", key="say", bind="query-params")
     with right:
         n = int(st.slider("Samples", 1, MOST, 4, key="n", bind="query-params", disabled=not say, width=320))
-    for column, (address, trace) in zip(st.columns(len(traces), gap="large"), traces.items(), strict=True):
-        with column:
-            _checkpoint(lab, question, address, trace, colour[address], settings, n if say else 0)
     if say:
         frame.caption(
-            "Ticks and counts: how often a token came first in the samples; hover for the 95 % Wilson interval. "
-            "The first text is greedy, the likeliest token at every step; the others are drawn."
+            "Ticks, and the counts behind the probabilities (“2 of 4”): in how many of the samples a token came "
+            "first; hover for the 95 % Wilson interval. The first text is greedy, the likeliest token at every "
+            "step; the others are drawn."
         )
     else:
         frame.caption("Switch on “Continue the text” to draw texts from these distributions.")
+    for column, (address, trace) in zip(st.columns(len(traces), gap="large"), traces.items(), strict=True):
+        with column:
+            _checkpoint(lab, question, address, trace, colour[address], settings, n if say else 0)
     through_training.view(lab, question, colour)
 
 

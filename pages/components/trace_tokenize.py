@@ -39,10 +39,18 @@ def view(lab: Lab, question: asked.Question, traces: Mapping[str, Trace], colour
 
 def kind_colours() -> dict[str, str]:
     """A colour for each kind of token."""
-    from workbench.token_kinds import KINDS
+    from workbench.finer_kinds import DIGITS, LETTERS, MARKERS, PART, SIGNS, SPACE
 
     palette = theme.palette()
-    return dict(zip(KINDS, (palette.alarm, palette.others[0], palette.accent, palette.others[1]), strict=True))
+    first, second, third, *_ = palette.others
+    return {
+        MARKERS: palette.alarm,
+        LETTERS: palette.accent,
+        DIGITS: first,
+        SIGNS: second,
+        PART: third,
+        SPACE: palette.muted,
+    }
 
 
 def _kinds() -> None:
@@ -53,7 +61,7 @@ def _kinds() -> None:
 
 def _tokens(address: str, trace: Trace, place: int, others: Mapping[str, Trace]) -> None:
     """Every token in its box with its id, tinted by kind; on hover its bytes and characters."""
-    from workbench.token_kinds import kind_of
+    from workbench.finer_kinds import kind_of
     from workbench.tokenization import pieces
     from workbench.trace import divergence
 
@@ -97,7 +105,7 @@ def _said(piece: Piece) -> list[str]:
 
 
 def _table(found: list[Piece], parted: Mapping[str, list[float]], address: str) -> pl.DataFrame:
-    from workbench.token_kinds import kind_of
+    from workbench.finer_kinds import kind_of
 
     return pl.DataFrame(
         {

@@ -92,6 +92,11 @@ def probability(log_p: float) -> str:
     return number(math.exp(log_p))
 
 
+def decimals(p: float) -> str:
+    """A probability in a column of them: three decimals, so that they stand below one another."""
+    return "<0.001" if 0 < p < 0.001 else f"{p:.3f}"
+
+
 def named(address: str) -> str:
     """A checkpoint's address as words: `sft@128` -> 'sft, step 128'."""
     if address == NONE:
