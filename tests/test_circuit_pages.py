@@ -66,7 +66,7 @@ NAMES = ("base", "sft")
 VIEWS = {
     "Verdict": ("What became of the circuit", "The evidence", ["competence", "faithful"]),
     "Graph": ("The circuit of one checkpoint", "Click a component", ["circuit-graph"]),
-    "Difference": ("Two circuits, one over the other", "Click the dot", ["difference-graph"]),
+    "Difference": ("Two checkpoints' edges, one over the other", "Click the dot", ["difference-graph"]),
     "Curve": ("How few edges it takes", "CPR, sft", ["circuit-curve", "circuit-check"]),
     "Transfer": ("Each circuit in each checkpoint", "found in i", ["transfer", "overlap"]),
     "Patching": ("What each part is worth", "restores the clean one", ["grid-position-sft", "grid-head-base"]),

@@ -98,5 +98,11 @@ def changes(
             x=at, line={"color": muted, "dash": "dot", "width": 1.5}, annotation_text=name,
             annotation_position="top right" if at > 0 else "top left",
         )  # fmt: skip
-    made.update_layout(legend={"y": 1.08}, margin={"t": 70})
+    made.add_trace(
+        go.Scatter(  # no line of `add_vline` is in view for its own sake
+            x=[at for _, at in ends], y=[0] * len(ends), mode="markers", marker={"opacity": 0, "size": 24},
+            showlegend=False, hoverinfo="skip",
+        )
+    )  # fmt: skip
+    made.update_layout(legend={"y": 1.08}, margin={"t": 70, "l": 90, "r": 90})
     return made
