@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from pages.components import circuit_lens, circuit_store, theme
+from pages.components import circuit_lens, circuit_store, theme, words
 from tests.test_circuit_lenses import shaken, some_pairs
 from tests.test_circuit_pages import DONE, NAMES, circuit_lab
 from tests.test_pages import errors, opened, sentences
@@ -116,7 +116,8 @@ def test_without_a_lens_the_command_is_told_and_with_one_both_pictures_are_drawn
     again = lens_answers(lab.checkpoint("sft").model(), circuit_store.pairs(of, "judge"), {"root": base})
     np.testing.assert_allclose(made["sft"].clean["root"], again.clean["root"], atol=1e-4)
     said = " ".join(sentences(app))
-    assert made["sft"].sentence({"root": "base's tuned lens"}, MOVED).removeprefix(TOLD) in said
+    told_by_root = made["sft"].sentence({"root": "base's tuned lens"}, MOVED).removeprefix(TOLD)
+    assert words.minus(told_by_root) in said
     rows = FoundLens.of(lab, "sft").table("kl").rename({"kl": "value", "documents": "n"})
     figure = circuit_lens.by_layer(circuit_lens._named(rows, "sft", "base"), "KL")
     called = {"logit lens", "own tuned lens", "base's tuned lens"}

@@ -18,6 +18,7 @@ from pages.components import (
     kept,
     show,
     theme,
+    words,
 )
 from pages.components.circuit_store import Of, Patched
 from workbench.circuits.activation_patching import CONVENTIONS, DENOISE, NOISE
@@ -187,7 +188,8 @@ def heat(
         )
     elif labels is None:
         made.data[0].update(
-            text=[[bracketed(v, None, None, 2) for v in row] for row in value], texttemplate="%{text}"
+            text=[[words.minus(bracketed(v, None, None, 2)) for v in row] for row in value],
+            texttemplate="%{text}",
         )
     names = labels or parts or [f"h{at}" for at in columns]
     made.update_xaxes(tickvals=columns, ticktext=names, tickangle=0 if labels is None else 90, showgrid=False)

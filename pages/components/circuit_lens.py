@@ -10,7 +10,17 @@ import polars as pl
 import streamlit as st
 from plotly.subplots import make_subplots
 
-from pages.components import charts, circuit_choice, circuit_export, circuit_store, frame, kept, show, theme
+from pages.components import (
+    charts,
+    circuit_choice,
+    circuit_export,
+    circuit_store,
+    frame,
+    kept,
+    show,
+    theme,
+    words,
+)
 from pages.components.circuit_store import Of
 from workbench.circuits.found_lenses import FoundLens
 from workbench.circuits.lens_answers import CLEAN, ON
@@ -55,7 +65,8 @@ def _answers(of: Of, names: list[str], lenses: dict[str, FoundLens]) -> None:
     for name in names:
         made = circuit_store.lens_answers(of, name, lenses.get(name))
         root = lenses[name].root if name in lenses else ""
-        frame.caption(f"{name}: {made.sentence({lens: _through(lens, root) for lens in made.clean}, on)}.")
+        called = {lens: _through(lens, root) for lens in made.clean}
+        frame.caption(words.minus(f"{name}: {made.sentence(called, on)}."))
         tables.append(_named(made.table(on).rename({"m": "value"}), name, root))
     table = pl.concat(tables)
     show.chart(
@@ -66,8 +77,8 @@ def _answers(of: Of, names: list[str], lenses: dict[str, FoundLens]) -> None:
     frame.caption(
         "m = logit(target) − logit(foil) that the model's own final norm and unembedding read from the stream at "
         "the prompt's last token, on the judge pairs; the last row is the model's answer, through every lens. "
-        "Above 0: the target. It is told apart from the row from which on the interval stays above 0. A tuned lens "
-        "is fitted to foretell the last layer on other text, so it may read an answer that is yet to be worked out. "
+        "Above 0: the target. It is told apart from the row from which on the interval stays above 0. A tuned "
+        "lens is fitted to foretell the last layer on other text, so it may read an answer that is yet to be worked out. "
         "95 % intervals over pairs."
     )
 

@@ -6,7 +6,7 @@ import plotly.graph_objects as go
 import polars as pl
 import streamlit as st
 
-from pages.components import charts, circuit_export, circuit_store, frame, kept, show, theme
+from pages.components import charts, circuit_export, circuit_store, frame, kept, show, theme, words
 from pages.components.circuit_store import Of
 from workbench.circuits.graph import LOGITS
 from workbench.circuits.grids import Effects, Grid
@@ -69,7 +69,7 @@ def _said(way: str, grid: Grid) -> None:
         f"{what} " + ", ".join(f"{name} {_at(effects, cell)}" for name, effects in figures)
         for cell, what in ((0, TOGETHER), (1, ADDED))
     )
-    frame.caption(f"{way}: {told}.")
+    frame.caption(words.minus(f"{way}: {told}."))
 
 
 def _at(effects: Effects, cell: int) -> str:
