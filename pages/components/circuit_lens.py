@@ -78,8 +78,8 @@ def _answers(of: Of, names: list[str], lenses: dict[str, FoundLens]) -> None:
         "m = logit(target) − logit(foil) that the model's own final norm and unembedding read from the stream at "
         "the prompt's last token, on the judge pairs; the last row is the model's answer, through every lens. "
         "Above 0: the target. It is told apart from the row from which on the interval stays above 0. A tuned "
-        "lens is fitted to foretell the last layer on other text, so it may read an answer that is yet to be worked out. "
-        "95 % intervals over pairs."
+        "lens is fitted to foretell the last layer on other text, so it may read an answer that is yet to be "
+        "worked out. 95 % intervals over pairs."
     )
 
 
