@@ -20,7 +20,7 @@ from pages.components.circuit_choice import View
 VIEWS = {
     "Verdict": View("What became of the circuit", circuit_verdict.view),
     "Graph": View("The circuit of one checkpoint", circuit_graph.view),
-    "Difference": View("Two circuits, one over the other", circuit_difference.view),
+    "Difference": View("Two checkpoints' edges, one over the other", circuit_difference.view),
     "Curve": View("How few edges it takes", circuit_curve.view),
     "Transfer": View("Each circuit in each checkpoint", circuit_transfer.view),
     "Patching": View("What each part is worth", circuit_grids.view),

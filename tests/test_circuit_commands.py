@@ -15,6 +15,7 @@ import transformers as hf
 from tests.command_line import assert_one_sentence, run
 from tests.test_attribution_graphs import worked_graph
 from tests.tiny_lab import begun_lab, build, tiny_recipe
+from workbench.circuit_commands import _trained_first
 from workbench.circuits import tracer_json
 from workbench.circuits.found_lenses import COLUMNS, FoundLens
 from workbench.circuits.graph_paths import strongest_paths
@@ -157,15 +158,34 @@ def test_what_has_no_graph_is_refused(
 
 def test_a_folder_that_cannot_be_written_is_refused_before_anything_grows(lab: Lab, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("kept")
-    for out in (tmp_path / "file", tmp_path / "file" / "below"):
-        done = run(lab.path.parent, "graph", "tiny", "grpo", "hello", "--out", str(out))
-        assert_one_sentence(done, 2, "--out", "name a folder that can")
+    for out, words in (("file", "is a file, not a folder"), ("file/below", "name a folder that can")):
+        done = run(lab.path.parent, "graph", "tiny", "grpo", "hello", "--out", str(tmp_path / out))
+        assert_one_sentence(done, 2, "--out", words)
     assert (tmp_path / "file").read_text() == "kept"
     assert not [d for d in read_recipe(lab.path / "recipe.toml").dictionaries if d.checkpoints == ("grpo",)]
     (tmp_path / tracer_json.INDEX).write_text("[]")
     with pytest.raises(Misuse, match="no list of graphs"):
         tracer_json.write_tracer_graph(tmp_path, {"metadata": {"slug": "a"}})
     assert not (tmp_path / "a.json").exists()
+
+
+def test_a_share_that_is_none_is_refused(lab: Lab, tmp_path: Path) -> None:
+    for option in ("--node-threshold", "--edge-threshold"):
+        done = run(lab.path.parent, "graph", "tiny", "sft", "hello", "--out", str(tmp_path), option, "nan")
+        assert_one_sentence(done, 2, f"{option} is nan", "from 0 to 1")
+
+
+def test_what_is_trained_first_is_told_before(lab: Lab, told: dict, lenses: dict) -> None:
+    """Of what is on the disk no word is said."""
+    steps = [f"dictionary/{name}" for name in told["transcoders"]]
+    assert _trained_first(lab, [*steps, "evaluation/lens-sft"], "a minute") == ""
+    names = wanted_layer_transcoders(lab, "base")
+    line = _trained_first(lab, [*steps, *(f"dictionary/{name}" for name in names)], "a minute")
+    assert line.endswith(f"in a minute each: {', '.join(names)}\n")
+
+
+def test_a_checkpoint_named_twice_has_no_two_lenses(lab: Lab) -> None:
+    assert_one_sentence(run(lab.path.parent, "lens", "tiny", "sft", "sft"), 2, "sft is named twice")
 
 
 def test_a_family_without_mlps_is_refused(lab: Lab) -> None:

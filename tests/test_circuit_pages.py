@@ -7,6 +7,7 @@ import dataclasses
 import itertools
 import json
 import random
+import shutil
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -41,6 +42,7 @@ from workbench.circuits.circuit_requests import request_circuit
 from workbench.circuits.circuit_show import as_json, svg
 from workbench.circuits.competence import competence
 from workbench.circuits.difference_graph import GAINED, KEPT, LOST, REWEIGHTED, Scored, difference
+from workbench.circuits.earlier import earlier_circuits
 from workbench.circuits.edge_patching import exact_scores
 from workbench.circuits.faithfulness import circuit_scores, ends, faithfulness
 from workbench.circuits.found_circuits import FoundCircuits
@@ -56,6 +58,7 @@ from workbench.errors import Failure, Misuse
 from workbench.feature_parts import written_by
 from workbench.lab import Lab
 from workbench.plan import check_name, history_name
+from workbench.recipe import read_recipe, write_recipe
 
 DONE, UNDONE = "planted-base-sft", "previous_token-base"
 BY_ACDC = f"{DONE}-{ACDC}"
@@ -63,7 +66,7 @@ NAMES = ("base", "sft")
 VIEWS = {
     "Verdict": ("What became of the circuit", "The evidence", ["competence", "faithful"]),
     "Graph": ("The circuit of one checkpoint", "Click a component", ["circuit-graph"]),
-    "Difference": ("Two circuits, one over the other", "Click the dot", ["difference-graph"]),
+    "Difference": ("Two checkpoints' edges, one over the other", "Click the dot", ["difference-graph"]),
     "Curve": ("How few edges it takes", "CPR, sft", ["circuit-curve", "circuit-check"]),
     "Transfer": ("Each circuit in each checkpoint", "found in i", ["transfer", "overlap"]),
     "Patching": ("What each part is worth", "restores the clean one", ["grid-position-sft", "grid-head-base"]),
@@ -235,6 +238,28 @@ def test_addresses_of_nothing_say_so(lab: Lab) -> None:
         app = opened("circuits", **({"circuit": DONE, "view": "Graph"} | {parameter: "nowhere"}))
         assert not app.exception
         assert any("'nowhere'" in text.replace("&#x27;", "'") for text in errors(app)), parameter
+
+
+def test_a_circuit_of_other_settings_is_listed_with_its_command(
+    lab: Lab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is on the disk, and not what the recipe asks for any more."""
+    assert earlier_circuits(lab) == []
+    copy = Lab(tmp_path / lab.name)
+    shutil.copytree(lab.path, copy.path)
+    recipe = read_recipe(copy.path / "recipe.toml")
+    changed = [dataclasses.replace(c, seed=7) if c.name == UNDONE else c for c in recipe.circuits]
+    write_recipe(copy.path / "recipe.toml", dataclasses.replace(recipe, circuits=tuple(changed)))
+    [earlier] = earlier_circuits(copy)
+    assert earlier[:2] == (UNDONE, "settings differ (seed)")
+    command = "circuit tiny --task previous_token --checkpoints base --pairs 8 --seed 7"
+    assert earlier.command == f"python -m workbench {command}"
+    monkeypatch.setenv("MARBLE_HOME", str(tmp_path))
+    app = opened("circuits", circuit=UNDONE)
+    assert not app.exception
+    assert earlier.command in [code.value for code in app.code]
+    assert any("not shown" in text and UNDONE in text for text in sentences(app))
+    assert any("settings differ (seed)" in text for text in errors(app))
 
 
 def test_one_checkpoint_into_another(lab: Lab) -> None:

@@ -224,6 +224,8 @@ def test_an_effect_is_a_ratio_of_sums_with_an_interval() -> None:
     np.testing.assert_allclose([effect.low[0], effect.high[0]], [0, 3 / 4])
     np.testing.assert_allclose(grid.change().value, [1.5, 4])
     assert grid.gap.value == 2.5
+    assert grid.vague  # its interval, 1 to 4, is wider
+    assert not Grid("z", (HEAD,), "", m, m_from, np.array([4.0, 4.0])).vague  # 3.5 in 3 to 4
     undone = Grid("z", (HEAD,), "", m, m_from, np.array([4.0, -2.0]))
     assert not undone.apart  # the gap's interval, -3 to 4, holds 0
     assert np.isnan(undone.effect().value).all()

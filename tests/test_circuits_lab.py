@@ -122,6 +122,7 @@ def test_a_checkpoint_is_loaded_once_where_there_is_room(lab: Lab, found: FoundC
         (("--task", TASK, "--checkpoints", "base,sfft"), ("sfft", "sft")),
         (("--task", TASK, "--checkpoints", "base,base"), ("base", "once")),
         (("--task", TASK, "--pairs", "3"), ("--pairs", "8")),
+        (("--task", TASK, "--seed", "-1"), ("--seed is -1", "0 or more")),
         (("--task", "nowhere.jsonl"), ("nowhere.jsonl", "jsonl")),
         (("--task", "same.jsonl"), ("pair 1", "target and foil", "'1'")),
         (("--task", "long.jsonl"), ("pair 1", "tokens", "equally long")),

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from pages.components import circuit_lens, circuit_store
+from pages.components import circuit_lens, circuit_store, theme, words
 from tests.test_circuit_lenses import shaken, some_pairs
 from tests.test_circuit_pages import DONE, NAMES, circuit_lab
 from tests.test_pages import errors, opened, sentences
@@ -22,6 +22,8 @@ from workbench.lab import Lab
 from workbench.plan import lens_name
 
 pytestmark = pytest.mark.usefixtures("one_thread")
+
+TOLD = "the target is told from the foil "
 
 
 @pytest.mark.parametrize("family", ["llama", "gpt_neox"])
@@ -69,9 +71,10 @@ def test_from_where_the_answer_is_told_by_hand() -> None:
     assert told((-1, -1), (2, 2), (-1, -1), (1, 3), (4, 4)).stands(LOGIT_LENS) == "block 2"
     assert told((1, 1), (2, 2)).stands(LOGIT_LENS) == "embedding"
     assert told((1, 1), (-1, 4)).stands(LOGIT_LENS) is None
-    said = told((-1, -1), (3, 3)).sentence(LOGIT_LENS)
-    assert said == "it is told from block 0 on, m 3.00 [3.00, 3.00] there"
-    assert told((1, 1), (-1, 1)).sentence(LOGIT_LENS).startswith("in the end it is not told apart")
+    said = told((-1, -1), (3, 3)).sentence({LOGIT_LENS: "none"})
+    assert said == f"{TOLD}through none from block 0 on, m 3.00 [3.00, 3.00] there"
+    undone = told((1, 1), (-1, 1)).sentence({LOGIT_LENS: "none"})
+    assert undone.startswith("the target is not told from the foil, in the model's own answer either: m 0.00")
     table = told((0, 0), (1, 3)).table(CLEAN)
     assert table.select("layer", "m", "low", "high", "n").row(1) == (1, 2.0, 1.0, 3.0, 2)
     with pytest.raises(Misuse, match="set of prompts"):
@@ -113,7 +116,16 @@ def test_without_a_lens_the_command_is_told_and_with_one_both_pictures_are_drawn
     again = lens_answers(lab.checkpoint("sft").model(), circuit_store.pairs(of, "judge"), {"root": base})
     np.testing.assert_allclose(made["sft"].clean["root"], again.clean["root"], atol=1e-4)
     said = " ".join(sentences(app))
-    assert f"through base's tuned lens {made['sft'].sentence('root', MOVED)}" in said
+    told_by_root = made["sft"].sentence({"root": "base's tuned lens"}, MOVED).removeprefix(TOLD)
+    assert words.minus(told_by_root) in said
     rows = FoundLens.of(lab, "sft").table("kl").rename({"kl": "value", "documents": "n"})
     figure = circuit_lens.by_layer(circuit_lens._named(rows, "sft", "base"), "KL")
-    assert {trace.name for trace in figure.data} == {"logit lens", "own tuned lens", "base's tuned lens"}
+    called = {"logit lens", "own tuned lens", "base's tuned lens"}
+    assert {trace.name for trace in figure.data} == called
+    for name in called:
+        key, drawn = (trace for trace in figure.data if trace.name == name)
+        assert (key.line.dash, key.marker.symbol) == (drawn.line.dash, drawn.marker.symbol)
+        assert drawn.line.color == theme.colours(["sft"])["sft"] != key.line.color
+    grey = circuit_lens.by_layer(circuit_lens._named(rows, "sft", "base"), "KL", undone=["sft"])
+    assert "does not do the task" in [note.text for note in grey.layout.annotations]
+    assert {trace.line.color for trace in grey.data} == {theme.palette().muted}

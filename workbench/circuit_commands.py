@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from workbench.answers import Json, LabName, answer, listed_names
 from workbench.circuit_config import EAP_IG
+
+if TYPE_CHECKING:
+    from workbench.lab import Lab
 
 app = typer.Typer()
 
@@ -113,9 +117,9 @@ def graph(
     chat: Annotated[bool, typer.Option(help="Ask the prompt as a question in chat form.")] = False,
     top_k: Annotated[int, typer.Option(min=1, help="Logits at most; fewer where they hold 95 %.")] = 10,
     node_threshold: Annotated[
-        float, typer.Option(min=0, max=1, help="Nodes are kept up to this share of influence.")
+        float, typer.Option(help="Nodes are kept up to this share of influence, from 0 to 1.")
     ] = 0.8,
-    edge_threshold: Annotated[float, typer.Option(min=0, max=1, help="So are edges.")] = 0.98,
+    edge_threshold: Annotated[float, typer.Option(help="So are edges.")] = 0.98,
     as_json: Json = False,
 ) -> None:
     """Which tokens and transcoder latents make what a checkpoint says behind a prompt: its attribution graph."""
@@ -138,7 +142,7 @@ def graph(
     folder = checked_folder(out)
     names = wanted_layer_transcoders(opened, checkpoint)
     steps = [f"dictionary/{name}" for name in names]
-    sys.stderr.write(grown_first(opened, steps))
+    sys.stderr.write(grown_first(opened, steps) + _trained_first(opened, steps, "one to three minutes"))
     grow_lab(opened, steps, command="graph")
     labels = latent_labels(opened, names)
     found = PromptGraph.of(asked, model, open_layer_transcoders(opened, names), names, labels)
@@ -166,8 +170,20 @@ def lens(
     opened = Lab.open(lab)
     names = request_lenses(opened, listed_names(checkpoints))
     steps = [f"evaluation/{lens_name(name)}" for name in names]
-    sys.stderr.write(grown_first(opened, steps))
+    sys.stderr.write(grown_first(opened, steps) + _trained_first(opened, steps, "a minute or two"))
     grow_lab(opened, steps, command="lens")
     found = [FoundLens.of(opened, name) for name in names]
     told = {"lab": lab, "lenses": {each.name: each.told() for each in found}}
     answer(told, as_json, lambda: "\n\n".join(each.describe() for each in found))
+
+
+def _trained_first(lab: Lab, steps: Sequence[str], each_takes: str) -> str:
+    """A line about those of `steps` that are not on the disk, and how long each takes to train on two cores; empty
+    if all are there. What they stand on in turn is `grown_first`'s to tell."""
+    from workbench.grow import missing
+
+    names = [step.name for step in missing(lab, steps)[1] if step.key in steps]
+    if not names:
+        return ""
+    time = f"{each_takes}{' each' if len(names) > 1 else ''}"
+    return f"not on the disk, and so trained first, on two cores in {time}: {', '.join(names)}\n"

@@ -29,7 +29,10 @@ def run_app(app: typer.Typer) -> None:
         app(standalone_mode=True)
     except SystemExit as ended:  # typer makes one of a Ctrl-C
         if ended.code == STOPPED:
-            sys.stderr.write("marble: stopped; run the same command again to go on from here\n")
+            sys.stderr.write(
+                "marble: stopped; finished steps are kept, and the same command goes on behind them: what was "
+                "begun of this step may begin anew\n"
+            )
         raise
     except MarbleError as error:
         sys.stderr.write(f"marble: {error}\n")

@@ -10,6 +10,9 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
+MANY = 48  # names; more are not listed
+NEAREST = 5
+
 
 class MarbleError(Exception):
     """A sentence for a person; `exit_code` is what the command line ends with."""
@@ -28,15 +31,21 @@ class Misuse(MarbleError):
 
 
 def unknown(what: str, name: str, valid: Iterable[str]) -> Misuse:
-    """`Misuse` that names the nearest valid names first, then the rest.
+    """`Misuse` that names the nearest valid names first, then the rest; of very many, a few near ones.
 
     >>> str(unknown("preset", "quik", ["quick", "standard"]))
     "there is no preset 'quik': did you mean 'quick'? (there are: quick, standard)"
     >>> str(unknown("preset", "zz", ["quick", "standard"]))
     "there is no preset 'zz' (there are: quick, standard)"
+    >>> str(unknown("step", "zz", [f"step {n}" for n in range(100)])).count("step")
+    6
     """
     names = sorted(valid)
     near = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
     hint = f": did you mean {' or '.join(repr(n) for n in near)}?" if near else ""
-    known = f"(there are: {', '.join(names)})" if names else "(there is none yet)"
+    if len(names) > MANY:
+        nearest = difflib.get_close_matches(name, names, n=NEAREST, cutoff=0.0)
+        known = f"(there are {len(names)}; the nearest in spelling: {', '.join(nearest)})"
+    else:
+        known = f"(there are: {', '.join(names)})" if names else "(there is none yet)"
     return Misuse(f"there is no {what} {name!r}{hint} {known}")

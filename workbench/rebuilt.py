@@ -21,6 +21,12 @@ _ID = "[0-9a-f]" * 12
 
 def why_again(lab: Lab, step: Step) -> str:
     """A line; empty where the lab has no artefact of the step's name. Of several the newest is meant."""
+    differs = what_differs(lab, step)
+    return f"{step.key} was built before and is built again: {differs}" if differs else ""
+
+
+def what_differs(lab: Lab, step: Step) -> str:
+    """In what the newest earlier artefact of the step's name is another; empty where there is none."""
     found = []
     for manifest in (lab.path / step.kind).glob(f"{step.name}-{_ID}/{MANIFEST}"):
         with contextlib.suppress(Failure):  # a damaged one tells nothing, and is not what is built
@@ -29,7 +35,7 @@ def why_again(lab: Lab, step: Step) -> str:
     if not found:
         return ""
     newest = max(found, key=lambda each: each.manifest["created"])
-    return f"{step.key} was built before and is built again: {'; '.join(_differences(newest, step))}"
+    return "; ".join(_differences(newest, step))
 
 
 def _differences(before: Artefact, step: Step) -> Iterator[str]:

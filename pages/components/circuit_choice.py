@@ -10,6 +10,7 @@ import streamlit as st
 from pages.components import circuit_export, circuit_store, frame, glossary, theme, words
 from pages.components.circuit_store import Of
 from workbench.circuits.competence import BAR, CHANCE, choices
+from workbench.circuits.earlier import Earlier, earlier_circuits
 from workbench.circuits.found_circuits import FoundCircuits
 from workbench.lab import Lab
 from workbench.plan import Plan
@@ -26,15 +27,18 @@ def page(lab: Lab, views: Mapping[str, View], alone: View, read_alone: Callable[
     """The circuit that the address names, how well its checkpoints do the task, and one view of it. A task of which
     only the latents have been looked into is listed by its own name, and has the view `alone`."""
     circuits, latents = circuit_store.names(lab), circuit_store.latents_alone(lab)
-    names = [*circuits, *latents]
+    names, earlier = [*circuits, *latents], earlier_circuits(lab)
+    _earlier(earlier)
     if not names:
         frame.note(
             f"No circuit has been found in {lab.name} yet. Pick a task: the command below finds its circuit "
             "in each checkpoint, and this page shows it as soon as it is there."
         )
+        _anew(earlier)
         command(lab)
         return
-    frame.doubted("circuit", "circuit", names)
+    if st.query_params.get("circuit") not in {each.name for each in earlier}:
+        frame.doubted("circuit", "circuit", names)
     frame.doubted("view", "view", list(views))
     left, right = st.columns([2, 5], vertical_alignment="bottom", gap="large")
     with left:
@@ -45,6 +49,7 @@ def page(lab: Lab, views: Mapping[str, View], alone: View, read_alone: Callable[
         with frame.sentences():
             read_alone(lab, name)
         circuit_export.form()
+        _anew(earlier)
         command(lab)
         return
     with right:
@@ -59,10 +64,35 @@ def page(lab: Lab, views: Mapping[str, View], alone: View, read_alone: Callable[
     with frame.sentences():
         view.draw(lab, of)
     circuit_export.form()
+    _anew(earlier)
     glossary.about(glossary.CIRCUITS)
     with st.expander("Another task's circuit", key="another-task", on_change="rerun") as unfolded:
         if unfolded.open:
             command(lab)
+
+
+def _earlier(earlier: Sequence[Earlier]) -> None:
+    """Of a circuit that the address names and that is not shown: what differs, and its command."""
+    asked = st.query_params.get("circuit")
+    for each in earlier:
+        if each.name == asked:
+            frame.note(
+                f"{each.name} is on the disk, and {each.why}: this is another circuit, and `{each.command}` finds "
+                "that one anew.",
+                error=True,
+            )
+
+
+def _anew(earlier: Sequence[Earlier]) -> None:
+    """Every circuit that is on the disk and not shown, with the command that finds it anew."""
+    if not earlier:
+        return
+    them = "the command finds it" if len(earlier) == 1 else "the commands find them"
+    frame.note(
+        f"On the disk and not shown, since found by earlier code or with other settings: "
+        f"{', '.join(each.name for each in earlier)}; {them} anew."
+    )
+    st.code("\n".join(each.command for each in earlier), language="bash")
 
 
 def command(lab: Lab) -> None:

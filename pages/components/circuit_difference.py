@@ -78,11 +78,17 @@ def view(lab: Lab, of: Of) -> None:
         )  # fmt: skip
         frame.caption(
             "Grey: kept. Purple, dashed: reweighted. Red, dotted: lost. Blue: gained. Wider: larger |score| in "
-            f"the later one (lost: in the earlier). Both circuits have {made.n_edges} edges. Reweighted: "
+            f"the later one (lost: in the earlier). {_sizes(couple, found, made.n_edges)} Reweighted: "
             f"in both, and the 95 % intervals of score ÷ Σ|score| do not meet. {SIGN}."
         )
     st.subheader("The edges", anchor=False)
     _listed(made)
+
+
+def _sizes(couple: tuple[str, str], found: FoundCircuits, n_edges: int) -> str:
+    if set(couple) <= set(found.able):
+        return f"Both circuits have {n_edges} edges."
+    return f"Of each checkpoint its {n_edges} strongest edges."
 
 
 def _edge_of(point: dict) -> str | None:  # type: ignore[type-arg]

@@ -18,6 +18,7 @@ from pages.components import (
     kept,
     show,
     theme,
+    words,
 )
 from pages.components.circuit_store import Of, Patched
 from workbench.circuits.activation_patching import CONVENTIONS, DENOISE, NOISE
@@ -44,6 +45,8 @@ WAYS = {DENOISE: "denoise", NOISE: "noise"}
 def view(lab: Lab, of: Of) -> None:
     """Choice of what is put where; grids of all checkpoints beside each other, on one scale."""
     found = circuit_store.found(of)
+    frame.doubted("put", "choice of what is put where", [WITHIN, ACROSS])
+    frame.doubted("patch", "direction", list(WAYS))
     with st.container(horizontal=True, gap="large"):
         way = st.segmented_control(
             "What is put where", [WITHIN, ACROSS], default=WITHIN, required=True, key="put", bind="query-params"
@@ -115,6 +118,10 @@ def _across(of: Of, point: str) -> None:
         f"On the clean prompts m({before}) − m({after}) is {float(gap.value):.2f} logits [{float(gap.low):.2f}, "
         f"{float(gap.high):.2f}]: the effect is a share of that."
     )
+    if both[0].grid.apart and both[0].grid.vague:
+        frame.note(
+            "The whole difference is no larger than its interval is wide: shares of it tell next to nothing."
+        )
     if not both[0].grid.apart:
         frame.note(
             f"On the clean prompts {before} and {after} answer alike within what the choice of pairs "
@@ -181,7 +188,8 @@ def heat(
         )
     elif labels is None:
         made.data[0].update(
-            text=[[bracketed(v, None, None, 2) for v in row] for row in value], texttemplate="%{text}"
+            text=[[words.minus(bracketed(v, None, None, 2)) for v in row] for row in value],
+            texttemplate="%{text}",
         )
     names = labels or parts or [f"h{at}" for at in columns]
     made.update_xaxes(tickvals=columns, ticktext=names, tickangle=0 if labels is None else 90, showgrid=False)

@@ -10,6 +10,7 @@ from workbench.circuits.feature_words import ERROR, MATCHED, WITH_ERRORS, WITHOU
 
 LABEL = 34  # characters
 ROW = 150  # pixels of the graph
+PALE = 0.55  # of bars, so that intervals are seen on them
 
 
 def scores(nodes: pl.DataFrame, ids: list[str], chosen: str) -> go.Figure:
@@ -27,17 +28,17 @@ def scores(nodes: pl.DataFrame, ids: list[str], chosen: str) -> go.Figure:
         go.Bar(
             x=nodes["score"].to_list(), y=places, orientation="h",
             marker={
-                "color": colours,
+                "color": colours, "opacity": PALE,
                 "line": {"color": palette.ink, "width": [2 if each == chosen else 0 for each in ids]},
             },
-            error_x=charts.interval(nodes, "score", palette.muted, thickness=1.5, width=3),
+            error_x=charts.interval(nodes, "score", palette.ink, thickness=1.5, width=4),
             customdata=[
                 [each, charts.plain(row["name"]), row["low"], row["high"], charts.plain(row["label"])]
                 for each, row in zip(ids, rows, strict=True)
             ],
             hovertemplate="%{customdata[1]}: %{x:.3f} (%{customdata[2]:.3f} to %{customdata[3]:.3f}) logits<br>"
             "%{customdata[4]}<extra></extra>",
-            unselected={"marker": {"opacity": 1}},
+            selected={"marker": {"opacity": PALE}}, unselected={"marker": {"opacity": PALE}},
         )
     )  # fmt: skip
     made.add_vline(x=0, line={"color": palette.muted, "width": 1})

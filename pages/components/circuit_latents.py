@@ -120,7 +120,8 @@ def _curves(found: FoundFeatureCircuit) -> None:
     frame.caption(
         "f = (m with these nodes as they are − m with none) / (m of the model − m with none), every other "
         f"latent at its value on the corrupt prompt; on {found.figures['n_pairs']['judge']} pairs that did not "
-        "order them, with 95 % intervals over pairs. Matched: other latents whose writing changes about as "
+        "order them (a draw of their own: scores above are "
+        "from other pairs), with 95 % intervals over pairs. Matched: other latents whose writing changes about as "
         "much, where there are any."
     )
 

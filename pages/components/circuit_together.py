@@ -6,7 +6,7 @@ import plotly.graph_objects as go
 import polars as pl
 import streamlit as st
 
-from pages.components import charts, circuit_export, circuit_store, frame, kept, show, theme
+from pages.components import charts, circuit_export, circuit_store, frame, kept, show, theme, words
 from pages.components.circuit_store import Of
 from workbench.circuits.graph import LOGITS
 from workbench.circuits.grids import Effects, Grid
@@ -69,7 +69,7 @@ def _said(way: str, grid: Grid) -> None:
         f"{what} " + ", ".join(f"{name} {_at(effects, cell)}" for name, effects in figures)
         for cell, what in ((0, TOGETHER), (1, ADDED))
     )
-    frame.caption(f"{way}: {told}.")
+    frame.caption(words.minus(f"{way}: {told}."))
 
 
 def _at(effects: Effects, cell: int) -> str:
@@ -98,5 +98,11 @@ def changes(
             x=at, line={"color": muted, "dash": "dot", "width": 1.5}, annotation_text=name,
             annotation_position="top right" if at > 0 else "top left",
         )  # fmt: skip
-    made.update_layout(legend={"y": 1.08}, margin={"t": 70})
+    made.add_trace(
+        go.Scatter(  # no line of `add_vline` is in view for its own sake
+            x=[at for _, at in ends], y=[0] * len(ends), mode="markers", marker={"opacity": 0, "size": 24},
+            showlegend=False, hoverinfo="skip",
+        )
+    )  # fmt: skip
+    made.update_layout(legend={"y": 1.08}, margin={"t": 70, "l": 90, "r": 90})
     return made

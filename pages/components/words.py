@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -42,6 +43,11 @@ def number(value: float | int | None) -> str:
     if size >= 10:
         return f"{value:.1f}".removesuffix(".0")
     return f"{value:.3g}" if size < 0.001 and value else f"{value:.3f}".rstrip("0").rstrip(".") or "0"
+
+
+def minus(text: str) -> str:
+    """Figures below 0 with a real minus sign, as axes have it: 'm -0.5 [-1, 2]' -> 'm −0.5 [−1, 2]'."""
+    return re.sub(r"(?<![^\s\[(])-(?=\d)", "−", text)
 
 
 def share(value: float | None) -> str:

@@ -36,8 +36,8 @@ COLUMNS: Mapping[str, tuple[str, ...]] = {
 }
 
 
-def how_to_ask(lab: str, config: Mapping[str, Any], option: str) -> str:
-    """The command that asks for a circuit as it was asked for, with one option more."""
+def how_to_ask(lab: str, config: Mapping[str, Any], *options: str) -> str:
+    """The command that asks for a circuit as it was asked for, with `options` more."""
     words = ["circuit", lab, "--task", config["source"] or config["task"]]
     words += ["--checkpoints", ",".join(config["checkpoints"])]
     asked = CircuitConfig.of(config)
@@ -45,7 +45,7 @@ def how_to_ask(lab: str, config: Mapping[str, Any], option: str) -> str:
         if getattr(asked, name) != getattr(CircuitConfig, name):
             words += [setting, str(getattr(asked, name))]
     words += ["--tau", str(asked.tau)] if asked.finder == ACDC else []
-    return shlex.join(["python", "-m", "workbench", *words, option])
+    return shlex.join(["python", "-m", "workbench", *words, *options])
 
 
 @dataclasses.dataclass(frozen=True)

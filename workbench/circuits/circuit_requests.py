@@ -146,6 +146,8 @@ def asked_task(task: str, n_pairs: int) -> tuple[Task, str, str]:
 def check_pairs(lab: Lab, current: Plan, asked: Task, name: str, n_pairs: int, seed: int) -> None:
     """`Misuse` where the pairs cannot be made, as far as that can be known: before anything is entered in the
     recipe, where it would stop every later `grow`."""
+    if seed < 0:
+        raise Misuse(f"--seed is {seed}: prompts are drawn by a seed of 0 or more")
     steps = (current.step("checkpoint", stage_of(name)), current.step("corpus", "text"))
     if all(lab.artefact(step.kind, step.name, step.id) is not None for step in steps):
         for use in USES:

@@ -70,6 +70,12 @@ class Grid:
         value, low, high = (float(part) for part in self.gap)
         return value != 0 and not low <= 0 <= high
 
+    @property
+    def vague(self) -> bool:
+        """The interval of `gap` is as wide as `gap` itself: shares of it tell next to nothing."""
+        value, low, high = (float(part) for part in self.gap)
+        return not high - low < abs(value)
+
     def effect(self) -> Effects:
         """Σ(m − m_from) / Σ(m_to − m_from) over the pairs that have the position; NaN unless `apart`."""
         moved, there = self._flat()

@@ -70,15 +70,23 @@ class LensAnswers:
             first = row
         return first
 
-    def sentence(self, lens: str, on: str = CLEAN) -> str:
-        """From which layer on the answer is told through a lens."""
-        first = self.stands(lens, on)
-        row = self.rows[-1] if first is None else first
+    def sentence(self, called: Mapping[str, str], on: str = CLEAN) -> str:
+        """From which layer on the target is told from the foil, through each lens as it is `called`. The last row
+        is m itself through every lens: where that is not told, none is."""
+        firsts = {lens: self.stands(lens, on) for lens in called}
+        if None in firsts.values():
+            end = self._told(next(iter(called)), self.rows[-1], on)
+            return f"the target is not told from the foil, in the model's own answer either: m {end}"
+        told = (
+            f"through {called[lens]} from {'the embedding' if first == self.rows[0] else first} on, m "
+            f"{self._told(lens, str(first), on)} there"
+            for lens, first in firsts.items()
+        )
+        return f"the target is told from the foil {'; '.join(told)}"
+
+    def _told(self, lens: str, row: str, on: str) -> str:
         m = self.table(on).filter(lens=lens, row=row)
-        told = bracketed(m["m"].item(), m["low"].item(), m["high"].item(), 2)
-        if first is None:
-            return f"in the end it is not told apart from the foil: m {told}"
-        return f"it is told from {'the embedding' if first == self.rows[0] else first} on, m {told} there"
+        return bracketed(m["m"].item(), m["low"].item(), m["high"].item(), 2)
 
 
 @torch.inference_mode()

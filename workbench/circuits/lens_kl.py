@@ -9,6 +9,7 @@ fitted on an earlier checkpoint. `above` is the difference of two, document by d
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
@@ -25,6 +26,20 @@ from workbench.tokens import TokenSet
 
 TOKENS = 24_000  # of the held-out set
 LOGIT_LENS = "logit lens"
+MOST_DECADES = 4
+
+
+def ladder(low: float, high: float) -> list[float]:
+    """1, 2 and 5 times powers of ten from `low` to `high`, for a logarithmic axis; the powers alone where there are
+    many.
+
+    >>> ladder(0.15, 3.0), ladder(0.02, 3e3)
+    ([0.2, 0.5, 1.0, 2.0], [0.1, 1.0, 10.0, 100.0, 1000.0])
+    """
+    powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+    many = math.log10(high / low) > MOST_DECADES
+    every = (float(f"{step}e{power}") for power in powers for step in ((1,) if many else (1, 2, 5)))
+    return [each for each in every if low <= each <= high]
 
 
 class LayerKl(NamedTuple):

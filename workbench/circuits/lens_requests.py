@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections import Counter
 from collections.abc import Sequence
 
 from workbench.dictionary_requests import known_checkpoint
@@ -13,10 +14,12 @@ from workbench.recipe import joined, read_recipe, stage_of, write_recipe
 
 
 def request_lenses(lab: Lab, names: Sequence[str]) -> tuple[str, ...]:
-    """Enter these checkpoints, or snapshots, to have a tuned lens; their names, each once. `grow` fits them."""
-    wanted = tuple(dict.fromkeys(names))
+    """Enter these checkpoints, or snapshots, to have a tuned lens; their names. `grow` fits them."""
+    wanted = tuple(names)
     if not wanted:
         raise Misuse("no checkpoint is named: name one or more, such as base sft grpo")
+    if twice := [name for name, n in Counter(wanted).items() if n > 1]:
+        raise Misuse(f"{', '.join(twice)} {'is' if len(twice) == 1 else 'are'} named twice: name each once")
     current = Plan.of(lab)
     for name in wanted:
         current.step("checkpoint", stage_of(name))  # near names are offered for unknown ones

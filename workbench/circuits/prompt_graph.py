@@ -49,7 +49,11 @@ class GraphRequest:
 
     @classmethod
     def of(cls, checkpoint: Checkpoint, prompt: str, chat: bool = False, **settings: Any) -> GraphRequest:
-        """`Misuse` where the prompt is empty or does not fit the context."""
+        """`Misuse` where the prompt is empty or does not fit the context, or a share is none."""
+        for option, key in (("--node-threshold", "node_share"), ("--edge-threshold", "edge_share")):
+            share = settings.get(key, 0.0)
+            if not 0 <= share <= 1:  # nor is NaN
+                raise Misuse(f"{option} is {share:g}: it is a share of influence, from 0 to 1")
         if not prompt.strip():
             raise Misuse("the prompt is empty: write at least one word")
         read = read_prompt(checkpoint.tokenizer(), prompt, checkpoint.n_ctx, chat=chat)
@@ -211,6 +215,8 @@ def refuse_unlike(model: PreTrainedModel, request: GraphRequest) -> None:
 
 def checked_folder(folder: Path) -> Path:
     """The folder, made if it is not there; `Misuse` where nothing can be written into it."""
+    if folder.exists() and not folder.is_dir():
+        raise Misuse(f"--out {folder} is a file, not a folder: name a folder, there already or to be made")
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):
