@@ -69,6 +69,9 @@ class Moved(NamedTuple):
     table: FeatureTable
 
 
+PROMOTED = "What the mean difference promotes"
+
+
 def ask(
     lab: Lab, checkpoints: Sequence[Checkpoint], n: int = 40, documents: int = 20, seed: int = 0
 ) -> Finding:
@@ -82,24 +85,15 @@ def ask(
     read = {
         "Answers": ("share of questions", [f for f in figures if f.of == "questions"]),
         "KL by domain": ("nats per token", [f for f in figures if f.name == "KL"]),
-        "What the mean difference promotes": (
-            "share of the vocabulary below",
-            [f for f in figures if f.of == "texts"],
-        ),
+        PROMOTED: ("share of the vocabulary below", [f for f in figures if f.of == "texts"]),
     }
     return Finding(
-        claim(pair, figures, promoted(pair, seed)),
-        figures,
-        f"{pair.null}; for the trace random directions as long",
+        claim(pair, figures, promoted(pair, seed)), figures, f"{pair.null}; for the trace random directions as long",
         "Other questions than the four tasks of the demonstrations; a wider crosscoder, or another seed of it, for "
         "the latents.",
-        [
-            of_figures(title, unit, of, f"{title}, each beside its null")
-            for title, (unit, of) in read.items()
-            if of
-        ],
+        [of_figures(name, unit, of, f"{name}, each beside its null") for name, (unit, of) in read.items() if of],
         rows,
-    )
+    )  # fmt: skip
 
 
 def answered(pair: Change, n: int, seed: int) -> list[Figure]:

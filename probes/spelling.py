@@ -20,7 +20,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float
 
 from probes.kit.classifiers import (
     Classifier,
@@ -39,6 +39,7 @@ from probes.kit.plots import bars, heat, lines
 from probes.kit.readings import KEPT, opened, row_names
 from probes.kit.running import LackingError
 from probes.kit.settings import at_least
+from probes.kit.word_types import Words, random_labels, same_length, vocabulary_words
 from probes.kit.written_texts import streams_at
 from workbench.checkpoint import Checkpoint
 from workbench.lab import Lab
@@ -46,14 +47,6 @@ from workbench.linear_probes import auroc
 
 DEALT = "letters of another word as long"
 LEAST = 25  # word types with a letter, and without, in the scoring set; a fifth of that to choose on
-
-
-class Words(NamedTuple):
-    """Tokens written with letters alone; `spelled` is what they are held to be spelled, lower case."""
-
-    ids: Int[np.ndarray, " token"]
-    type_: Int[np.ndarray, " token"]
-    spelled: np.ndarray
 
 
 class Told(NamedTuple):
@@ -75,8 +68,7 @@ def ask(
     at_least(50, most=most)
     at_least(19, draws=draws)
     at_least(0, seed=seed, shuffle=shuffle)
-    figures, rows, curves = list[Figure](), list[dict[str, Any]](), list[dict[str, Any]]()
-    plots, each_letter = list[Plot](), list[dict[str, Any]]()
+    figures, rows, drawn = list[Figure](), list[dict[str, Any]](), list[Any]()
     for checkpoint in checkpoints:
         words = vocabulary_words(checkpoint, most, seed)
         if shuffle:
@@ -95,75 +87,50 @@ def ask(
         figures += found + _first(checkpoint, x[told.chosen], words, parts, draws, seed, shuffle)
         table = _rows(checkpoint, words, parts, letters, told)
         rows += table
-        layers = row_names(checkpoint)
+        drawn.append((checkpoint, letters, told, table))
+    changes = (
+        "Words of several tokens, or tokens in a text; a vocabulary of other words, since letters that go together "
+        "with endings (-ing, -ed) are told with them; more word types to fit on."
+    )
+    plots = _pictures(drawn, float(np.mean([f.null.value for f in figures if f.name.startswith("contains")])))
+    return Finding(_claim(figures), figures, f"{DEALT}; random word types", changes, plots, rows)
+
+
+def _pictures(
+    drawn: Sequence[tuple[Checkpoint, list[str], Told, list[dict[str, Any]]]], chance: float
+) -> list[Plot]:
+    """The mean by layer, each letter at the chosen layer, and a map of all letters for each checkpoint."""
+    curves, each_letter, maps = list[dict[str, Any]](), list[dict[str, Any]](), list[Plot]()
+    for checkpoint, letters, told, table in drawn:
+        of, layers = checkpoint.address, row_names(checkpoint)
         cells = [
             {"row": a, "column": b, "value": float(told.auroc[i, j])}
             for i, a in enumerate(letters)
             for j, b in enumerate(layers)
         ]
-        alt = f"AUROC of a probe for each letter at each layer of {checkpoint.address}"
-        plots.append(heat(f"Letters readable in {checkpoint.address}", cells, alt, "AUROC", centre=0.5))
+        alt = f"AUROC of a probe for each letter at each layer of {of}"
+        maps.append(heat(f"Letters readable in {of}", cells, alt, "AUROC", centre=0.5))
         curves += [
-            {
-                "series": checkpoint.address,
-                "x": layer,
-                "y": float(told.auroc[:, at].mean()),
-                "low": told.ends[at][0],
-                "high": told.ends[at][1],
-            }
-            for at, layer in enumerate(layers)
+            {"series": of, "x": layer, "y": float(told.auroc[:, at].mean()), "low": low, "high": high}
+            for at, (layer, (low, high)) in enumerate(zip(layers, told.ends, strict=True))
         ]
         each_letter += [
-            {
-                "row": r["letter"],
-                "series": checkpoint.address,
-                "x": r["AUROC"],
-                "low": r["low"],
-                "high": r["high"],
-            }
+            {"row": r["letter"], "series": of, "x": r["AUROC"], "low": r["low"], "high": r["high"]}
             for r in table
         ]
-    chance = float(np.mean([f.null.value for f in figures if f.name.startswith("contains")]))
-    plots = [
+    alt = "AUROC with intervals over word types; dashed: letters of words as long, mean over letters"
+    return [
         lines(
             "Contains a letter, mean",
             "layer",
             "AUROC",
             curves,
-            "mean AUROC over letters by layer with intervals over word types; dashed: words as long",
+            f"Mean over letters by layer, {alt}",
             null=chance,
         ),
-        bars(
-            "Contains a letter",
-            "AUROC",
-            each_letter,
-            "AUROC by letter with intervals over word types; dashed: letters of words as long, mean over letters",
-            null=chance,
-        ),
-        *plots,
+        bars("Contains a letter", "AUROC", each_letter, f"By letter, {alt}", null=chance),
+        *maps,
     ]
-    changes = (
-        "Words of several tokens, or tokens in a text; a vocabulary of other words, since letters that go together "
-        "with endings (-ing, -ed) are told with them; more word types to fit on."
-    )
-    return Finding(_claim(figures), figures, f"{DEALT}; random word types", changes, plots, rows)
-
-
-@functools.lru_cache(maxsize=8)
-def vocabulary_words(checkpoint: Checkpoint, most: int, seed: int) -> Words:
-    """At most `most` of the vocabulary's words, drawn at random, whole types."""
-    tokenizer = opened(checkpoint).tokenizer
-    size = min(len(tokenizer), checkpoint.shape.vocab_size)
-    special = set(tokenizer.all_special_ids)
-    found = [(i, str(tokenizer.decode([i])).strip()) for i in range(size) if i not in special]
-    kept = [(i, w.lower()) for i, w in found if len(w) > 1 and w.isascii() and w.isalpha()]
-    if not kept:
-        raise LackingError(f"{checkpoint.address} has no token that is written with two letters or more")
-    ids, spelled = (np.array(each) for each in zip(*kept, strict=True))
-    _, type_ = np.unique(spelled, return_inverse=True)
-    order = np.random.default_rng(seed).permutation(int(type_.max()) + 1)
-    rows = np.flatnonzero(order[type_] < most)
-    return Words(ids[rows], type_[rows], spelled[rows])
 
 
 @functools.lru_cache(maxsize=8)
@@ -226,25 +193,6 @@ def _odds(probe: Classifier | None, x: np.ndarray) -> np.ndarray:
 
 def _both(on: np.ndarray, parts: Split) -> bool:
     return all(on[part].any() and not on[part].all() for part in parts)
-
-
-def random_labels(type_: np.ndarray, on: np.ndarray, seed: int) -> Bool[np.ndarray, " token"]:
-    """The control task: word types at random, as many as have the letter."""
-    _, of = np.unique(type_, return_inverse=True)
-    share = np.bincount(of, on) / np.bincount(of)
-    return (np.random.default_rng(seed).permutation(share) > 0.5)[of]
-
-
-def same_length(words: Words, rows: Int[np.ndarray, " case"], seed: int) -> Int[np.ndarray, " case"]:
-    """For each case the case whose letters it is given: of another word type with tokens as long."""
-    rng = np.random.default_rng(seed)
-    types, first, of = np.unique(words.type_[rows], return_index=True, return_inverse=True)
-    lengths = np.array([len(word) for word in words.spelled[rows[first]]])
-    giver = np.arange(len(types))
-    for length in np.unique(lengths):
-        same = np.flatnonzero(lengths == length)
-        giver[same] = rng.permutation(same)
-    return first[giver][of]
 
 
 def _contains(
@@ -351,7 +299,7 @@ def _claim(figures: list[Figure]) -> str:
     return f"Of a token by itself a linear probe reads {' and '.join(told)}, of word types never fitted on."
 
 
-KEPT.extend([_alone, vocabulary_words])
+KEPT.append(_alone)
 
 if __name__ == "__main__":
     main(__file__)

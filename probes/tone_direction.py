@@ -95,11 +95,7 @@ def ask(
         own = effect[STRENGTHS.index(STRENGTH)]
         figures.append(_shifted("shift of tone", own, draws, **at))
         curves += [_point(checkpoint.address, s, e) for s, e in zip(STRENGTHS, effect, strict=True)]
-        row: dict[str, Any] = {
-            "checkpoint": checkpoint.address,
-            "layer": row_names(checkpoint)[layer + 1],
-            "shift": float(own.mean()),
-        }
+        row: dict[str, Any] = {**at, "layer": row_names(checkpoint)[layer + 1], "shift": float(own.mean())}
         row["apart"] = halves[1].apart
         if first is not None:
             given = halves[1].shift(first[0], STRENGTH * first[1])
