@@ -88,7 +88,7 @@ def ask(
         PROMOTED: ("share of the vocabulary below", [f for f in figures if f.of == "texts"]),
     }
     return Finding(
-        claim(pair, figures, promoted(pair, seed)), figures, f"{pair.null}; for the trace random directions as long",
+        claim(pair, figures, promoted(pair, seed)), figures, f"{pair.null}; for the trace directions at random",
         "Other questions than the four tasks of the demonstrations; a wider crosscoder, or another seed of it, for "
         "the latents.",
         [of_figures(name, unit, of, f"{name}, each beside its null") for name, (unit, of) in read.items() if of],
