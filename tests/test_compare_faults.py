@@ -292,7 +292,7 @@ def test_an_interrupted_comparison_goes_on_where_it_was(tmp_path: Path) -> None:
     said, told = running.communicate(timeout=300)
     assert running.returncode == 130
     assert said == ""
-    assert "marble: stopped; run the same command again" in told
+    assert "marble: stopped; finished steps are kept" in told
     assert not done.exists()
     assert (partial / "resume" / "sft-bits.npy").exists()
     again = run(tmp_path, "compare", "tiny", "sft", "foreign", "wide")

@@ -23,7 +23,7 @@ def tables(app: AppTest) -> list[pl.DataFrame]:
     return [pl.from_pandas(frame.value) for frame in app.dataframe]
 
 
-@pytest.mark.parametrize("pair", [("base", "sft"), ("base@0", "sft@latest"), ("grpo", "none")])
+@pytest.mark.parametrize("pair", [("base", "sft"), ("base@0", "sft@8"), ("grpo", "none")])
 def test_tokenize_draws(tiny_lab: Lab, pair: tuple[str, str]) -> None:
     app = opened(
         "trace", stage="Tokenize", prompt="Fellow citizens of the Senate", token="2", a=pair[0], b=pair[1]
