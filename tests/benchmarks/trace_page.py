@@ -33,7 +33,7 @@ TOKENS = 64
 BOUNDS = {1: 1.0, 2: 1.5}  # seconds, by the number of checkpoints
 STAGES = {  # what each draws, once for each checkpoint or (0) once
     "Tokenize": {".strips .line": 0},
-    "Embed": {".strips .line": 0, ".panels .bars": 1},
+    "Embed": {".strips .line": 0},  # what is nearest stays where the chosen token does
     "Attend": {".heads .matrix": 1},
     "Predict": {".lens table": 1, ".curves polyline": 0},
     "Sample": {".panels .bars": 1},
@@ -50,8 +50,7 @@ window.trace = {
   found: selector => [...new Set(trace.roots().flatMap(root => [...root.querySelectorAll(selector)]))],
   mark: wanted => Object.keys(wanted).forEach(s => trace.found(s).forEach(e => { e.markedOld = true })),
   fresh: wanted => Object.entries(wanted).every(([s, n]) => {
-    const all = trace.found(s)
-    return all.length >= n && all.every(e => !e.markedOld)
+    return trace.found(s).filter(e => !e.markedOld).length >= n  // what no prompt changes is not drawn anew
   }),
 };
 """
