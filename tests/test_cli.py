@@ -93,6 +93,7 @@ def test_verify_finds_an_altered_file(tiny_lab: Lab, tmp_path: Path) -> None:
     done = run(tmp_path, "verify", "copy")
     assert done.returncode == 1
     assert "altered: data.txt" in done.stderr
+    assert "checks failed, the first is corpus/text" in done.stderr, "told as what it is, not as trouble"
     assert "Traceback" not in done.stderr
 
 

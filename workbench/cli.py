@@ -20,6 +20,7 @@ from workbench import (
 )
 from workbench.answers import Json, LabName, answer
 from workbench.entry import run_app
+from workbench.errors import Failure
 
 app = typer.Typer(
     no_args_is_help=True,
