@@ -11,7 +11,8 @@ with frame.sentences():
     if checkpoints:
         left, right = st.columns([2, 5], gap="large")
         with left:
-            chosen = probe_choice.probe(lab, checkpoints)
+            board = probe_choice.Board.of(lab, checkpoints)
+            chosen = probe_choice.probe(board)
         with right, frame.sentences():
-            options = probe_job.asking(lab, chosen, checkpoints)
-            probe_finding.view(lab, chosen, checkpoints, options)
+            options = probe_job.asking(lab, chosen, board)
+            probe_finding.view(chosen, board, options)

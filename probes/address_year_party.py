@@ -29,7 +29,7 @@ from probes.kit.finding import Figure, Finding, Plot, beyond
 from probes.kit.linear_maps import correlation, nested
 from probes.kit.nulls import against, beside, shuffled
 from probes.kit.plots import dots, lines, of_figures
-from probes.kit.readings import KEPT, row_names
+from probes.kit.readings import row_names
 from probes.kit.running import LackingError
 from probes.kit.settings import at_least
 from probes.kit.written_texts import encoded, pooled
@@ -293,8 +293,6 @@ def _claim(figures: list[Figure], rows: list[dict[str, Any]]) -> str:
     )
     return f"{year}; {party}."
 
-
-KEPT.extend([_addresses, read])
 
 if __name__ == "__main__":
     main(__file__)

@@ -37,8 +37,8 @@ from probes.kit.classifiers import Split, auroc_samples, ends, fit, split
 from probes.kit.commands import main
 from probes.kit.finding import LEVEL, Figure, Finding, Plot, beyond
 from probes.kit.nulls import against, shuffled
-from probes.kit.plots import heat, lines, of_figures
-from probes.kit.readings import KEPT, row_names
+from probes.kit.plots import cells, heat, lines, of_figures
+from probes.kit.readings import row_names
 from probes.kit.settings import at_least
 from probes.kit.written_texts import asked, encoded, streams_at, token_at
 from workbench.checkpoint import Checkpoint
@@ -96,13 +96,9 @@ def ask(
         for i, place in enumerate(PLACES):
             row = {layer: round(float(told.auroc[i, j]), 3) for j, layer in enumerate(layers)}
             rows.append({"checkpoint": checkpoint.address, "token": place} | row)
-        cells = [
-            {"row": place, "column": layer, "value": float(told.auroc[i, j])}
-            for i, place in enumerate(PLACES)
-            for j, layer in enumerate(layers)
-        ]
+        matrix = cells(PLACES, layers, told.auroc)
         alt = f"AUROC of the carry at each token and layer of {checkpoint.address}"
-        plots.append(heat(f"The carry in {checkpoint.address}", cells, alt, "AUROC", centre=0.5))
+        plots.append(heat(f"The carry in {checkpoint.address}", matrix, alt, "AUROC", centre=0.5))
     alt = "AUROC at each token with intervals over pairs of units, layer chosen on others, a line a checkpoint"
     plots = [
         of_figures("The carry, and beyond the digits", "AUROC", figures, "figures beside their nulls"),
@@ -290,8 +286,6 @@ def verdict(gain: Figure, passed: bool, figures: Sequence[Figure]) -> str:
         return f"cannot be told with {gain.null.n} controls whether more than"
     return "not shown to be more than"
 
-
-KEPT.extend([read])
 
 if __name__ == "__main__":
     main(__file__)

@@ -29,11 +29,12 @@ from probes.kit.readings import opened
 from probes.kit.running import LackingError
 from probes.kit.settings import at_least
 from probes.kit.stages import DRAWS, FLIPPED, of_control
-from probes.kit.texts import DOMAINS, PROSE, first_id, some, texts, tokenised
+from probes.kit.texts import DOMAINS, PROSE, some, texts, tokenised
 from workbench.bits_per_byte import model_nats
 from workbench.checkpoint import Checkpoint
 from workbench.intervals import ratio_intervals
 from workbench.lab import Lab
+from workbench.token_sets import leading_id
 
 LEAST, LONGEST = 24, 255  # tokens of a window
 QUARTERS = ("first", "second (early)", "third", "last (late)")
@@ -133,7 +134,7 @@ def swapped(
 def read(checkpoint: Checkpoint, windows: Windows) -> Read:
     """The losses of a checkpoint by document and quarter."""
     model, tokenizer = opened(checkpoint)
-    bos, length = first_id(tokenizer), windows.own.shape[1]
+    bos, length = leading_id(tokenizer), windows.own.shape[1]
     n = np.bincount(windows.case)
     by_document = []
     for ids in (windows.own, windows.foreign):

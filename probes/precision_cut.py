@@ -74,7 +74,7 @@ def ask(lab: Lab, checkpoints: Sequence[Checkpoint], n: int = 32, seed: int = 0)
     following = dict(pairwise(checkpoints))
     figures, rows = list[Figure](), list[dict[str, Any]]()
     for checkpoint in checkpoints:
-        dictionary, layer = saes[checkpoint.address]
+        _, dictionary, layer = saes[checkpoint.address]
         model = opened(checkpoint).model
 
         def reading(model: Any, d: Dictionary = dictionary, at: int = layer) -> Reading:

@@ -35,14 +35,12 @@ from probes.kit.readings import opened
 from probes.kit.running import LackingError
 from probes.kit.settings import at_least
 from probes.kit.stages import FLIPPED, of_control
+from probes.kit.subjects import first_sae
 from workbench.checkpoint import Checkpoint
-from workbench.dictionary_folder import open_dictionary
 from workbench.errors import MarbleError
 from workbench.evaluation import MAX_ANSWER
 from workbench.generation import complete
 from workbench.lab import Lab
-from workbench.plan import Plan
-from workbench.points import RESID_POST
 
 READS = ("dictionary",)
 RL = ("grpo", "ppo", "dpo")
@@ -106,14 +104,9 @@ def subject_of(lab: Lab, checkpoints: Sequence[Checkpoint]) -> Subject:
             f"such as grpo, which `python -m workbench grow {lab.name} --only grpo` grows"
         )
     for checkpoint in reinforced:
-        for config in Plan.of(lab).recipe.dictionaries:
-            usable = config.checkpoints == (checkpoint.address,) and config.point == RESID_POST
-            if not usable or config.target or config.minus:
-                continue
-            with contextlib.suppress(MarbleError):  # not grown yet
-                made = open_dictionary(lab.find("dictionary", config.name).path, config.name)
-                layer = checkpoint.default_layer if config.layer is None else config.layer
-                return Subject(checkpoint, config.name, made, layer)
+        with contextlib.suppress(MarbleError):  # damaged
+            if (found := first_sae(lab, checkpoint)) is not None:
+                return Subject(checkpoint, *found)
     raise LackingError(
         f"{reinforced[0].address!r} has no sparse autoencoder: `python -m workbench sae {lab.name} --checkpoint "
         f"{reinforced[0].name}` trains one"

@@ -35,8 +35,8 @@ from probes.kit.classifiers import (
 from probes.kit.commands import main
 from probes.kit.finding import Figure, Finding, Plot, beyond
 from probes.kit.nulls import against, beside, shuffled
-from probes.kit.plots import bars, heat, lines
-from probes.kit.readings import KEPT, opened, row_names
+from probes.kit.plots import bars, cells, heat, lines
+from probes.kit.readings import opened, row_names
 from probes.kit.running import LackingError
 from probes.kit.settings import at_least
 from probes.kit.word_types import Words, random_labels, same_length, vocabulary_words
@@ -44,6 +44,7 @@ from probes.kit.written_texts import streams_at
 from workbench.checkpoint import Checkpoint
 from workbench.lab import Lab
 from workbench.linear_probes import auroc
+from workbench.token_sets import leading_id
 
 DEALT = "letters of another word as long"
 LEAST = 25  # word types with a letter, and without, in the scoring set; a fifth of that to choose on
@@ -103,13 +104,10 @@ def _pictures(
     curves, each_letter, maps = list[dict[str, Any]](), list[dict[str, Any]](), list[Plot]()
     for checkpoint, letters, told, table in drawn:
         of, layers = checkpoint.address, row_names(checkpoint)
-        cells = [
-            {"row": a, "column": b, "value": float(told.auroc[i, j])}
-            for i, a in enumerate(letters)
-            for j, b in enumerate(layers)
-        ]
         alt = f"AUROC of a probe for each letter at each layer of {of}"
-        maps.append(heat(f"Letters readable in {of}", cells, alt, "AUROC", centre=0.5))
+        maps.append(
+            heat(f"Letters readable in {of}", cells(letters, layers, told.auroc), alt, "AUROC", centre=0.5)
+        )
         curves += [
             {"series": of, "x": layer, "y": float(told.auroc[:, at].mean()), "low": low, "high": high}
             for at, (layer, (low, high)) in enumerate(zip(layers, told.ends, strict=True))
@@ -135,8 +133,7 @@ def _pictures(
 
 @functools.lru_cache(maxsize=8)
 def _alone(checkpoint: Checkpoint, ids: tuple[int, ...]) -> Float[np.ndarray, "layer token d"]:
-    tokenizer = opened(checkpoint).tokenizer
-    bos = next(i for i in (tokenizer.bos_token_id, tokenizer.eos_token_id, 0) if i is not None)
+    bos = leading_id(opened(checkpoint).tokenizer)
     rows = [[bos, i] for i in ids]
     return streams_at(checkpoint, rows, np.ones((len(rows), 1), np.int64))[:, :, 0]
 
@@ -298,8 +295,6 @@ def _claim(figures: list[Figure]) -> str:
     told += [f"its first letter (balanced accuracy {first})"] if first else []
     return f"Of a token by itself a linear probe reads {' and '.join(told)}, of word types never fitted on."
 
-
-KEPT.append(_alone)
 
 if __name__ == "__main__":
     main(__file__)

@@ -25,7 +25,6 @@ import numpy as np
 from jaxtyping import Float, Int
 from scipy.stats import norm
 
-from probes.kit.classifiers import auroc
 from probes.kit.commands import main
 from probes.kit.finding import LEVEL, Figure, Finding, Null
 from probes.kit.nulls import predicted, share_figure, shuffled
@@ -37,6 +36,7 @@ from saes.factors import FactorTable, Halves, halved
 from workbench.checkpoint import Checkpoint
 from workbench.intervals import wilson
 from workbench.lab import Lab
+from workbench.linear_probes import auroc
 from workbench.neuron_factors import dense_aurocs
 from workbench.neurons import neurons
 from workbench.superposition import BOUND, followed

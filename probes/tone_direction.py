@@ -27,7 +27,6 @@ import numpy as np
 import torch
 from jaxtyping import Float, Int
 
-from probes.kit.classifiers import auroc
 from probes.kit.commands import main
 from probes.kit.finding import Figure, Finding, beyond
 from probes.kit.nulls import against, beside, mean_of, predicted
@@ -40,6 +39,7 @@ from probes.kit.subjects import one_family
 from workbench.checkpoint import Checkpoint
 from workbench.errors import Misuse
 from workbench.lab import Lab
+from workbench.linear_probes import auroc
 from workbench.plan import Plan
 from workbench.steering import random_directions
 from workbench.tokens import SETS, TokenSet, token_set

@@ -26,7 +26,7 @@ from probes.kit.commands import main
 from probes.kit.factors import FactorCases, factor_cases
 from probes.kit.finding import Figure, Finding, Null, Plot, beyond
 from probes.kit.nulls import against, shuffled
-from probes.kit.plots import heat, lines
+from probes.kit.plots import cells, heat, lines
 from probes.kit.readings import row_names, streams
 from probes.kit.settings import at_least
 from workbench.checkpoint import Checkpoint
@@ -74,13 +74,9 @@ def ask(
         figures += _figures(checkpoint, cases, read, draws, seed)
         layers = row_names(checkpoint)
         rows += _rows(checkpoint, cases, read, layers)
-        cells = [
-            {"row": name, "column": layer, "value": float(read.auroc[f, at])}
-            for f, name in enumerate(cases.names)
-            for at, layer in enumerate(layers)
-        ]
+        matrix = cells(cases.names, layers, read.auroc)
         told = f"AUROC of a linear probe for each factor at each layer of {checkpoint.address}"
-        plots.append(heat(f"Factors readable in {checkpoint.address}", cells, told, "AUROC", centre=0.5))
+        plots.append(heat(f"Factors readable in {checkpoint.address}", matrix, told, "AUROC", centre=0.5))
         for at, layer in enumerate(layers):
             low, high = ends(read.samples[:, at].mean(axis=0))
             place = {"series": checkpoint.address, "x": layer, "y": float(read.auroc[:, at].mean())}

@@ -16,6 +16,7 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
 
 from tests.grown_once import grown_once, home_of_run  # noqa: E402
+from tests.tiny_models import FAMILIES, Machine, machine_of  # noqa: E402
 from workbench.grow import grow  # noqa: E402
 from workbench.lab import Lab  # noqa: E402
 from workbench.recipe import Recipe, load_preset, write_recipe  # noqa: E402
@@ -77,12 +78,21 @@ def one_thread() -> Iterator[None]:
 @pytest.fixture
 def lab(monkeypatch: pytest.MonkeyPatch) -> Lab:
     """The lab that many tests read, grown up to its comparison, as the one that pages show. Read-only."""
-    from tests.tiny_lab import shared_lab
+    from tests.tiny_lab import on_pages, shared_lab
 
-    lab = shared_lab()
-    monkeypatch.setenv("MARBLE_HOME", str(lab.path.parent))
-    monkeypatch.setenv("MARBLE_LAB", lab.name)
-    return lab
+    return on_pages(shared_lab(), monkeypatch)
+
+
+@pytest.fixture(scope="module", params=FAMILIES)
+def machine(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Machine:
+    """(model, tokenizer) of each family, read back from disk."""
+    return machine_of(tmp_path_factory.mktemp(request.param), request.param)
+
+
+@pytest.fixture(scope="module")
+def llama(tmp_path_factory: pytest.TempPathFactory) -> Machine:
+    """The first family alone."""
+    return machine_of(tmp_path_factory.mktemp("llama"), "llama")
 
 
 @grown_once

@@ -31,7 +31,7 @@ from pages.components import (
 from pages.components.circuit_store import Of
 from tests.grown_once import grown_once
 from tests.test_pages import errors, opened, sentences
-from tests.tiny_lab import WORDS, build, make_lab, tiny_recipe
+from tests.tiny_lab import WORDS, build, make_lab, on_pages, tiny_recipe
 from workbench.circuit_config import ACDC
 from workbench.circuits.activation_patching import NOISE, Patching
 from workbench.circuits.circuit_history import LAST_HERE, OWN, TOLD_APART, CircuitHistory
@@ -140,10 +140,7 @@ def circuit_lab(home: Path) -> Lab:
 
 @pytest.fixture
 def lab(monkeypatch: pytest.MonkeyPatch) -> Lab:
-    found = circuit_lab()
-    monkeypatch.setenv("MARBLE_HOME", str(found.path.parent))
-    monkeypatch.setenv("MARBLE_LAB", found.name)
-    return found
+    return on_pages(circuit_lab(), monkeypatch)
 
 
 @pytest.fixture

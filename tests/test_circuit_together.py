@@ -10,6 +10,7 @@ from pages.components import circuit_grids, circuit_store, circuit_together
 from tests.test_circuit_pages import DONE, circuit_lab
 from tests.test_circuit_patching import pairs_of
 from tests.test_pages import errors, opened, sentences
+from tests.tiny_lab import on_pages
 from tests.tiny_models import tiny_model
 from workbench.circuits.activation_patching import DENOISE, Patching
 from workbench.circuits.cross_patching import joint_and_single
@@ -32,10 +33,7 @@ def two() -> tuple[Patching, Patching]:
 
 @pytest.fixture
 def lab(monkeypatch: pytest.MonkeyPatch) -> Lab:
-    found = circuit_lab()
-    monkeypatch.setenv("MARBLE_HOME", str(found.path.parent))
-    monkeypatch.setenv("MARBLE_LAB", found.name)
-    return found
+    return on_pages(circuit_lab(), monkeypatch)
 
 
 def test_one_part_together_is_the_part_alone_and_the_whole_stream_hides_what_is_below(

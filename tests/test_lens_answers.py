@@ -10,7 +10,7 @@ from pages.components import circuit_lens, circuit_store, theme, words
 from tests.test_circuit_lenses import shaken, some_pairs
 from tests.test_circuit_pages import DONE, NAMES, circuit_lab
 from tests.test_pages import errors, opened, sentences
-from tests.tiny_lab import build
+from tests.tiny_lab import build, on_pages
 from workbench.circuits.found_lenses import FoundLens
 from workbench.circuits.lens_answers import CLEAN, MOVED, LensAnswers, lens_answers
 from workbench.circuits.lens_kl import LOGIT_LENS
@@ -83,10 +83,7 @@ def test_from_where_the_answer_is_told_by_hand() -> None:
 
 @pytest.fixture
 def lab(monkeypatch: pytest.MonkeyPatch) -> Lab:
-    found = circuit_lab()
-    monkeypatch.setenv("MARBLE_HOME", str(found.path.parent))
-    monkeypatch.setenv("MARBLE_LAB", found.name)
-    return found
+    return on_pages(circuit_lab(), monkeypatch)
 
 
 def test_without_a_lens_the_command_is_told_and_with_one_both_pictures_are_drawn(lab: Lab) -> None:

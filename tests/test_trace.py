@@ -17,9 +17,9 @@ from transformers.generation import (
     TopPLogitsWarper,
 )
 
-from tests.tiny_models import FAMILIES, save_tiny, tiny_model, tiny_tokenizer
+from tests.tiny_models import save_tiny, tiny_model, tiny_tokenizer
 from workbench.errors import Failure, Misuse
-from workbench.loading import load_model, load_tokenizer
+from workbench.loading import load_model
 from workbench.prompt import as_chat, read_prompt
 from workbench.sampling import KEPT, Sampling, continuations, reshape
 from workbench.trace import candidates, divergence, n_kept, trace
@@ -29,19 +29,6 @@ TEXT = "héllo  world\n\x00 🙂\u202e this is <b>a</b> test"
 
 
 pytestmark = pytest.mark.usefixtures("one_thread")
-
-
-@pytest.fixture(scope="module", params=FAMILIES)
-def machine(request, tmp_path_factory):
-    """(model, tokenizer) of each family, read back from disk."""
-    folder = save_tiny(tmp_path_factory.mktemp(request.param), request.param)
-    return load_model(folder), load_tokenizer(folder)
-
-
-@pytest.fixture(scope="module")
-def llama(tmp_path_factory):
-    folder = save_tiny(tmp_path_factory.mktemp("llama"))
-    return load_model(folder), load_tokenizer(folder)
 
 
 def test_trace_equals_hugging_face(machine):

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from pages.components.heads import ONE, packed
-from tests.tiny_models import FAMILIES, save_tiny, tiny_model, tiny_tokenizer
+from tests.tiny_models import tiny_model, tiny_tokenizer
 from workbench.attention_cost import KINDS, AttentionCost, Cost, attention_cost, lengths
 from workbench.cache_cost import OFF, ON, cache_cost
 from workbench.circuits.head_labels import FIRST, first_rows, label_heads, named
@@ -16,7 +16,6 @@ from workbench.circuits.tuned_lens import TunedLens
 from workbench.errors import Misuse
 from workbench.finer_kinds import DIGITS, LETTERS, MARKERS, PART, SIGNS, SPACE, kind_of
 from workbench.first_tokens import first_tokens
-from workbench.loading import load_model, load_tokenizer
 from workbench.loop import recorded_loop
 from workbench.main_line import end_of_line, main_first
 from workbench.plan import Plan
@@ -32,18 +31,6 @@ from workbench.vocabulary import TokenText
 TEXT = "héllo world 🙂 this is a test"
 
 pytestmark = pytest.mark.usefixtures("one_thread")
-
-
-@pytest.fixture(scope="module", params=FAMILIES)
-def machine(request, tmp_path_factory):
-    folder = save_tiny(tmp_path_factory.mktemp(request.param), request.param)
-    return load_model(folder), load_tokenizer(folder)
-
-
-@pytest.fixture(scope="module")
-def llama(tmp_path_factory):
-    folder = save_tiny(tmp_path_factory.mktemp("llama"))
-    return load_model(folder), load_tokenizer(folder)
 
 
 @pytest.fixture(scope="module")

@@ -10,6 +10,7 @@ import shutil
 from pathlib import Path
 
 import polars as pl
+import pytest
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
@@ -133,6 +134,13 @@ def moved(model: LlamaForCausalLM, share: float) -> LlamaForCausalLM:
 def build(lab: Lab, *steps: str) -> Lab:
     """Grow the named steps and what they stand on."""
     grow(lab, steps, quiet=True)
+    return lab
+
+
+def on_pages(lab: Lab, patch: pytest.MonkeyPatch) -> Lab:
+    """The lab as the one that pages and commands find."""
+    patch.setenv("MARBLE_HOME", str(lab.path.parent))
+    patch.setenv("MARBLE_LAB", lab.name)
     return lab
 
 

@@ -9,7 +9,7 @@ import torch
 import transformers as hf
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
-from workbench.loading import quiet_transformers
+from workbench.loading import load_model, load_tokenizer, quiet_transformers
 
 VOCAB = 300
 SPECIAL = ("<|pad|>", "<|bos|>", "<|user|>", "<|assistant|>", "<|end|>")
@@ -17,6 +17,7 @@ TEMPLATE = (
     "{{- bos_token }}{% for message in messages %}{{ '<|user|>' + message['content'] }}{% endfor %}"
     "{% if add_generation_prompt %}{{ '<|assistant|>' }}{% endif %}"
 )
+Machine = tuple[hf.PreTrainedModel, hf.PreTrainedTokenizerFast]
 FAMILIES = ("llama", "qwen2", "qwen3", "gpt_neox", "gpt2")
 
 
@@ -71,3 +72,9 @@ def save_tiny(folder: Path, family: str = "llama", tokenizer: bool = True, **mod
         if tokenizer:
             tiny_tokenizer().save_pretrained(folder)
     return folder
+
+
+def machine_of(folder: Path, family: str) -> Machine:
+    """A model and its tokenizer, read back from `folder`."""
+    save_tiny(folder, family)
+    return load_model(folder), load_tokenizer(folder)

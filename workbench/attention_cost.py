@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 KINDS = ("eager", "sdpa")
-SHORTEST, LONGEST = 16, 512
+LONGEST = 512  # tokens
 TOLERANCE = 1e-4  # of the largest logit, or of 1 where that is smaller
 REPEATS = 7
 FITTED = 3  # a slope is fitted over so many of the longest lengths

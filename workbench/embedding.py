@@ -19,6 +19,7 @@ from jaxtyping import Float, Int
 
 from workbench.errors import Misuse
 from workbench.feature_geometry import Plane, plane
+from workbench.vocabulary import with_bytes
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerFast
@@ -125,7 +126,7 @@ def find_token(tokenizer: PreTrainedTokenizerFast, text: str) -> int:
         raise Misuse("no token is named: type a word, or an id such as #365")
     cuts = [
         tokenizer(each, add_special_tokens=False, split_special_tokens=False, verbose=False)["input_ids"]
-        for each in (_safe(text), _safe(" " + text))
+        for each in (with_bytes(text), with_bytes(" " + text))
     ]
     whole = [ids[0] for ids in reversed(cuts) if len(ids) == 1]
     if text.startswith(" "):
@@ -134,7 +135,3 @@ def find_token(tokenizer: PreTrainedTokenizerFast, text: str) -> int:
     if not found:
         raise Misuse(f"this tokenizer reads nothing in {text!r}: type another word")
     return int(found[0])
-
-
-def _safe(text: str) -> str:
-    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")

@@ -14,8 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from workbench.errors import Misuse
-from workbench.sampling import Sampling, drawn_from, next_logits, reshape, softmax, stop_ids
+from workbench.sampling import Sampling, drawn_from, next_logits, reshape, room, softmax, stop_ids
 from workbench.trace import Candidate, candidates_of
 from workbench.vocabulary import TokenText, Vocabulary
 
@@ -62,14 +61,6 @@ def cache_bytes(cache: Cache) -> int:
     layers: list[Any] = list(cache.layers)
     held = [array for layer in layers for array in (layer.keys, layer.values)]
     return sum(array.numel() * array.element_size() for array in held if array is not None)
-
-
-def room(model: PreTrainedModel, prompt: Prompt, wanted: int) -> int:
-    """How many tokens can follow the prompt, at most `wanted`; `Misuse` where none."""
-    n_ctx = model.config.get_text_config().max_position_embeddings
-    if len(prompt.ids) >= n_ctx:
-        raise Misuse(f"the prompt fills the context of {n_ctx} tokens: shorten it to leave room for an answer")
-    return min(wanted, n_ctx - len(prompt.ids))
 
 
 def recorded_loop(

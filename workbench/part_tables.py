@@ -4,7 +4,9 @@ and what the parts of a comparison have in common as they are read.
 
 from __future__ import annotations
 
+import abc
 import dataclasses
+import functools
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
@@ -38,6 +40,28 @@ def write_part(folder: Path, name: str, table: pl.DataFrame) -> None:
     import polars as pl
 
     table.with_columns(pl.col(pl.Float64).fill_nan(None)).write_parquet(folder / f"{name}.parquet")
+
+
+class Tables(abc.ABC):
+    """Tables of an artefact in the folder `path`, each read once; `TABLES` says what columns each has."""
+
+    TABLES: ClassVar[Mapping[str, Iterable[str]]]
+    path: Path
+
+    @property
+    @abc.abstractmethod
+    def remedy(self) -> str:
+        """What to do where one is damaged."""
+
+    def table(self, name: str) -> pl.DataFrame:
+        """One of the tables in `TABLES`."""
+        if name not in self._read:
+            self._read[name] = read_part(self.path, name, self.TABLES[name], self.remedy)
+        return self._read[name]
+
+    @functools.cached_property
+    def _read(self) -> dict[str, pl.DataFrame]:
+        return {}
 
 
 @dataclasses.dataclass(frozen=True)

@@ -7,7 +7,7 @@ import dataclasses
 from typing import TYPE_CHECKING
 
 from workbench.errors import Misuse
-from workbench.vocabulary import TokenText, Vocabulary
+from workbench.vocabulary import TokenText, Vocabulary, with_bytes
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
@@ -67,7 +67,7 @@ def read_prompt(
     With `chat` it is a question, put into the chat template if there is one. Otherwise markers such as
     `<|user|>` in it are plain text, unless `markers` asks for the tokens. Too long a text keeps its end.
     """
-    text = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")  # lone surrogates have no bytes
+    text = with_bytes(text)
     templated = chat and bool(tokenizer.chat_template)
     if templated:
         text = as_chat(tokenizer, text)

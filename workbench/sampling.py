@@ -121,25 +121,30 @@ def continuations(
     Not `model.generate`: that takes what is unset (repetition penalty, top-p) from the checkpoint's own
     generation settings, so that another distribution than the one shown would be drawn from.
     """
-    n_ctx = model.config.max_position_embeddings
-    room = min(max_new_tokens, n_ctx - len(prompt.ids))
-    if room < 1:
-        raise Misuse(f"the prompt fills the context of {n_ctx} tokens: shorten it to leave room for an answer")
+    length = room(model, prompt, max_new_tokens)
     stops = stop_ids(model, tokenizer)
     rng = np.random.default_rng(seed)
     drawn: list[Drawn] = []
     ended = np.zeros(1 if sampling.temperature == 0 else n, dtype=bool)
     steps = next_logits(model, prompt.ids, len(ended))
     logits = next(steps)
-    for _ in range(room):
+    for _ in range(length):
         drawn.append(drawn_from(logits, sampling, rng))
         ended |= np.isin(drawn[-1].ids, stops)
-        if ended.all() or len(drawn) == room:
+        if ended.all() or len(drawn) == length:
             break
         logits = steps.send(drawn[-1].ids)
     vocabulary = Vocabulary(tokenizer)
     columns = [np.stack(column, axis=1) for column in zip(*drawn, strict=True)]  # each [sample, token]
     return [_continuation(ids, p, q, stops, vocabulary) for ids, p, q in zip(*columns, strict=True)]
+
+
+def room(model: PreTrainedModel, prompt: Prompt, wanted: int) -> int:
+    """How many tokens can follow the prompt, at most `wanted`; `Misuse` where none."""
+    n_ctx = model.config.get_text_config().max_position_embeddings
+    if min(wanted, n_ctx - len(prompt.ids)) < 1:
+        raise Misuse(f"the prompt fills the context of {n_ctx} tokens: shorten it to leave room for an answer")
+    return min(wanted, n_ctx - len(prompt.ids))
 
 
 def stop_ids(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast) -> list[int]:

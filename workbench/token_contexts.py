@@ -26,7 +26,7 @@ from workbench.errors import Misuse
 from workbench.generation import right_padded
 from workbench.lens import recorded_stream
 from workbench.prompt import begins_with_bos
-from workbench.vocabulary import TokenText, Vocabulary
+from workbench.vocabulary import TokenText, Vocabulary, with_bytes
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerFast
@@ -192,7 +192,7 @@ def _read(
 
 
 def _ids(tokenizer: PreTrainedTokenizerFast, text: str, end: int, room: int) -> list[int]:
-    text = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    text = with_bytes(text)
     read = tokenizer(
         text, add_special_tokens=False, split_special_tokens=True, return_offsets_mapping=True, verbose=False
     )

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import polars as pl
@@ -23,6 +23,9 @@ from workbench.grow import Build
 from workbench.labelled import LABELS, TokenDocument, label_documents, total
 from workbench.tokens import ARRAYS, SETS
 from workbench.vocabulary import Vocabulary
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerFast
 
 SHARES: Mapping[str, float] = {"prose": 0.5, "world": 0.3, "chat": 0.06, "rollout": 0.14}
 MAX_WINDOW = 256  # tokens a window of checkpoints from outside, whose context may be far longer
@@ -59,7 +62,7 @@ def build(build: Build) -> Mapping[str, Any]:
     root = Checkpoint.of(build.lab, config["family"])
     tokenizer = root.tokenizer()
     n_ctx = min(root.n_ctx, MAX_WINDOW)
-    bos = _first(tokenizer.bos_token_id, tokenizer.eos_token_id, 0)
+    bos = leading_id(tokenizer)
     pad = _first(tokenizer.pad_token_id, bos)
     build.progress.start(len(SETS) * len(config["rollouts_of"]) * config["n_rollouts"], "samples")
     figures: dict[str, Any] = {"n_ctx": n_ctx, "chat": "template" if tokenizer.chat_template else "plain"}
@@ -78,6 +81,11 @@ def build(build: Build) -> Mapping[str, Any]:
     _write_json(build.draft.path / "factors.json", corpus.factors)
     _write_json(build.draft.path / "sets.json", {"bos": bos, "pad": pad, "n_ctx": n_ctx})
     return figures
+
+
+def leading_id(tokenizer: PreTrainedTokenizerFast) -> int:
+    """What stands in front of every text: BOS, or the end token of a family that has none."""
+    return _first(tokenizer.bos_token_id, tokenizer.eos_token_id, 0)
 
 
 def _first(*candidates: int | None) -> int:

@@ -44,6 +44,11 @@ def shown(data: bytes) -> str:
     return "".join(parts).replace(CLOSE + OPEN, " ")
 
 
+def with_bytes(text: str) -> str:
+    """`text` with U+FFFD for lone surrogates, which have no bytes."""
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+
+
 def read(text: str) -> bytes:
     """The bytes that `shown` made `text` from."""
     signs = {sign: char for char, sign in _SIGNS.items()}

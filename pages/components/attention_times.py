@@ -14,7 +14,6 @@ from workbench.lab import Lab
 if TYPE_CHECKING:
     from workbench.attention_cost import AttentionCost, Slope
 
-RUN = "attention_run"  # how often it was asked for, in the session
 _SHORT = {"eager": "eager", "sdpa": "fused"}
 _SAYS = {"eager": "eager, the matrix written down", "sdpa": "SDPA, fused"}
 
@@ -28,11 +27,9 @@ def view(lab: Lab, addresses: Sequence[str], colour: Mapping[str, str]) -> None:
         "the length itself: over long texts a slope of 2 against a slope of 1 on logarithmic axes. What this "
         "machine takes at the lengths that the model reads is measured, and may be neither."
     )
-    if st.button("Measure again" if RUN in st.session_state else "Measure", key="measure_attention"):
-        st.session_state[RUN] = st.session_state.get(RUN, 0) + 1
-    if RUN not in st.session_state:
+    run = frame.measured("measure_attention")
+    if run is None:
         return
-    run = int(st.session_state[RUN])
     found = {address: trace_store.attention_cost(lab, address, run) for address in addresses}
     curves.draw([_plot(a, cost, colour[a]) for a, cost in found.items()], "attention-cost", len(found), 240)
     for address, cost in found.items():

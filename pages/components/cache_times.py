@@ -15,28 +15,25 @@ if TYPE_CHECKING:
     from workbench.cache_cost import CacheCost
     from workbench.trace import Trace
 
-RUN = "cache_run"  # how often it was asked for, in the session
 TOKENS = 48
 
 
 def view(lab: Lab, traces: Mapping[str, Trace], colour: Mapping[str, str]) -> None:
     """A button, and once it was pressed the time of every token with the cache and without it."""
-    from workbench.loop import room
+    from workbench.sampling import room
 
     st.subheader("What the KV cache saves", anchor=False)
     frame.caption(
         "Without a cache the whole text is read again for every token; with one only the newest, beside the keys "
         "and values that are held: 2 · layers · key-value heads · d_head numbers for every token."
     )
-    if st.button("Measure again" if RUN in st.session_state else "Measure", key="measure_cache"):
-        st.session_state[RUN] = st.session_state.get(RUN, 0) + 1
-    if RUN not in st.session_state:
+    run = frame.measured("measure_cache")
+    if run is None:
         return
     found = {}
     for address, trace in traces.items():
         with frame.sentences():
             n = room(store.loaded(lab, address).model, trace.prompt, TOKENS)
-            run = int(st.session_state[RUN])
             found[address] = trace_store.cache_cost(lab, address, trace.prompt.ids, n, run)
     if not found:
         return

@@ -111,6 +111,14 @@ def claim(sentence: str) -> None:
     st.html(f'<p class="marble-claim">{html.escape(sentence, quote=False)}</p>')
 
 
+def measured(key: str) -> int | None:
+    """A button that measures; how often it was pressed in this session, None while it never was."""
+    runs = f"{key}_runs"
+    if st.button("Measure again" if runs in st.session_state else "Measure", key=key):
+        st.session_state[runs] = st.session_state.get(runs, 0) + 1
+    return st.session_state.get(runs)
+
+
 def facts(pairs: Sequence[tuple[str, str]]) -> None:
     """A row of labelled figures."""
     items = "".join(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import streamlit as st
 
@@ -37,23 +37,57 @@ def checkpoints(lab: Lab) -> list[str]:
     return list(chosen)
 
 
-def probe(lab: Lab, about: Sequence[str]) -> Probe:
+class Board(NamedTuple):
+    """All that is stored and said of probes about some checkpoints, newest first; read once a run of the page."""
+
+    about: tuple[str, ...]
+    stored: list[Stored]
+    said: list[Said]
+
+    @classmethod
+    def of(cls, lab: Lab, about: Sequence[str]) -> Board:
+        here = tuple(about)
+        answers = [each for each in stored(lab) if each.checkpoints == here]
+        return cls(here, answers, [each for each in said(lab) if each.checkpoints == here])
+
+    def answer(self, probe: Probe, options: Mapping[str, Any]) -> Stored | None:
+        """The newest answer with these settings (those other than the defaults)."""
+        return next((e for e in self.stored if e.name == probe.name and dict(e.options) == dict(options)), None)
+
+    def missed(self, probe: Probe, options: Mapping[str, Any]) -> str:
+        """What went wrong when it was last put in this way, if it did since its last answer; else nothing."""
+        last = next((e for e in self.said if e.name == probe.name and e.options == dict(options)), None)
+        if last is None or last.state == DONE:
+            return ""
+        answer = self.answer(probe, options)
+        return last.message if answer is None or answer.artefact.manifest["created"] < last.when else ""
+
+    def other_settings(self, probe: Probe, options: Mapping[str, Any]) -> list[str]:
+        """Other settings with which it was answered, as they are typed."""
+        told = [
+            ", ".join(f"{name}={value}" for name, value in each.options.items()) or "the defaults"
+            for each in self.stored
+            if each.name == probe.name and dict(each.options) != dict(options)
+        ]
+        return list(dict.fromkeys(told))
+
+
+def probe(board: Board) -> Probe:
     """The question that is chosen, of all there are."""
     everyone = {each.name: each for each in sorted(probes(), key=lambda each: bool(each.broken))}
     frame.doubted("probe", "probe", list(everyone))
-    answers, last = latest(lab, about), said(lab, about, {})
-    states = [_state(each, answers.get(name), last.get(name)) for name, each in everyone.items()]
-    n_claims = sum(mark == CLAIMS for mark, _ in states)
-    asked = sum(mark in (CLAIMS, CLAIMS_NOTHING) for mark, _ in states)
+    marks = [_mark(each, board) for each in everyone.values()]
+    n_claims, asked = marks.count(CLAIMS), marks.count(CLAIMS) + marks.count(CLAIMS_NOTHING)
     frame.caption(
-        f"{asked} of {len(states)} are answered about these checkpoints; {n_claims} claim something. "
+        f"{asked} of {len(marks)} are answered about these checkpoints; {n_claims} claim something. "
         f"{CLAIMS} claims something, {CLAIMS_NOTHING} claims nothing, {FAILED} gave no answer, {UNASKED} not asked "
         "yet, or its file has changed since."
     )
+    questions = [each.broken or each.question for each in everyone.values()]
     name = st.radio(
         "Question",
         list(everyone),
-        captions=[f"{mark} {question}" for mark, question in states],
+        captions=[f"{mark} {question}" for mark, question in zip(marks, questions, strict=True)],
         key="probe",
         bind="query-params",
     )
@@ -64,40 +98,11 @@ def probe(lab: Lab, about: Sequence[str]) -> Probe:
     return everyone[str(name)]
 
 
-def latest(lab: Lab, about: Sequence[str], options: Mapping[str, Any] | None = None) -> dict[str, Stored]:
-    """The newest answer of each probe about just these checkpoints, with these settings (the defaults)."""
-    found: dict[str, Stored] = {}
-    for each in stored(lab):
-        if each.checkpoints == tuple(about) and dict(each.options) == dict(options or {}):
-            found.setdefault(each.name, each)
-    return found
-
-
-def other_settings(lab: Lab, probe: Probe, about: Sequence[str], options: Mapping[str, Any]) -> list[str]:
-    """Other settings with which it was answered about these checkpoints, as they are typed."""
-    told = [
-        ", ".join(f"{name}={value}" for name, value in each.options.items()) or "the defaults"
-        for each in stored(lab)
-        if each.name == probe.name and each.checkpoints == tuple(about) and dict(each.options) != dict(options)
-    ]
-    return list(dict.fromkeys(told))
-
-
-def missed(lab: Lab, probe: Probe, about: Sequence[str], options: Mapping[str, Any]) -> str:
-    """What went wrong when the probe was last put in this way, if it did since its last answer; else nothing."""
-    last, answer = said(lab, about, options).get(probe.name), latest(lab, about, options).get(probe.name)
-    return last.message if last and _failed_since(last, answer) else ""
-
-
-def _failed_since(last: Said, answer: Stored | None) -> bool:
-    return last.state != DONE and (answer is None or answer.artefact.manifest["created"] < last.when)
-
-
-def _state(probe: Probe, answer: Stored | None, last: Said | None) -> tuple[str, str]:
-    """A mark, and the question."""
-    question = probe.broken or probe.question
-    if probe.broken or (last and _failed_since(last, answer)):
-        return FAILED, question
+def _mark(probe: Probe, board: Board) -> str:
+    """How it stands with a probe asked with its defaults."""
+    if probe.broken or board.missed(probe, {}):
+        return FAILED
+    answer = board.answer(probe, {})
     if answer is None or answer.outdated(probe):
-        return UNASKED, question
-    return (CLAIMS if answer.artefact.figures["claims"] else CLAIMS_NOTHING), question
+        return UNASKED
+    return CLAIMS if answer.artefact.figures["claims"] else CLAIMS_NOTHING

@@ -10,18 +10,17 @@ import polars as pl
 import streamlit as st
 
 from pages.components import frame, probe_pictures, show
-from pages.components.probe_choice import latest, missed, other_settings
+from pages.components.probe_choice import Board
 from probes.kit.found import Probe
-from workbench.lab import Lab
 
 
-def view(lab: Lab, probe: Probe, about: Sequence[str], options: Mapping[str, Any]) -> None:
+def view(probe: Probe, board: Board, options: Mapping[str, Any]) -> None:
     """The answer about these checkpoints with these settings, and the file that was asked."""
-    answer = latest(lab, about, options).get(probe.name)
-    if others := other_settings(lab, probe, about, options):
+    answer, about = board.answer(probe, options), board.about
+    if others := board.other_settings(probe, options):
         frame.caption(f"Also answered with {'; '.join(others)}: type it under Settings to see that.")
     if answer is None:
-        if not probe.broken and not missed(lab, probe, about, options):
+        if not probe.broken and not board.missed(probe, options):
             frame.note(
                 f"Not asked yet about {', '.join(about)} with these settings: press Ask, or run the command above."
             )

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import streamlit as st
 
 from pages.components import frame, growth, words
-from pages.components.probe_choice import latest, missed
+from pages.components.probe_choice import Board
 from probes.kit.found import Probe, checked_options
 from probes.kit.stored import set_otherwise
 from workbench import jobs
@@ -17,7 +16,7 @@ from workbench.lab import Lab
 POLL = 1.0  # seconds
 
 
-def asking(lab: Lab, probe: Probe, about: Sequence[str]) -> dict[str, Any]:
+def asking(lab: Lab, probe: Probe, board: Board) -> dict[str, Any]:
     """The question, its settings, buttons that put it or all of them, and how far a job is; the settings that are
     other than the defaults."""
     st.header(probe.question or probe.name, anchor=False)
@@ -28,19 +27,20 @@ def asking(lab: Lab, probe: Probe, about: Sequence[str]) -> dict[str, Any]:
     options = set_otherwise(probe, checked_options(probe, typed))
     settings = [f"--set={name}={value}" for name, value in options.items()]
     running = growth.running(lab)
-    wanted = ["run", lab.name, probe.name, "--checkpoints", ",".join(about), *settings]
+    about = ",".join(board.about)
+    wanted = ["run", lab.name, probe.name, "--checkpoints", about, *settings]
     columns = st.columns([2, 2, 5])
-    label = "Ask again" if probe.name in latest(lab, about, options) else "Ask"
+    label = "Ask again" if board.answer(probe, options) else "Ask"
     if columns[0].button(label, key="ask", type="primary", disabled=running is not None, width="stretch"):
         jobs.start(lab, [*wanted, "--again"], "probes")
         _begun(lab)
     if columns[1].button("Ask all", key="ask_all", disabled=running is not None, width="stretch"):
-        jobs.start(lab, ["run", lab.name, "--all", "--checkpoints", ",".join(about)], "probes")
+        jobs.start(lab, ["run", lab.name, "--all", "--checkpoints", about], "probes")
         _begun(lab)
     st.code(" ".join(["python -m probes", *wanted]), language="bash")
     if running is not None:
         st.fragment(_poll, run_every=POLL)(lab, running)
-    if message := missed(lab, probe, about, options):
+    if message := board.missed(probe, options):
         frame.note(f"Asked last in this way, it gave no answer: {message}.", error=True)
     return options
 
@@ -60,8 +60,8 @@ def _forms(probe: Probe) -> list[str]:
 
 def _begun(lab: Lab) -> None:
     """Wait until the job has said that it runs, then draw the page with it."""
-    st.session_state["probes_begun"] = st.session_state.get("probes_begun", 0) + 1
-    st.fragment(_wait, run_every=POLL)(lab, jobs.jobs(lab)[0].name if jobs.jobs(lab) else "")
+    known = jobs.jobs(lab)
+    st.fragment(_wait, run_every=POLL)(lab, known[0].name if known else "")
 
 
 def _wait(lab: Lab, before: str) -> None:

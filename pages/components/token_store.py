@@ -35,10 +35,6 @@ class Reader(NamedTuple):
     fingerprint: str
 
 
-def _path(lab: Lab, address: str) -> str:
-    return str(Checkpoint.of(lab, address).path)
-
-
 @st.cache_resource(max_entries=16, show_spinner=False)
 def _reader(path: str, lab_path: str, address: str) -> Reader:
     from workbench.sentence_costs import fingerprint
@@ -50,7 +46,7 @@ def _reader(path: str, lab_path: str, address: str) -> Reader:
 
 def reader(lab: Lab, address: str) -> Reader:
     """The tokenizer of a checkpoint, without its model."""
-    return _reader(_path(lab, address), str(lab.path), address)
+    return _reader(store.path_of(lab, address), str(lab.path), address)
 
 
 def readers(lab: Lab, first: str) -> dict[str, Reader]:
@@ -71,27 +67,27 @@ def readers(lab: Lab, first: str) -> dict[str, Reader]:
 def _answer(path: str, lab_path: str, address: str, word: str, letter: str, right: int) -> CountAnswer:
     from workbench.letter_counts import ask
 
-    at = store._loaded(path, lab_path, address)
+    at = store.loaded(Lab(Path(lab_path)), address)
     with at.lock:
         return ask(at.model, at.tokenizer, at.n_ctx, word, letter, right)
 
 
 def answer(lab: Lab, address: str, word: str, letter: str, right: int) -> CountAnswer:
     """What a chat checkpoint says when it is asked for a letter."""
-    return _answer(_path(lab, address), str(lab.path), address, word, letter, right)
+    return _answer(store.path_of(lab, address), str(lab.path), address, word, letter, right)
 
 
 @st.cache_resource(max_entries=12, show_spinner=False)
 def _spaces(path: str, lab_path: str, address: str) -> dict[str, Space]:
     from workbench.embedding import spaces
 
-    at = store._loaded(path, lab_path, address)
+    at = store.loaded(Lab(Path(lab_path)), address)
     return spaces(at.model, at.tokenizer)
 
 
 def spaces(lab: Lab, address: str) -> dict[str, Space]:
     """The embedding of a checkpoint, and the unembedding where it is another matrix."""
-    return _spaces(_path(lab, address), str(lab.path), address)
+    return _spaces(store.path_of(lab, address), str(lab.path), address)
 
 
 @st.cache_resource(max_entries=24, show_spinner=False)
@@ -102,7 +98,7 @@ def _laid_out(path: str, lab_path: str, address: str, name: str) -> tuple[Plane,
 
 def laid_out(lab: Lab, address: str, name: str) -> tuple[Plane, Chance]:
     """The plane of one matrix, and what random pairs of its tokens have."""
-    return _laid_out(_path(lab, address), str(lab.path), address, name)
+    return _laid_out(store.path_of(lab, address), str(lab.path), address, name)
 
 
 @st.cache_resource(max_entries=8, show_spinner=False)
@@ -118,7 +114,7 @@ def _vocabulary(path: str, lab_path: str, address: str) -> tuple[list[TokenText]
 
 def vocabulary(lab: Lab, address: str) -> tuple[list[TokenText], np.ndarray]:
     """Every token of a checkpoint, and its kind (`workbench.finer_kinds`)."""
-    return _vocabulary(_path(lab, address), str(lab.path), address)
+    return _vocabulary(store.path_of(lab, address), str(lab.path), address)
 
 
 @st.cache_resource(max_entries=8, show_spinner=False)
@@ -141,7 +137,7 @@ def _analogies(path: str, lab_path: str, address: str, name: str) -> dict[str, d
 
 def analogies(lab: Lab, address: str, name: str) -> dict[str, dict[str, Score]]:
     """The scores of every relation in one matrix, by relation and measure."""
-    return _analogies(_path(lab, address), str(lab.path), address, name)
+    return _analogies(store.path_of(lab, address), str(lab.path), address, name)
 
 
 @st.cache_resource(max_entries=4, show_spinner="Reading the lab's text")
@@ -157,21 +153,21 @@ def _texts(path: str) -> list[str]:
 def _contexts(path: str, lab_path: str, address: str, word: str, texts: tuple[str, ...]) -> Contexts:
     from workbench.token_contexts import read_contexts
 
-    at = store._loaded(path, lab_path, address)
+    at = store.loaded(Lab(Path(lab_path)), address)
     with at.lock:
         return read_contexts(at.model, at.tokenizer, at.n_ctx, word, texts)
 
 
 def contexts(lab: Lab, address: str, word: str, texts: tuple[str, ...]) -> Contexts:
     """A word in several sentences, read by a checkpoint."""
-    return _contexts(_path(lab, address), str(lab.path), address, word, texts)
+    return _contexts(store.path_of(lab, address), str(lab.path), address, word, texts)
 
 
 @st.cache_resource(max_entries=32, show_spinner="Reading the lab's text")
 def _same(path: str, lab_path: str, address: str, corpus: str, word: str) -> Curve | None:
     from workbench.token_contexts import same_word
 
-    at = store._loaded(path, lab_path, address)
+    at = store.loaded(Lab(Path(lab_path)), address)
     with at.lock:
         return same_word(at.model, at.tokenizer, at.n_ctx, word, _texts(corpus))
 
@@ -180,7 +176,7 @@ def _same(path: str, lab_path: str, address: str, corpus: str, word: str) -> Cur
 def _others(path: str, lab_path: str, address: str, corpus: str) -> Curve | None:
     from workbench.token_contexts import random_tokens
 
-    at = store._loaded(path, lab_path, address)
+    at = store.loaded(Lab(Path(lab_path)), address)
     with at.lock:
         return random_tokens(at.model, at.tokenizer, at.n_ctx, _texts(corpus))
 
@@ -191,7 +187,7 @@ def baselines(lab: Lab, address: str, word: str) -> tuple[Curve | None, Curve | 
         corpus = str(lab.find("corpus", "text").path)
     except MarbleError:
         return None, None
-    path = _path(lab, address)
+    path = store.path_of(lab, address)
     return _same(path, str(lab.path), address, corpus, word), _others(path, str(lab.path), address, corpus)
 
 
@@ -199,14 +195,14 @@ def baselines(lab: Lab, address: str, word: str) -> tuple[Curve | None, Curve | 
 def _neurons(path: str, lab_path: str, address: str, ids: tuple[int, ...], position: int) -> list[Neurons]:
     from workbench.behind_token import neurons_on
 
-    at = store._loaded(path, lab_path, address)
+    at = store.loaded(Lab(Path(lab_path)), address)
     with at.lock:
         return neurons_on(at.model, ids, position)
 
 
 def neurons(lab: Lab, address: str, ids: tuple[int, ...], position: int) -> list[Neurons]:
     """The neurons of each layer that write most at one token of a prompt."""
-    return _neurons(_path(lab, address), str(lab.path), address, ids, position)
+    return _neurons(store.path_of(lab, address), str(lab.path), address, ids, position)
 
 
 @st.cache_resource(max_entries=64, show_spinner=False)
@@ -225,4 +221,4 @@ def _latents(
 def latents(lab: Lab, address: str, text: str, chat: bool, position: int, name: str) -> tuple[Latents, int]:
     """The latents of SAE `name` that are on at one token, and the layer that it reads."""
     id_ = lab.find("features", name).id
-    return _latents(_path(lab, address), str(lab.path), address, text, chat, position, name, id_)
+    return _latents(store.path_of(lab, address), str(lab.path), address, text, chat, position, name, id_)

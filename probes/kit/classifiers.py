@@ -6,8 +6,7 @@
 Features are standardised with mean and sd of the cases fitted on. A case is told to be of the class whose
 probability is furthest above its share of the cases fitted on (a log odds), so that a rare class is told at all.
 Accuracy is balanced: the mean over classes of the share told, so that chance is 1 / number of classes whatever
-their frequencies. Selectivity is accuracy on the
-task less accuracy on a control task, another labelling that says nothing of the context [Hewitt and Liang 2019].
+their frequencies. Control tasks are those of `workbench.linear_probes` [Hewitt and Liang 2019].
 """
 
 from __future__ import annotations
@@ -118,25 +117,6 @@ def balanced_interval(
     shares = np.divide(right, all_, out=np.full_like(right, np.nan), where=all_ > 0)
     low, high = np.quantile(np.nanmean(shares, axis=1), (0.025, 0.975))
     return float(low), float(high)
-
-
-def auroc(values: Float[np.ndarray, " case"], on: np.ndarray) -> float:
-    """The chance that a case with `on` lies above one without; ties count half.
-
-    >>> auroc(np.array([0.1, 0.4, 0.4, 0.9]), np.array([False, False, True, True]))
-    0.875
-    """
-    from scipy.stats import rankdata
-
-    n = int(on.sum())
-    return float((rankdata(values)[on].sum() - n * (n + 1) / 2) / (n * (len(on) - n)))
-
-
-def control_classes(types: np.ndarray, labels: np.ndarray, seed: int = 0) -> np.ndarray:
-    """The control task: every type (a token id, a word) gets one of the labels at random, as often as it occurs."""
-    _, of = np.unique(types, return_inverse=True)
-    drawn = np.random.default_rng(seed).choice(labels, size=int(of.max()) + 1)
-    return drawn[of]
 
 
 def auroc_samples(

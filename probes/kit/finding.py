@@ -121,12 +121,8 @@ class Finding:
 
     @functools.cached_property
     def adjusted(self) -> list[float | None]:
-        """p of each figure, held to the level together with the others; None where no claim rests on it."""
-        tested = [(figure.null.p, i) for i, figure in enumerate(self.figures) if figure.null.p is not None]
-        found: list[float | None] = [None] * len(self.figures)
-        for (_, i), p in zip(tested, holm([p for p, _ in tested]), strict=True):
-            found[i] = p
-        return found
+        """`adjusted` p of each figure."""
+        return adjusted(self.figures)
 
     @property
     def claims(self) -> bool:
@@ -164,8 +160,16 @@ def holm(chances: Sequence[float]) -> list[float]:
     return adjusted
 
 
+def adjusted(figures: Sequence[Figure]) -> list[float | None]:
+    """p of each figure, held to the level together with the others; None where no claim rests on it."""
+    tested = [(figure.null.p, i) for i, figure in enumerate(figures) if figure.null.p is not None]
+    found: list[float | None] = [None] * len(figures)
+    for (_, i), p in zip(tested, holm([p for p, _ in tested]), strict=True):
+        found[i] = p
+    return found
+
+
 def beyond(figures: Sequence[Figure]) -> list[Figure]:
     """Those of the figures that a claim can rest on: p at or below `LEVEL`, held to it together."""
-    tested = [figure for figure in figures if figure.null.p is not None]
-    found = zip(tested, holm([figure.null.p for figure in tested if figure.null.p is not None]), strict=True)
-    return [figure for figure, p in found if p <= LEVEL]
+    found = zip(figures, adjusted(figures), strict=True)
+    return [figure for figure, p in found if p is not None and p <= LEVEL]

@@ -9,7 +9,7 @@ probe claims something where nothing is.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -105,19 +105,6 @@ def share_figure(
     p = float(binomtest(hits, n, chance, alternative=sides[side]).pvalue)
     low, high = (float(binom.ppf(q, n, chance)) / n for q in (0.025, 0.975))
     return Figure(name, hits / n, *wilson(hits, n), n, of, Null(chance, low, high, n, what, p), **placed)
-
-
-def permuted(
-    statistic: Callable[[Any], float],
-    labels: np.ndarray,
-    what: str,
-    draws: int,
-    seed: int = 0,
-    side: str = GREATER,
-) -> Null:
-    """`statistic(labels)` against the same of labels in random order."""
-    rng = np.random.default_rng(seed)
-    return against(statistic(labels), [statistic(rng.permutation(labels)) for _ in range(draws)], what, side)
 
 
 def shuffled(labels: np.ndarray, groups: Int[np.ndarray, " case"] | None, seed: int) -> np.ndarray:

@@ -84,6 +84,15 @@ def heat(title: str, rows: Rows, alt: str, unit: str, centre: float | None = Non
     return _plot(title, "", "", [trace], alt, rows, layout | {"xaxis": {"type": "category"}})
 
 
+def cells(rows: Sequence[str], columns: Sequence[str], values: Any) -> list[dict[str, Any]]:
+    """What `heat` draws, of a matrix with a name for each of its rows and columns."""
+    return [
+        {"row": row, "column": column, "value": float(values[i][j])}
+        for i, row in enumerate(rows)
+        for j, column in enumerate(columns)
+    ]
+
+
 def dots(title: str, x_title: str, y_title: str, rows: Rows, alt: str, diagonal: bool = False) -> Plot:
     """A dot for each of rows with `series`, `x`, `y` and, where known, `text`; WebGL above a thousand."""
     traces: list[dict[str, Any]] = [

@@ -6,7 +6,7 @@ Streams are fp32: row 0 is the embedding, row l + 1 `resid_post` of block l.
 from __future__ import annotations
 
 import functools
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import torch
@@ -123,12 +123,3 @@ def corpus_of(lab: Lab) -> Corpus:
     from workbench.corpus import read_corpus
 
     return read_corpus(lab.find("corpus", "text"))
-
-
-KEPT: list[Any] = [opened, _token_set, labelled, _streams, answers, corpus_of]  # others add what they keep
-
-
-def forget() -> None:
-    """Let go of everything that is kept."""
-    for kept in KEPT:
-        kept.cache_clear()

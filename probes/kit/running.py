@@ -157,22 +157,24 @@ def ask(lab: Lab, put: Asked) -> Finding:
 
 
 class Said(NamedTuple):
-    """What came of a probe in one job: when, its state and message."""
+    """What came of a probe in one job: what was put to it, when, its state and message."""
 
+    name: str
+    checkpoints: tuple[str, ...]
+    options: dict[str, Any]
     when: float
     state: str
     message: str
 
 
-def said(lab: Lab, checkpoints: Sequence[str], options: Mapping[str, Any]) -> dict[str, Said]:
-    """What last came of each probe that was put to these checkpoints with these settings by a job."""
-    found: dict[str, Said] = {}
+def said(lab: Lab) -> list[Said]:
+    """What came of every probe that a job asked, the newest job first."""
+    found = []
     for job in jobs(lab):
         with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
             for name, told in json.loads((job.log.parent / MESSAGES).read_text(encoding="utf-8")).items():
                 state, message, about, settings = told
-                if about == list(checkpoints) and settings == dict(options):
-                    found.setdefault(name, Said(float(job.status["updated"]), state, message))
+                found.append(Said(name, tuple(about), settings, float(job.status["updated"]), state, message))
     return found
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from probes.kit.running import LackingError
 from workbench.checkpoint import Checkpoint
@@ -61,20 +61,35 @@ def chat_questions(lab: Lab, checkpoint: Checkpoint, tasks: Sequence[str]) -> di
     return found
 
 
-def sae_of(lab: Lab, checkpoint: Checkpoint) -> tuple[Dictionary, int]:
-    """A finished SAE of the checkpoint's residual stream, and its layer; the recipe's first one."""
+class Read(NamedTuple):
+    """An SAE of a checkpoint's residual stream, and the layer that it reads."""
+
+    name: str
+    dictionary: Dictionary
+    layer: int
+
+
+def first_sae(lab: Lab, checkpoint: Checkpoint) -> Read | None:
+    """The first of the recipe's SAEs of a checkpoint's residual stream that is finished; None where none is."""
     from workbench.dictionary_folder import open_dictionary
     from workbench.points import RESID_POST
+    from workbench.recipe import SAE
 
     plan = Plan.of(lab)
     for config in plan.recipe.dictionaries:
-        own = config.checkpoints == (checkpoint.address,) and config.point == RESID_POST
-        if not own or config.minus or config.target:
+        if (config.kind, config.checkpoints, config.point) != (SAE, (checkpoint.address,), RESID_POST):
             continue
         made = lab.artefact("dictionary", config.name, plan.step("dictionary", config.name).id)
         if made is not None:
-            layer = config.layer if config.layer is not None else checkpoint.default_layer
-            return open_dictionary(made.path, config.name), int(layer)
+            layer = checkpoint.default_layer if config.layer is None else config.layer
+            return Read(config.name, open_dictionary(made.path, config.name), layer)
+    return None
+
+
+def sae_of(lab: Lab, checkpoint: Checkpoint) -> Read:
+    """`first_sae`; without one the command that trains it."""
+    if (found := first_sae(lab, checkpoint)) is not None:
+        return found
     raise LackingError(
         f"the lab has no finished SAE of {checkpoint.address!r}: run `python -m workbench sae {lab.name} "
         f"--checkpoint {checkpoint.address}`"

@@ -24,7 +24,7 @@ from workbench.checkpoint import Checkpoint
 from workbench.corpus import SCHEMA, documents_of
 from workbench.lab import Lab
 from workbench.labelled import TokenDocument, label_documents
-from workbench.token_sets import MAX_WINDOW
+from workbench.token_sets import MAX_WINDOW, leading_id
 
 PROSE, CHATS = "prose", "chats"
 PASSAGE = 400  # characters, some hundred tokens
@@ -108,7 +108,7 @@ def losses(checkpoint: Checkpoint, of: tuple[Text, ...]) -> Losses:
     """What a checkpoint loses on each text."""
     model, tokenizer = opened(checkpoint)
     documents = tokenised(tokenizer, of)
-    bos = first_id(tokenizer)
+    bos = leading_id(tokenizer)
     ids = [np.concatenate([[bos], each.ids]) for each in documents]
     nats = model_nats(model, ids, min(checkpoint.n_ctx, MAX_WINDOW), bos_id=bos)
     scored = [part[each.answer :] for part, each in zip(nats, documents, strict=True)]
@@ -130,12 +130,6 @@ def tokenised(tokenizer: PreTrainedTokenizerFast, of: Sequence[Text]) -> list[To
     ]  # fmt: skip
     names = ("id", "domain", "text", "question", "answer", "spans")
     return label_documents(tokenizer, pl.DataFrame(rows, schema={name: SCHEMA[name] for name in names}))
-
-
-def first_id(tokenizer: PreTrainedTokenizerFast) -> int:
-    """What stands in front of every text: BOS, or the end token of a family that has none."""
-    found = (tokenizer.bos_token_id, tokenizer.eos_token_id, 0)
-    return next(each for each in found if each is not None)
 
 
 def by_document(of: Sequence[Text], found: Losses) -> Losses:

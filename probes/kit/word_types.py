@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Bool, Int
 
-from probes.kit.readings import KEPT, opened
+from probes.kit.readings import opened
 from probes.kit.running import LackingError
 from workbench.checkpoint import Checkpoint
 
@@ -55,6 +55,3 @@ def same_length(words: Words, rows: Int[np.ndarray, " case"], seed: int) -> Int[
         same = np.flatnonzero(lengths == length)
         giver[same] = rng.permutation(same)
     return first[giver][of]
-
-
-KEPT.append(vocabulary_words)

@@ -19,6 +19,7 @@ from workbench.checkpoint import Checkpoint
 from workbench.generation import right_padded
 from workbench.labelled import render_chat
 from workbench.lens import recorded_stream
+from workbench.token_sets import leading_id
 from workbench.tokenizer import Encoded, encode
 
 
@@ -28,11 +29,10 @@ def encoded(
     """Ids and characters of each text; with `chat`, markers of a chat are their tokens. One that the checkpoint
     cannot read whole is lacking a longer context, or cut where it need not be `whole`.
 
-    A tokenizer without BOS leads with its end token, as `workbench.token_sets` does.
+    What leads each of them is what leads the token sets.
     """
     tokenizer = opened(checkpoint).tokenizer
-    ids = (tokenizer.bos_token_id, tokenizer.eos_token_id, 0)
-    bos = next(each for each in ids if each is not None)
+    bos = leading_id(tokenizer)
     found = [Encoded([bos, *each.ids[1:]], each.offsets) for each in encode(tokenizer, texts, chat)]
     if not whole:
         return [Encoded(each.ids[: checkpoint.n_ctx], each.offsets[: checkpoint.n_ctx]) for each in found]

@@ -21,7 +21,7 @@ from workbench.circuits.found_circuits import FoundCircuits
 from workbench.errors import Misuse
 from workbench.intervals import bracketed
 from workbench.lab import Lab
-from workbench.part_tables import read_part
+from workbench.part_tables import Tables
 from workbench.plan import Plan, history_name
 
 if TYPE_CHECKING:
@@ -49,8 +49,10 @@ def how_to_ask(lab: str, config: Mapping[str, Any], *options: str) -> str:
 
 
 @dataclasses.dataclass(frozen=True)
-class CircuitHistory:
+class CircuitHistory(Tables):
     """One artefact: `figures` of its manifest, its tables, and the circuits that it follows."""
+
+    TABLES = COLUMNS
 
     found: FoundCircuits
     figures: Mapping[str, Any]
@@ -74,16 +76,9 @@ class CircuitHistory:
             )
         return cls(found, artefact.figures, artefact.path)
 
-    def table(self, name: str) -> pl.DataFrame:
-        """One of the tables in `COLUMNS`."""
-        if name not in self._read:
-            remedy = f"follow circuit {self.found.name!r} again"
-            self._read[name] = read_part(self.path, name, COLUMNS[name], remedy)
-        return self._read[name]
-
-    @functools.cached_property
-    def _read(self) -> dict[str, pl.DataFrame]:
-        return {}
+    @property
+    def remedy(self) -> str:
+        return f"follow circuit {self.found.name!r} again"
 
     @property
     def last(self) -> str:

@@ -15,6 +15,10 @@ from workbench.intervals import bracketed
 LOGITS = "logits"
 DRAWN = 40  # edges between two sites
 _ENDS = ("low", "high", "n")
+_EDGE = {
+    "source": pl.String, "target": pl.String, "weight": pl.Float64, "low": pl.Float64, "high": pl.Float64,
+    "n": pl.Int64,
+}  # fmt: skip
 
 
 class FeaturePicture(NamedTuple):
@@ -44,14 +48,7 @@ def picture(found: FoundFeatureCircuit, drawn: int = DRAWN) -> FeaturePicture:
         for node, score, *ends in last.select("node", "score", *_ENDS).iter_rows()
         if node_id(found.sites[-1], node) in joined
     ]
-    schema = {
-        "source": pl.String,
-        "target": pl.String,
-        "weight": pl.Float64,
-        "low": pl.Float64,
-        "high": pl.Float64,
-    }
-    straight = pl.DataFrame(out, schema={**schema, "n": pl.Int64}, orient="row")
+    straight = pl.DataFrame(out, schema=_EDGE, orient="row")
     edges = pl.concat([edges, straight])
     nodes = _placed(found, joined)
     at = {each: (x, y) for each, x, y in nodes.select("id", "x", "y").iter_rows()}
@@ -76,14 +73,7 @@ def _between(found: FoundFeatureCircuit, drawn: int) -> pl.DataFrame:
         best = table.sort(pl.col("weight").abs(), descending=True).head(drawn)
         for start, end, weight, *ends in best.select("from", "to", "weight", *_ENDS).iter_rows():
             rows.append((node_id(early, start), node_id(late, end), weight, *ends))
-    schema = {
-        "source": pl.String,
-        "target": pl.String,
-        "weight": pl.Float64,
-        "low": pl.Float64,
-        "high": pl.Float64,
-    }
-    return pl.DataFrame(rows, schema={**schema, "n": pl.Int64}, orient="row")
+    return pl.DataFrame(rows, schema=_EDGE, orient="row")
 
 
 def _placed(found: FoundFeatureCircuit, joined: set[str]) -> pl.DataFrame:

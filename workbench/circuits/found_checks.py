@@ -8,18 +8,15 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from workbench.circuits.circuit_history import how_to_ask
 from workbench.circuits.found_circuits import FoundCircuits
 from workbench.errors import Misuse
 from workbench.intervals import bracketed
 from workbench.lab import Lab
-from workbench.part_tables import read_part
+from workbench.part_tables import Tables
 from workbench.plan import Plan, check_name
-
-if TYPE_CHECKING:
-    import polars as pl
 
 COLUMNS: Mapping[str, tuple[str, ...]] = {
     "scores": ("checkpoint", "sender", "receiver", "exact", "low", "high", "eap_ig", "eap"),
@@ -28,8 +25,11 @@ COLUMNS: Mapping[str, tuple[str, ...]] = {
 
 
 @dataclasses.dataclass(frozen=True)
-class CircuitCheck:
+class CircuitCheck(Tables):
     """One artefact: `figures` of its manifest, its tables, and the circuit whose scores are held against it."""
+
+    TABLES = COLUMNS
+    remedy = "ask for the circuit with --check again"
 
     found: FoundCircuits
     figures: Mapping[str, Any]
@@ -54,10 +54,6 @@ class CircuitCheck:
     def checkpoints(self) -> list[str]:
         """Those that do the task, whose edges were patched."""
         return list(self.figures["checkpoints"])
-
-    def table(self, name: str) -> pl.DataFrame:
-        """One of the tables in `COLUMNS`."""
-        return read_part(self.path, name, COLUMNS[name], "ask for the circuit with --check again")
 
     def sentences(self) -> list[str]:
         """One a checkpoint and method."""

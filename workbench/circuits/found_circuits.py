@@ -18,7 +18,7 @@ from workbench.circuits.difference_graph import DifferenceGraph, Scored, differe
 from workbench.circuits.graph import Graph
 from workbench.intervals import bracketed
 from workbench.lab import Artefact, Lab
-from workbench.part_tables import read_part
+from workbench.part_tables import Tables
 
 if TYPE_CHECKING:
     import polars as pl
@@ -38,8 +38,11 @@ COLUMNS: Mapping[str, tuple[str, ...]] = {
 
 
 @dataclasses.dataclass(frozen=True)
-class FoundCircuits:
+class FoundCircuits(Tables):
     """One artefact: `figures` of its manifest, tables by name."""
+
+    TABLES = COLUMNS
+    remedy = "ask for the circuit again"
 
     name: str
     config: Mapping[str, Any]
@@ -51,16 +54,6 @@ class FoundCircuits:
         """`Misuse` where no such circuit is in the recipe or it has not been built."""
         artefact: Artefact = lab.find("circuit", name)
         return cls(name, artefact.config, artefact.figures, artefact.path)
-
-    def table(self, name: str) -> pl.DataFrame:
-        """One of the tables in `COLUMNS`."""
-        if name not in self._read:
-            self._read[name] = read_part(self.path, name, COLUMNS[name], "ask for the circuit again")
-        return self._read[name]
-
-    @functools.cached_property
-    def _read(self) -> dict[str, pl.DataFrame]:
-        return {}
 
     @property
     def task(self) -> str:

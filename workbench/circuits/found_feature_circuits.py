@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from workbench.circuits.feature_words import ERROR, node_name, site_sentences
 from workbench.intervals import bracketed
 from workbench.lab import Lab
-from workbench.part_tables import read_part
+from workbench.part_tables import Tables
 from workbench.plan import Plan, latents_name
 
 if TYPE_CHECKING:
@@ -33,8 +33,11 @@ TOLD = ("competence", "sites", "curve", "exact", "writers", "writes", "tokens", 
 
 
 @dataclasses.dataclass(frozen=True)
-class FoundFeatureCircuit:
+class FoundFeatureCircuit(Tables):
     """One artefact: `figures` of its manifest, tables by name, what latents are called."""
+
+    TABLES = COLUMNS
+    remedy = "ask for the feature circuit again"
 
     lab: Lab
     name: str
@@ -55,17 +58,6 @@ class FoundFeatureCircuit:
         if step is None or lab.artefact(step.kind, step.name, step.id) is None:
             return None
         return cls.of(lab, step.name)
-
-    def table(self, name: str) -> pl.DataFrame:
-        """One of the tables in `COLUMNS`."""
-        if name not in self._read:
-            remedy = "ask for the feature circuit again"
-            self._read[name] = read_part(self.path, name, COLUMNS[name], remedy)
-        return self._read[name]
-
-    @functools.cached_property
-    def _read(self) -> dict[str, pl.DataFrame]:
-        return {}
 
     @property
     def checkpoint(self) -> str:

@@ -9,12 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 from workbench.intervals import bracketed
 from workbench.lab import Lab
-from workbench.part_tables import read_part
+from workbench.part_tables import Tables
 from workbench.plan import lens_name
 
 if TYPE_CHECKING:
-    import polars as pl
-
     from workbench.circuits.tuned_lens import TunedLens
 
 _KL = ("lens", "layer", "row", "kl", "low", "high", "tokens", "documents")
@@ -22,8 +20,11 @@ COLUMNS: Mapping[str, tuple[str, ...]] = {"kl": _KL, "above": (*_KL, "other")}
 
 
 @dataclasses.dataclass(frozen=True)
-class FoundLens:
+class FoundLens(Tables):
     """One artefact. `name`: the checkpoint's."""
+
+    TABLES = COLUMNS
+    remedy = "ask for the lens again"
 
     name: str
     figures: Mapping[str, Any]
@@ -50,10 +51,6 @@ class FoundLens:
         """Its own and, of all but the root, the root's, called as in the tables."""
         own = {"own": self.lens()}
         return own if self.root == self.name else own | {"root": FoundLens.of(lab, self.root).lens()}
-
-    def table(self, name: str) -> pl.DataFrame:
-        """One of the tables in `COLUMNS`."""
-        return read_part(self.path, name, COLUMNS[name], "ask for the lens again")
 
     def told(self) -> dict[str, Any]:
         """As JSON."""
