@@ -17,7 +17,6 @@ from probes import (
     superposition_layers,
     tone_direction,
 )
-from probes.kit.classifiers import auroc
 from probes.kit.finding import Finding, beyond
 from probes.kit.nulls import predicted, shuffled
 from probes.kit.pushes import kl, log_p_at, log_p_behind, prompts
@@ -26,6 +25,7 @@ from saes.factors import FactorTable, halved
 from tests.tiny_lab import shared_lab
 from tests.tiny_models import tiny_model
 from workbench.errors import Misuse
+from workbench.linear_probes import auroc
 from workbench.site import replaced_resid_post
 
 SMALL = {
