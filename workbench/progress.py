@@ -64,6 +64,14 @@ class Progress:
                 self._bar.set_postfix({k: f"{v:.3g}" for k, v in figures.items()})
         self._write("running")
 
+    def skip(self, n: int) -> None:
+        """`n` more units need no work, or had it before an interruption: the rate is that of the others."""
+        if n > 0:
+            self._status["initial"] += n
+            if self._bar is not None:
+                self._bar.initial += n
+            self.advance(n)
+
     def finish(self, state: str, message: str = "") -> None:
         """The job ended: `state` is done, failed or stopped."""
         self._close_bar()

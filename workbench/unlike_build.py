@@ -22,6 +22,7 @@ from workbench.checkpoint import Checkpoint, fast_models
 from workbench.corpus import Corpus, read_corpus
 from workbench.evaluation import ASKED
 from workbench.grow import Build
+from workbench.halfway import arrays_once, once
 from workbench.intervals import document_blocks
 from workbench.lab import Lab
 from workbench.likeness import Portrait, headline, portraits, reasons, share_shape, share_tokens
@@ -56,7 +57,6 @@ def build(build: Build) -> Mapping[str, Any]:
     texts = heldout_texts(corpus)
     segments = segments_of(texts)
     kept = build.draft.path / "resume"
-    kept.mkdir(exist_ok=True)
     said = {name: _said(build, kept, name, corpus, (texts, segments)) for name in names}
     bits, gaps = bits_tables({name: s.nats for name, s in said.items()}, texts)
     write_part(build.draft.path, "bits", bits)
@@ -102,19 +102,17 @@ def _said(
         told = {"note": found.note, "rows": found.answers.to_dicts()}
         path.write_text(json.dumps(told, ensure_ascii=False), encoding="utf-8")
 
-    def read_out(path: Path) -> None:
+    def read_out() -> dict[str, np.ndarray]:
         found = streams(reader(), segments, start(len(segments), "pieces", "activations"))
         ends = {f"{what}{i}": part for i, e in enumerate(found.ends) for what, part in e._asdict().items()}
-        with path.open("wb") as handle:
-            at = {f"layer{layer}": values for layer, values in found.at.items()}
-            np.savez(handle, allow_pickle=False, **ends, **at)
+        return ends | {f"layer{layer}": values for layer, values in found.at.items()}
 
-    nats = np.load(_once(kept / f"{name}-bits.npy", scored), allow_pickle=False)
-    asked_of = [_once(kept / f"{name}-{task}.json", functools.partial(answered, task)) for task in ASKED]
+    nats = np.load(once(kept / f"{name}-bits.npy", scored), allow_pickle=False)
+    asked_of = [once(kept / f"{name}-{task}.json", functools.partial(answered, task)) for task in ASKED]
     told = [json.loads(path.read_text(encoding="utf-8")) for path in asked_of]
-    held = np.load(_once(kept / f"{name}-streams.npz", read_out), allow_pickle=False)
+    held = arrays_once(kept / f"{name}-streams.npz", read_out)
     ends = [Ends(held[f"characters{i}"], held[f"positions{i}"]) for i in range(len(segments))]
-    at = {int(key.removeprefix("layer")): held[key] for key in held.files if key.startswith("layer")}
+    at = {int(key.removeprefix("layer")): held[key] for key in held if key.startswith("layer")}
     answers = pl.concat(pl.DataFrame(each["rows"], schema=SCHEMA) for each in told)
     return Said(nats, answers, [each["note"] for each in told if each["note"]], Streams(at, ends))
 
@@ -123,15 +121,6 @@ def open_reader(lab: Lab, name: str) -> Reader:
     """The checkpoint, loaded on the best device."""
     checkpoint = Checkpoint.of(lab, name)
     return Reader(name, fast_models(lab, [name])[name], checkpoint.tokenizer(), checkpoint.n_ctx)
-
-
-def _once(path: Path, make: Callable[[Path], None]) -> Path:
-    """The file at `path`, made under another name and renamed in whole if it is not there."""
-    if not path.exists():
-        temporary = path.with_name(f".{path.name}")
-        make(temporary)
-        temporary.replace(path)
-    return path
 
 
 def _cka(

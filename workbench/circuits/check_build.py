@@ -13,14 +13,17 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from workbench.circuit_config import EXACT
 from workbench.circuits.agreement import ByEdge, agreement
 from workbench.circuits.attribution import EdgeScores, edge_scores
 from workbench.circuits.circuit_model import CircuitModel
 from workbench.circuits.edge_patching import exact_scores, refuse_many
 from workbench.circuits.found_circuits import FoundCircuits
 from workbench.circuits.graph import Graph
+from workbench.circuits.pairs import Pairs
 from workbench.device import best_device, few_threads
 from workbench.grow import Build
+from workbench.halfway import arrays_once
 from workbench.intervals import ratio_intervals
 from workbench.part_tables import write_part
 
@@ -45,7 +48,7 @@ def build(build: Build) -> Mapping[str, Any]:
         build.progress.start(len(found.able) * len(pairs) * found.graph.n_edges, "prompts")
         for name in found.able:
             model = CircuitModel(build.lab.checkpoint(name).bridge(best_device()))
-            exact = exact_scores(model, pairs, done=build.progress.advance)
+            exact = _exact(build, name, model, pairs)
             estimates = [edge_scores(model, pairs, n) for n in (found.config["n_steps"], 1)]
             scores += _scores(name, model.graph, exact, estimates)
             agreed += _agreed(name, model.graph, exact, estimates)
@@ -57,6 +60,17 @@ def build(build: Build) -> Mapping[str, Any]:
         "n_edges": found.graph.n_edges,
         "n_pairs": len(pairs),
     }
+
+
+def _exact(build: Build, name: str, model: CircuitModel, pairs: Pairs) -> EdgeScores:
+    """Every edge's effect; what was patched before an interruption is not patched again."""
+    kept = build.draft.path / "resume" / f"{name}.npz"
+    if kept.exists():
+        build.progress.skip(len(pairs) * model.graph.n_edges)
+    held = arrays_once(
+        kept, lambda: {"by_pair": exact_scores(model, pairs, done=build.progress.advance).by_pair}
+    )
+    return EdgeScores(model.graph, EXACT, held["by_pair"])
 
 
 def _by_edge(graph: Graph, scores: EdgeScores) -> ByEdge:

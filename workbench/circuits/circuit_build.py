@@ -79,7 +79,7 @@ class Study:
     def __init__(self, build: Build) -> None:
         self.build, self.config = build, build.config
         self.names: list[str] = list(self.config["checkpoints"])
-        self.done = 0
+        self.kept, self.ran = build.draft.path / "resume", 0
         self.d_model = build.lab.checkpoint(self.names[0]).d_model
         self.task, other, self.finder = the_task(self.config), self.config["other"], Finder.of(self.config)
         self.pairs = {use: self._pairs(self.task, use) for use in USES}
@@ -106,22 +106,29 @@ class Study:
         self.build.progress.start(a_find * len(everyone) + a_judge * len(self.names), "prompts")
         for name in everyone:
             self._open(name)
+            self._skip(a_find)
         for name in self.names:
             model = self.opened.again(name)
             found = {each: self.found[each] for each in self.names}
-            self.judged[name] = judge(model, name, found, self.pairs["judge"], done=self._advance)
-        self._advance(
-            a_find * len(everyone) + a_judge * len(self.names) - self.done
-        )  # equal circuits are run once
+            kept = self.kept / f"judged-{name}.npz"
+            self.judged[name] = judge(model, name, found, self.pairs["judge"], done=self._advance, kept=kept)
+            self._skip(a_judge)
 
     def _advance(self, n: int) -> None:
-        self.done += n
+        self.ran += n
         self.build.progress.advance(n)
+
+    def _skip(self, whole: int) -> None:
+        """Of a part that may take `whole` runs, those that were made before or not needed: equal circuits are run
+        once."""
+        self.build.progress.skip(whole - self.ran)
+        self.ran = 0
 
     def _open(self, name: str) -> None:
         self.competence[name], model = self.opened.first(name, self.pairs["judge"], name in self.names)
         self.residual[name] = model.residual(self.pairs["search"][:8].to(model.device))
-        self.found[name] = find(model, name, self.pairs["search"], self.other, self.finder, self._advance)
+        kept = self.kept / f"found-{name}.npz"
+        self.found[name] = find(model, name, self.pairs["search"], self.other, self.finder, self._advance, kept)
 
     def competence_rows(self) -> Iterator[tuple[Any, ...]]:
         for name, found in self.competence.items():

@@ -9,6 +9,7 @@ on the judge pairs; and what the own one has in common with the last checkpoint'
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -29,6 +30,7 @@ from workbench.circuits.phase_change import history
 from workbench.circuits.tasks import task_pairs
 from workbench.device import best_device, few_threads
 from workbench.grow import Build
+from workbench.halfway import rows_once
 from workbench.parents import lineage
 from workbench.part_tables import write_part
 from workbench.recipe import stage_of
@@ -63,17 +65,23 @@ def _rows(build: Build, found: FoundCircuits, axis: list[Moment]) -> Iterator[tu
         task_pairs(build.lab, task, N_PAIRS, use, config["seed"], checkpoint=found.checkpoints[0])
         for use in ("search", "judge")
     )
-    for moment in axis:
-        checkpoint = Checkpoint.of(build.lab, moment.address)
+
+    def at(checkpoint: Checkpoint) -> list[tuple[Any, ...]]:
         loaded = checkpoint.model(best_device())
         does = competence(loaded, judge)
-        yield (*moment[:4], "told_apart", *does.told_apart, does.n)
-        yield (*moment[:4], "gap", *does.gap, does.n)
+        rows: list[tuple[Any, ...]] = [("told_apart", *does.told_apart, does.n), ("gap", *does.gap, does.n)]
         if does.does_it:
             model = CircuitModel(checkpoint.bridge(best_device(), loaded))
             scores = edge_scores(model, search, config["n_steps"]).mean
-            yield from ((*moment[:4], *row) for row in _beside(model, last, scores, judge))
-        build.progress.advance()
+            rows += _beside(model, last, scores, judge)
+        return rows
+
+    for moment in axis:
+        kept = build.draft.path / "resume" / f"{moment.address}.json"
+        report = build.progress.skip if kept.exists() else build.progress.advance
+        here = rows_once(kept, functools.partial(at, Checkpoint.of(build.lab, moment.address)))
+        yield from ((*moment[:4], *row) for row in here)
+        report(1)
 
 
 def _beside(model: CircuitModel, last: Circuit, scores: Scores, judge: Pairs) -> Iterator[tuple[Any, ...]]:

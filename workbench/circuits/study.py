@@ -4,13 +4,15 @@ A circuit is found on `search` pairs and judged on `judge` pairs that ask about 
 decided on the search pairs too: the smallest step of the ladder from which f stays within 0.1 of 1, half of what is
 allowed on the judge pairs, where it is lower. Where no step is, that of a fifth of the edges stands in its place,
 and the judged f says that it is not faithful. Of finders (`finders`) ACDC alone says itself which edges stay.
-The other task's circuit, a control, is always chosen from EAP-IG's scores.
+The other task's circuit, a control, is always chosen from EAP-IG's scores. What takes time is kept in a file where
+one is named (`halfway`), and read from there the next time.
 """
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Mapping
+from pathlib import Path
 
 import numpy as np
 from jaxtyping import Float
@@ -34,6 +36,7 @@ from workbench.circuits.graph import Edges
 from workbench.circuits.pairs import Pairs
 from workbench.circuits.random_circuits import RandomCircuit, random_circuit
 from workbench.errors import Failure
+from workbench.halfway import arrays_once
 
 # MIB's shares and some between
 LADDER = (0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.7, 0.85, 1.0)
@@ -86,8 +89,24 @@ def find(
     other: Pairs | None = None,
     finder: Finder = EAP_IG,
     done: Callable[[int], None] = lambda n: None,
+    kept: Path | None = None,
 ) -> Found:
     """The circuit of one checkpoint."""
+    held = arrays_once(kept, lambda: _looked_for(model, checkpoint, search, other, finder, done))
+    scores = EdgeScores(model.graph, str(held["method"]), held["by_pair"])
+    circuit = Circuit(model.graph, search.task, checkpoint, held["edges"], scores.mean)
+    return Found(scores, circuit, bool(held["faithful"]), held.get("other"))
+
+
+def _looked_for(
+    model: CircuitModel,
+    checkpoint: str,
+    search: Pairs,
+    other: Pairs | None,
+    finder: Finder,
+    done: Callable[[int], None],
+) -> dict[str, np.ndarray]:
+    """What `Found` is made of."""
     scores, edges = finder.look(model, search, done)
     if edges is None:
         edges, faithful = _smallest(model, search, scores, done)
@@ -99,12 +118,16 @@ def find(
             f"{scores.method} takes every edge of {checkpoint} out on task {search.task!r}: ask again with a lower "
             "--tau, or leave --finder out"
         )
-    circuit = Circuit(model.graph, search.task, checkpoint, edges, scores.mean)
-    beside = None
+    found = {
+        "method": np.array(scores.method),
+        "by_pair": scores.by_pair,
+        "edges": edges,
+        "faithful": np.array(faithful),
+    }
     if other is not None:
         theirs = edge_scores(model, other, finder.n_steps, done=done).mean
-        beside = chosen(model.graph, theirs, circuit.n_edges, GREEDY)
-    return Found(scores, circuit, faithful, beside)
+        found["other"] = chosen(model.graph, theirs, int(edges.sum()), GREEDY)
+    return found
 
 
 def _smallest(
@@ -127,6 +150,7 @@ def judge(
     n_random: int = N_RANDOM,
     seed: int = 0,
     done: Callable[[int], None] = lambda n: None,
+    kept: Path | None = None,
 ) -> Judged:
     """What the circuits of all checkpoints do in this one, and its controls; one batch of runs."""
     home, rng = found[checkpoint], np.random.default_rng(seed)
@@ -136,9 +160,17 @@ def judge(
     rows += [each.circuit.edges[None] for name, each in found.items() if name != checkpoint]
     rows += [each.edges[None] for each in random]
     rows += [home.other[None]] if home.other is not None else []
-    m = iter(circuit_scores(model, pairs, np.concatenate(rows), done=done))
+
+    def run() -> dict[str, np.ndarray]:
+        return {
+            "m": circuit_scores(model, pairs, np.concatenate(rows), done=done),
+            **ends(model, pairs)._asdict(),
+        }
+
+    held = arrays_once(kept, run)
+    m = iter(held["m"])
     return Judged(
-        ends(model, pairs),
+        Ends(held["full"], held["none"]),
         {how: np.stack([next(m) for _ in LADDER]) for how in steps},
         {how: [int(edges.sum()) for edges in each] for how, each in steps.items()},
         own=next(m),
