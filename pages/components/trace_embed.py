@@ -34,8 +34,12 @@ if TYPE_CHECKING:
     from workbench.trace import Trace
     from workbench.vocabulary import TokenText
 
+Dots = go.Scatter | go.Scattergl
+
 NEAREST = 10
 MOST_DRAWN = 20_000  # points that a browser still turns in time
+# A new prompt moves the ring and has all points drawn anew: up to so many, elements are quicker than a WebGL scene
+ELEMENTS = 4_000
 
 
 def view(lab: Lab, question: asked.Question, traces: Mapping[str, Trace], colour: Mapping[str, str]) -> None:
@@ -131,12 +135,12 @@ def _plane(lab: Lab, address: str, name: str, id_: int, marked: str) -> None:
     kept = np.arange(n)
     if n > MOST_DRAWN:
         kept = np.sort(np.random.default_rng(0).permutation(n)[:MOST_DRAWN])
-    made = charts.figure(460)
+    made, trace = charts.figure(460), go.Scattergl if len(kept) > ELEMENTS else go.Scatter
     for kind, hue in kind_colours().items():
-        made.add_trace(_points(tokens, plane, kept[kinds[kept] == kind], kind, hue))
+        made.add_trace(_points(tokens, plane, kept[kinds[kept] == kind], kind, hue, trace))
     hits = [i for i, token in enumerate(tokens[:n]) if marked and marked in token.shown]
     if hits:
-        made.add_trace(_hits(tokens, plane, hits))
+        made.add_trace(_hits(tokens, plane, hits, trace))
     made.add_trace(_ring(plane, id_, tokens[id_].shown))
     charts.legend_above(made)
     made.update_layout(legend={"itemsizing": "constant"})
@@ -160,8 +164,10 @@ def _plane(lab: Lab, address: str, name: str, id_: int, marked: str) -> None:
     )
 
 
-def _points(tokens: list[TokenText], plane: Plane, ids: np.ndarray, kind: str, hue: str) -> go.Scattergl:
-    return go.Scattergl(
+def _points(
+    tokens: list[TokenText], plane: Plane, ids: np.ndarray, kind: str, hue: str, trace: type[Dots]
+) -> Dots:
+    return trace(
         x=plane.places[ids, 0],
         y=plane.places[ids, 1],
         mode="markers",
@@ -172,10 +178,10 @@ def _points(tokens: list[TokenText], plane: Plane, ids: np.ndarray, kind: str, h
     )
 
 
-def _hits(tokens: list[TokenText], plane: Plane, ids: list[int]) -> go.Scattergl:
+def _hits(tokens: list[TokenText], plane: Plane, ids: list[int], trace: type[Dots]) -> Dots:
     ink = theme.palette().ink
     named = len(ids) <= 40  # more names would cover one another
-    return go.Scattergl(
+    return trace(
         x=plane.places[ids, 0],
         y=plane.places[ids, 1],
         mode="markers+text" if named else "markers",
