@@ -8,10 +8,10 @@ import torch
 
 from tests.random_pairs import pairs
 from tests.tiny_models import save_tiny
-from workbench.circuits.acdc import acdc
+from workbench.circuits.acdc import take_out
 from workbench.circuits.across import REUSED, REWEIGHTED, REWIRED, UNDETERMINED, Evidence, gap, verdict
 from workbench.circuits.attribution import EdgeScores, edge_scores
-from workbench.circuits.circuit import GREEDY, HELPING, TOP, Circuit, chosen, smallest_faithful
+from workbench.circuits.circuit import GREEDY, HELPING, TOP, Circuit, chosen, sized, smallest_faithful
 from workbench.circuits.circuit_model import CircuitModel
 from workbench.circuits.edge_patching import exact_scores
 from workbench.circuits.faithfulness import (
@@ -207,6 +207,28 @@ def test_greedy_stays_connected_where_top_falls_apart():
     assert greedy[graph.named("embed", "logits")]
 
 
+@pytest.mark.parametrize("how", [GREEDY, TOP, HELPING])
+@pytest.mark.parametrize("name", GRAPHS)
+def test_a_circuit_of_a_size_is_grown_until_as_many_edges_are_alive(name, how):
+    """Asked for the number of live edges, `chosen` prunes once more and gives fewer; `sized` finds the circuit
+    again, and makes another one as large."""
+    graph, rng = GRAPHS[name], np.random.default_rng(1)
+    smaller = 0
+    for asked in (5, 9, graph.n_edges // 5):
+        scores, others = rng.standard_t(2, size=(2, *graph.edges.shape))
+        own = chosen(graph, scores, asked, how)
+        n = int(own.sum())
+        smaller += chosen(graph, scores, n, how).sum() < n
+        assert (sized(graph, scores, n, how) == own).all()
+        beside = sized(graph, others, n, how)
+        assert (alive(graph, beside) == beside).all()
+        fewer = sized(graph, others, n - 1, how).sum() if n else 0
+        assert beside.sum() >= n
+        assert fewer <= beside.sum()
+    assert smaller or how == HELPING
+    assert (sized(graph, scores, graph.n_edges) == graph.edges).all()
+
+
 @pytest.mark.parametrize("name", GRAPHS)
 def test_random_circuits_keep_degrees_and_lead_somewhere(name):
     graph, rng = GRAPHS[name], np.random.default_rng(0)
@@ -245,7 +267,7 @@ def test_acdc_leaves_what_matters(llama):
     if sign < 0:
         p = Pairs("random", p.clean, p.corrupt, p.foil, p.target, p.last)
     tried = []
-    left = acdc(llama, p, tau=0.02, done=tried.append)
+    left = take_out(llama, p, tau=0.02, done=tried.append).edges
     assert sum(tried) <= llama.graph.n_edges
     assert 0 < left.sum() < llama.graph.n_edges
     assert (alive(llama.graph, left) == left).all()
@@ -286,6 +308,7 @@ FLOOR = Overlap(0.7, 0.8, 0.7)
     ("change", "word"),
     [
         ({}, REUSED),
+        ({"moved": Measured(1.7, 1.6, 1.8), "gap": Measured(0.75, 0.65, 0.85)}, UNDETERMINED),
         ({"overlap": LESS}, REWEIGHTED),
         ({"overlap": LESS, "moved": Measured(0.4, 0.3, 0.5), "gap": Measured(-0.55, -0.6, -0.5)}, REWIRED),
         ({"moved": Measured(0.4, 0.3, 0.5), "gap": Measured(-0.55, -0.6, -0.5)}, UNDETERMINED),

@@ -22,7 +22,7 @@ from tests.test_circuit_pages import BY_ACDC, DONE, NAMES, UNDONE, circuit_lab
 from tests.test_pages import errors, opened, sentences
 from workbench.circuit_config import ACDC, EXACT, CircuitConfig
 from workbench.circuits import circuit_requests
-from workbench.circuits.acdc import TAU, acdc, take_out
+from workbench.circuits.acdc import TAU, take_out
 from workbench.circuits.agreement import FOREMOST, MEASURES, PEARSON, SPEARMAN, agreement
 from workbench.circuits.attribution import edge_scores
 from workbench.circuits.circuit_history import CircuitHistory, how_to_ask
@@ -66,7 +66,7 @@ def test_scores_of_edges_taken_out_add_up_to_what_the_circuit_lost(llama: Circui
     assert (-left.scores.mean[left.edges] / whole > tau).all()
     assert (-left.scores.mean[~left.edges] / whole <= tau + 1e-6).all()
     assert not left.scores.by_pair[:, ~llama.graph.edges].any()
-    assert np.array_equal(acdc(llama, p, tau), left.edges)
+    assert np.array_equal(take_out(llama, p, tau).edges, left.edges)
 
 
 def test_the_first_edge_tried_is_patched_in_the_whole_model(llama: CircuitModel) -> None:
@@ -85,7 +85,7 @@ def test_a_finder_gives_what_it_is_called_after(llama: CircuitModel) -> None:
         assert edges is None
     runs: list[int] = []
     scores, edges = Finder(ACDC, tau=0.05).look(llama, p, runs.append)
-    assert np.array_equal(edges, acdc(llama, p, 0.05))
+    assert np.array_equal(edges, take_out(llama, p, 0.05).edges)
     assert scores.method == "ACDC, τ 0.05"
     assert 0 < sum(runs) <= llama.graph.n_edges * len(p)
     with pytest.raises(Misuse, match="did you mean 'exact'"):
@@ -170,7 +170,7 @@ def test_a_circuit_by_acdc_is_what_acdc_leaves(lab: Lab) -> None:
     assert found.finder == ACDC
     assert found.figures["method"] == f"ACDC, τ {TAU}"
     model, p = CircuitModel(lab.checkpoint("sft").bridge()), found.pairs(lab)
-    assert np.array_equal(found.circuit("sft").edges, acdc(model, p))
+    assert np.array_equal(found.circuit("sft").edges, take_out(model, p).edges)
     other = found.table("controls").filter(kind="other task")
     assert (other["n_edges"] <= max(found.circuit(name).n_edges for name in NAMES)).all()
     with pytest.raises(Misuse, match="was found by acdc: along the snapshots only circuits that eap-ig"):

@@ -199,8 +199,9 @@ def test_shares_of_next_to_nothing_have_no_colour() -> None:
 
 
 def test_the_camera_is_spoken_of_where_a_picture_is(lab: Lab) -> None:
-    for view, pictures in (("Curve", True), ("Prompts", False), ("Snapshots", False)):
-        app = opened("circuits", circuit=UNDONE, view=view)
+    undone = [(UNDONE, view, False) for view in ("Curve", "Prompts", "Snapshots")]
+    for circuit, view, pictures in ((DONE, "Curve", True), *undone):
+        app = opened("circuits", circuit=circuit, view=view)
         offered = [each.label for each in app.get("button_group")] if pictures else []
         named = "The camera above a picture saves" in str([each.proto for each in app.get("button_group")])
         assert named == pictures, (view, offered)

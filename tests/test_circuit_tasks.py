@@ -344,7 +344,7 @@ def test_a_task_of_ones_own_halves_its_lines(lab, tokenizer, tmp_path):
         ('{"clean": "a", "corrupt": "b", "target": "c"}', "line 3 of mine.jsonl has no 'foil'"),
         (_line(target=8), "line 3 of mine.jsonl: 'target' is 8, not a text"),
         (_line(note="x"), "line 3 of mine.jsonl has 'note', which means nothing here"),
-        (_lines()[0], "line 3 of mine.jsonl repeats line 1"),
+        (_lines()[0], "line 3 of mine.jsonl repeats the prompts of line 1"),
     ],
 )  # fmt: skip
 def test_a_bad_line_is_named(lab, tmp_path, third, sentence):

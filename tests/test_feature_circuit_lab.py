@@ -252,7 +252,8 @@ def test_where_nothing_is_stored_the_command_is_there(found: FoundFeatureCircuit
         write_recipe(lab.path / "recipe.toml", dataclasses.replace(recipe, feature_circuits=()))
         app = opened("circuits", circuit=DONE, view="Latents", checkpoint="base")
         assert errors(app) == []
-        command = "python -m workbench feature-circuit tiny --task planted.jsonl --checkpoints base"
+        file = next(each.source for each in recipe.circuits if each.name == DONE)
+        command = f"python -m workbench feature-circuit tiny --task {file} --checkpoints base"
         assert command in [each.value for each in app.code]
     finally:
         write_recipe(lab.path / "recipe.toml", recipe)

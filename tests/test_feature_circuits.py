@@ -81,9 +81,6 @@ def test_integrated_gradients_add_up_to_the_whole_site(llama, point):
     found = feature_scores(FeatureModel(llama, {site: random_sae()}), pairs(ragged=True), 50)[site]
     assert found.residual < 0.02
     np.testing.assert_allclose(found.total, found.whole, atol=0.02 * np.abs(found.whole).max())
-    np.testing.assert_allclose(found.latents_at.sum(axis=0), found.mean, atol=1e-6)
-    assert found.errors_at.sum() == pytest.approx(found.errors.mean(), abs=1e-6)
-    assert 0 < found.error_weight < 1
 
 
 def test_attribution_is_the_derivative_of_patching(llama):
@@ -129,13 +126,13 @@ def test_a_perfect_dictionary_leaves_no_error(llama):
     assert f.without_errors[-1].f == pytest.approx(1, abs=1e-4)
     for with_errors, without in zip(f.with_errors, f.without_errors, strict=True):
         assert with_errors.f == pytest.approx(without.f, abs=1e-4)
-    assert f.fewest(0.99) is not None
+    assert f.with_errors[-1].f > 0.99
 
 
 def test_a_useless_dictionary_is_all_error(llama):
     silent = sae(torch.zeros(D, 4), torch.randn(4, D), threshold=1.0)
     found = feature_scores(FeatureModel(llama, {EARLY: silent}), pairs(), 10)[EARLY]
-    assert found.error_share.value == found.error_weight == 1
+    assert found.error_share.value == 1
     assert (found.latents == 0).all()
 
 
@@ -181,7 +178,6 @@ def test_edges_from_a_latent_sum_to_its_score(family):
     assert u in {ERROR, *range(40)}
     assert d in {3, 1, 4, ERROR}
     assert abs(weight) == pytest.approx(np.abs(found.weights[[0, 1, 2, 4]]).max())
-    assert all(ERROR not in (u, d) for u, d, _ in found.strongest(200, errors=False))
     assert found.of(u, d).mean() == pytest.approx(weight, rel=1e-5)
     one = feature_edges(model, p[1:2], EARLY, LATE, [3, 1, 4])  # by pair: no pair reads another
     np.testing.assert_allclose(found.by_pair[1], one.by_pair[0], atol=1e-4, rtol=1e-3)

@@ -18,7 +18,7 @@ from tests.benchmarks.modular_sums import (
     logit_shares,
     of_numbers,
 )
-from workbench.circuits.acdc import acdc
+from workbench.circuits.acdc import take_out
 from workbench.circuits.attribution import edge_scores
 from workbench.circuits.circuit import GREEDY, TOP, chosen
 from workbench.circuits.competence import competence
@@ -108,7 +108,7 @@ def test_the_workbench_s_own_choice_holds_all_that_was_planted(planted, name):
     assert found.faithful
     assert found.circuit.edges[true].all()
     assert found.circuit.n_edges <= 2 * true.sum()
-    pruned = acdc(model, pairs, tau=0.1)
+    pruned = take_out(model, pairs, tau=0.1).edges
     assert (pruned == true).all()
     null = shuffled_circuit(model.graph, found.scores.mean, int(true.sum()), np.random.default_rng(0))
     assert null[true].mean() < 0.5

@@ -44,6 +44,7 @@ def circuit(
     as_json: Json = False,
 ) -> None:
     """Find a task's circuit in each checkpoint, prove it beside controls, and say what each stage made of it."""
+    from workbench.circuits.circuit_history import CircuitHistory
     from workbench.circuits.circuit_requests import request_circuit
     from workbench.circuits.found_checks import CircuitCheck
     from workbench.circuits.found_circuits import FoundCircuits
@@ -60,9 +61,16 @@ def circuit(
     sys.stderr.write(grown_first(opened, steps))
     grow_lab(opened, steps, command="circuit")
     found = FoundCircuits.of(opened, name)
-    patched = CircuitCheck.of(opened, name) if check else None
-    told = {"lab": lab, "circuit": name, **found.told()} | ({"check": patched.told()} if patched else {})
-    answer(told, as_json, lambda: "\n".join([found.describe(), *(patched.sentences() if patched else [])]))
+    told, said = {"lab": lab, "circuit": name, **found.told()}, [found.describe()]
+    if snapshots:
+        followed = CircuitHistory.of(opened, name)
+        told["history"] = followed.told()
+        said += followed.sentences()
+    if check:
+        patched = CircuitCheck.of(opened, name)
+        told["check"] = patched.told()
+        said += patched.sentences()
+    answer(told, as_json, lambda: "\n".join(said))
 
 
 @app.command()

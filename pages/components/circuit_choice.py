@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
@@ -50,7 +51,7 @@ def page(lab: Lab, views: Mapping[str, View], alone: View, read_alone: Callable[
             read_alone(lab, name)
         circuit_export.form()
         _anew(earlier)
-        command(lab)
+        command(lab, name)
         return
     with right:
         shown = st.segmented_control(
@@ -95,16 +96,20 @@ def _anew(earlier: Sequence[Earlier]) -> None:
     st.code("\n".join(each.command for each in earlier), language="bash")
 
 
-def command(lab: Lab) -> None:
-    """A choice of task, and the command that finds its circuit."""
+def command(lab: Lab, first: str = "") -> None:
+    """A choice of task, `first` unless another is chosen, and the command that finds its circuit."""
     from workbench.circuits.tasks import TASKS
 
     recipe = Plan.of(lab).recipe
-    task = str(st.selectbox("Task", list(TASKS), key="task", bind="query-params", width=360))
-    frame.caption(TASKS[task].question)
+    own = {each.task: each.source for each in recipe.feature_circuits if each.task == first and each.source}
+    tasks = [*own, *TASKS]
+    at = tasks.index(first) if first in tasks else 0
+    task = str(st.selectbox("Task", tasks, at, key="task", bind="query-params", width=360))
+    frame.caption(TASKS[task].question if task in TASKS else f"The pairs of {own[task]}")
     there = [name for name in ("base", "sft", "grpo") if name in recipe.checkpoint_names]
     among = ",".join(there or recipe.checkpoint_names[:1])
-    st.code(f"python -m workbench circuit {lab.name} --task {task} --checkpoints {among}", language="bash")
+    asked = shlex.quote(own.get(task, task))
+    st.code(f"python -m workbench circuit {lab.name} --task {asked} --checkpoints {among}", language="bash")
     waiting = [c.name for c in recipe.circuits if c.task == task and c.name not in circuit_store.names(lab)]
     if waiting:
         frame.caption(f"Asked for and not found yet: {', '.join(waiting)}.")

@@ -20,7 +20,7 @@ from pages.components import (
 )
 from pages.components.circuit_store import Of
 from workbench.circuits.circuit import GREEDY, HELPING, TOP
-from workbench.circuits.circuit_build import OTHER_TASK, RANDOM
+from workbench.circuits.found_circuits import OTHER_TASK, RANDOM, FoundCircuits
 from workbench.lab import Lab
 
 SAYS = {
@@ -34,9 +34,22 @@ def view(lab: Lab, of: Of) -> None:
     """Choice of checkpoint; the curve; CPR and CMD of all checkpoints."""
     found = circuit_store.found(of)
     name = circuit_choice.checkpoint(found.checkpoints)
-    told = {each: found.figures["checkpoints"][each] for each in found.checkpoints}
-    if name not in found.able:
+    told = {each: found.figures["checkpoints"][each] for each in found.able}
+    if name in found.able:
+        _curve(of, found, name)
+    else:
         frame.note(f"{name} does not do the task: f divides by what may be nothing, and says nothing.")
+    frame.facts([(f"CPR, {each}", f"{figures['cpr']:.2f}") for each, figures in told.items()])
+    frame.facts([(f"CMD, {each}", f"{figures['cmd']:.3f}") for each, figures in told.items()])
+    frame.caption(
+        "CPR = ∫ f dk, edges by how much they help (1 and more is best); CMD = ∫ |1 − f| dk, edges by "
+        "|score| (0 is best); k the share of edges [MIB 2025]."
+    )
+    st.subheader("Do the scores hold, edge by edge?", anchor=False)
+    circuit_check.panel(of, name)
+
+
+def _curve(of: Of, found: FoundCircuits, name: str) -> None:
     rows, controls = (found.table(part).filter(checkpoint=name) for part in ("curve", "controls"))
     made = kept.picture(curve, rows, controls, found.graph.n_edges)
     show.chart(
@@ -51,14 +64,6 @@ def view(lab: Lab, of: Of) -> None:
         "Dead ends are taken out, so a step may have fewer edges than its share. Grey dots: random "
         "circuits with the degrees of the circuit; cross: the circuit of another task, of as many edges."
     )
-    frame.facts([(f"CPR, {each}", f"{figures['cpr']:.2f}") for each, figures in told.items()])
-    frame.facts([(f"CMD, {each}", f"{figures['cmd']:.3f}") for each, figures in told.items()])
-    frame.caption(
-        "CPR = ∫ f dk, edges by how much they help (1 and more is best); CMD = ∫ |1 − f| dk, edges by "
-        "|score| (0 is best); k the share of edges [MIB 2025]."
-    )
-    st.subheader("Do the scores hold, edge by edge?", anchor=False)
-    circuit_check.panel(of, name)
 
 
 def curve(rows: pl.DataFrame, controls: pl.DataFrame, n_edges: int) -> go.Figure:

@@ -22,7 +22,7 @@ from pages.components import (
 from pages.components.circuit_store import Of
 from workbench.circuits.attribution import SIGN
 from workbench.circuits.circuit_picture import widths
-from workbench.circuits.difference_graph import GAINED, KEPT, KINDS, LOST, REWEIGHTED, DifferenceGraph
+from workbench.circuits.difference_graph import GAINED, KEPT, KINDS, LOST, REWEIGHTED, Change, DifferenceGraph
 from workbench.circuits.found_circuits import FoundCircuits
 from workbench.lab import Lab
 
@@ -78,17 +78,19 @@ def view(lab: Lab, of: Of) -> None:
         )  # fmt: skip
         frame.caption(
             "Grey: kept. Purple, dashed: reweighted. Red, dotted: lost. Blue: gained. Wider: larger |score| in "
-            f"the later one (lost: in the earlier). {_sizes(couple, found, made.n_edges)} Reweighted: "
+            f"the later one (lost: in the earlier). {_sizes(couple, found, made.sizes)} Reweighted: "
             f"in both, and the 95 % intervals of score ÷ Σ|score| do not meet. {SIGN}."
         )
     st.subheader("The edges", anchor=False)
     _listed(made)
 
 
-def _sizes(couple: tuple[str, str], found: FoundCircuits, n_edges: int) -> str:
+def _sizes(couple: tuple[str, str], found: FoundCircuits, sizes: tuple[int, int]) -> str:
+    """The smaller circuit is grown to the size of the larger; one edge more can bring several to life."""
+    n = str(sizes[0]) if sizes[0] == sizes[1] else f"{sizes[0]} and {sizes[1]}"
     if set(couple) <= set(found.able):
-        return f"Both circuits have {n_edges} edges."
-    return f"Of each checkpoint its {n_edges} strongest edges."
+        return f"The circuits have {n} edges, the smaller one grown to the larger one's size."
+    return f"Of each checkpoint its {n} strongest edges."
 
 
 def _edge_of(point: dict) -> str | None:  # type: ignore[type-arg]
@@ -115,9 +117,7 @@ def _said(of: Of, found: FoundCircuits, made: DifferenceGraph, before: str, afte
 def styled(made: DifferenceGraph) -> pl.DataFrame:
     """The edges with their looks."""
     look = looks()
-    rows = pl.DataFrame(
-        made.changes, schema=list(made.changes[0]._fields) if made.changes else None, orient="row"
-    )
+    rows = pl.DataFrame(made.changes, schema=list(Change._fields), orient="row")
     drawn = np.array([c.before if c.kind == LOST else c.after for c in made.changes])
     return rows.with_columns(
         colour=pl.Series([look[c.kind][0] for c in made.changes], dtype=pl.String),

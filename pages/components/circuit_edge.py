@@ -47,6 +47,9 @@ def taken(of: Of, name: str, sender: str, receiver: str) -> None:
         f"{name}: with this edge alone corrupt m changes by {bracketed(*left.alone, 3)} logits "
         f"(an edge that helps: below 0; n {left.n})"
     )
+    if name not in circuit_store.found(of).able:
+        frame.caption(f"{said}. {name} does not do the task, so it has no circuit that could lose it.")
+        return
     if left.circuit is None or left.without is None:
         frame.caption(f"{said}. It is not in the circuit of {name}.")
         return

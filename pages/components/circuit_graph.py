@@ -84,9 +84,10 @@ def view(lab: Lab, of: Of) -> None:
 def _told(of: Of, circuit: Circuit, name: str, share: float | None, own: float | None) -> None:
     """How large what is drawn is, and how much of the task it does."""
     found = circuit_store.found(of)
-    row = found.table("curve").filter(checkpoint=name, order=GREEDY).filter(pl.col("share") == share)
     if share == own:
         row = found.table("transfer").filter(source=name, target=name)
+    else:
+        row = found.table("curve").filter(checkpoint=name, order=GREEDY, share=share)
     f = bracketed(*row.select("f", "low", "high").row(0), 2)
     size = f"{circuit.n_edges} of {circuit.graph.n_edges} edges do f = {f} of the task in {name}"
     if name not in found.able:

@@ -3,6 +3,7 @@ takes, how those of two sites are joined; below, the one that is chosen."""
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 
 import streamlit as st
@@ -24,18 +25,21 @@ from workbench.circuits.found_feature_circuits import FoundFeatureCircuit
 from workbench.circuits.site_dictionaries import site_sae_names
 from workbench.errors import Misuse
 from workbench.lab import Lab
+from workbench.plan import Plan
 
 
 def view(lab: Lab, of: Of) -> None:
     """The latents of the circuit's task in one of its checkpoints."""
     circuit = circuit_store.found(of)
-    file = f"{circuit.task}.jsonl" if circuit.config["source"] else circuit.task
-    _view(lab, circuit.task, file, circuit.checkpoints)
+    looked_into = circuit_store.latents_of(lab).get(circuit.task, [])
+    checkpoints = list(dict.fromkeys([*circuit.checkpoints, *looked_into]))
+    _view(lab, circuit.task, circuit.config["source"] or circuit.task, checkpoints)
 
 
 def alone(lab: Lab, task: str) -> None:
     """The same of a task that has no circuit."""
-    _view(lab, task, task, circuit_store.latents_alone(lab)[task])
+    sources = {each.task: each.source for each in Plan.of(lab).recipe.feature_circuits}
+    _view(lab, task, sources[task] or task, circuit_store.latents_alone(lab)[task])
 
 
 def _view(lab: Lab, task: str, file: str, checkpoints: Sequence[str]) -> None:
@@ -84,7 +88,8 @@ def _command(lab: Lab, task: str, name: str) -> None:
         "minutes, and this view shows it then."
     )
     st.code(
-        f"python -m workbench feature-circuit {lab.name} --task {task} --checkpoints {name}", language="bash"
+        f"python -m workbench feature-circuit {lab.name} --task {shlex.quote(task)} --checkpoints {name}",
+        language="bash",
     )
 
 

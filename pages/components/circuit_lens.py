@@ -22,12 +22,11 @@ from pages.components import (
     words,
 )
 from pages.components.circuit_store import Of
-from workbench.circuits.found_lenses import FoundLens
+from workbench.circuits.found_lenses import OWN, ROOT, FoundLens
 from workbench.circuits.lens_answers import CLEAN, ON
 from workbench.circuits.lens_kl import LOGIT_LENS, ladder
 from workbench.lab import Lab
 
-OWN, ROOT = "own", "root"
 LOOKS = {OWN: ("solid", "circle"), ROOT: ("dash", "square"), LOGIT_LENS: ("dot", "circle-open")}
 
 

@@ -31,10 +31,9 @@ def view(lab: Lab, of: Of) -> None:
             st.number_input(f"Page, of {pages}", 1, pages, 1, key="page", bind="query-params", width=160)
         )
     frame.caption(
-        f"{len(texts)} pairs {USES[use]}: clean above corrupt, differing tokens marked. No country, sum, "
-        "word or person that one half asks about is asked about by the other. Target: the token that the "
-        "clean prompt asks for; foil: what the corrupt one does; m = logit(target) − logit(foil), behind "
-        "the last token."
+        f"{len(texts)} pairs {USES[use]}: clean above corrupt, differing tokens marked. {_apart(of)} Target: the "
+        "token that the clean prompt asks for; foil: what the corrupt one does; m = logit(target) − logit(foil), "
+        "behind the last token."
     )
     palette = theme.palette()
     strips: list[tokens.Strip] = []
@@ -63,3 +62,10 @@ def view(lab: Lab, of: Of) -> None:
     show.twin(
         rows.with_row_index("pair").select(pl.all().exclude("use")), "prompts-all", "All of them as a table"
     )
+
+
+def _apart(of: Of) -> str:
+    """What keeps the two halves apart: a task of the workbench asks each about other things."""
+    if circuit_store.found(of).config["source"]:
+        return "Lines of the file take turns: what they ask about is not kept apart."
+    return "No country, sum, word or person that one half asks about is asked about by the other."

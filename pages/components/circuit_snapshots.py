@@ -49,7 +49,7 @@ def _circuit(of: Of, history: CircuitHistory) -> None:
     frame.caption(
         f"At every moment on {n} pairs that found no circuit, with 95 % intervals over pairs. f and what is in "
         "common are left out where the task is not done. Own: the circuit of as many edges that the moment's own "
-        f"scores choose, on {n} pairs, where {history.last}'s was found on {history.found.config['n_pairs']}: at "
+        f"scores choose, on {n} pairs, where {history.last}'s was found on {history.found.n_search}: at "
         "that checkpoint itself the two are alike, not the same. What is in common has no interval."
     )
 

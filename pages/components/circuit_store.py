@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -68,14 +69,19 @@ def names(lab: Lab) -> list[str]:
 
 def latents_alone(lab: Lab) -> dict[str, list[str]]:
     """Tasks of which feature circuits are finished and no circuit is: the checkpoints of each."""
-    recipe, circuits = Plan.of(lab).recipe, names(lab)
-    there = {circuit.task for circuit in recipe.circuits if circuit.name in circuits}
+    circuits = names(lab)
+    there = {circuit.task for circuit in Plan.of(lab).recipe.circuits if circuit.name in circuits}
+    return {task: checkpoints for task, checkpoints in latents_of(lab).items() if task not in there}
+
+
+def latents_of(lab: Lab) -> dict[str, list[str]]:
+    """Tasks of which feature circuits are finished: the checkpoints of each."""
     finished = set(store.finished(lab, "evaluation"))
-    alone: dict[str, list[str]] = {}
-    for each in recipe.feature_circuits:
-        if each.task not in there and each.name in finished:
-            alone.setdefault(each.task, []).append(each.checkpoint)
-    return alone
+    found: dict[str, list[str]] = {}
+    for each in Plan.of(lab).recipe.feature_circuits:
+        if each.name in finished:
+            found.setdefault(each.task, []).append(each.checkpoint)
+    return found
 
 
 def history(of: Of) -> CircuitHistory:
@@ -160,12 +166,20 @@ def cross(of: Of, before: str, after: str, point: str, axes: Sequence[str]) -> t
 
     a, b = (store.loaded(of.opened(), each) for each in (before, after))
     some = pairs(of, "judge", True)
-    with a.lock, b.lock, _threads(of):
+    with _both(a, b), _threads(of):
         both: BothWays = cross_grids(
             Patching(a.model, some), Patching(b.model, some), point, axes, (before, after)
         )
     one, other = (Patched(made, made.effect()) for made in both)
     return one, other
+
+
+@contextlib.contextmanager
+def _both(a: store.Loaded, b: store.Loaded) -> Iterator[None]:
+    """Both models held, whoever else wants the two in whatever order."""
+    first, second = sorted((a, b), key=id)
+    with first.lock, second.lock:
+        yield
 
 
 class Ways(NamedTuple):
@@ -184,7 +198,7 @@ def together(of: Of, before: str, after: str, parts: tuple[str, ...]) -> Ways:
 
     a, b = (store.loaded(of.opened(), each) for each in (before, after))
     some, cells = pairs(of, "judge", True), [cell_of(part) for part in parts]
-    with a.lock, b.lock, _threads(of):
+    with _both(a, b), _threads(of):
         first, second = Patching(a.model, some), Patching(b.model, some)
         return Ways(
             joint_and_single(first, second, cells, (before, after)),

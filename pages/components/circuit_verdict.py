@@ -10,9 +10,8 @@ import streamlit as st
 from pages.components import charts, circuit_export, circuit_store, frame, kept, show, theme
 from pages.components.circuit_store import Of
 from workbench.circuits.across import REUSED, REWEIGHTED, REWIRED, UNDETERMINED, WITHIN
-from workbench.circuits.circuit_build import OTHER_TASK, RANDOM
 from workbench.circuits.competence import CHANCE, KNOWN
-from workbench.circuits.found_circuits import FoundCircuits
+from workbench.circuits.found_circuits import OTHER_TASK, RANDOM, FoundCircuits
 from workbench.intervals import bracketed
 from workbench.lab import Lab
 

@@ -28,7 +28,7 @@ import numpy as np
 
 from tests.benchmarks import modular_sums, report
 from tests.benchmarks.hand_set import PLANTED, Planted, opened, shuffled_circuit
-from workbench.circuits.acdc import acdc
+from workbench.circuits.acdc import take_out
 from workbench.circuits.attribution import edge_scores
 from workbench.circuits.circuit import GREEDY, TOP, chosen
 from workbench.circuits.circuit_model import CircuitModel
@@ -65,7 +65,7 @@ def by_finder(model: CircuitModel, search: Pairs, true: Edges, seed: int) -> dic
     found = {name: [chosen(graph, each.mean, n, TOP)] for name, each in scores.items()}
     by_ig = scores["EAP-IG 5"].mean
     found["EAP-IG 5, greedy"] = [chosen(graph, by_ig, n, GREEDY)]
-    found["ACDC"] = [acdc(model, search)]
+    found["ACDC"] = [take_out(model, search).edges]
     found["study"] = [find(model, "planted", search).circuit.edges]
     found["shuffled scores"] = [shuffled_circuit(graph, by_ig, n, rng) for _ in range(N_NULL)]
     found["random circuit"] = [random_circuit(graph, true, rng).edges for _ in range(N_NULL)]

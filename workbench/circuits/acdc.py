@@ -25,6 +25,7 @@ from workbench.circuits.circuit_model import CircuitModel
 from workbench.circuits.faithfulness import ends
 from workbench.circuits.graph import Edges, alive
 from workbench.circuits.pairs import Pairs
+from workbench.errors import Misuse
 
 TAU = 0.01
 
@@ -36,22 +37,19 @@ class TakenOut(NamedTuple):
     scores: EdgeScores
 
 
-def acdc(
-    model: CircuitModel, pairs: Pairs, tau: float = TAU, done: Callable[[int], None] = lambda n: None
-) -> Edges:
-    """The edges that are left; `done` is told of every edge that has been tried or fell away with others."""
-    return take_out(model, pairs, tau, done).edges
-
-
 def take_out(
     model: CircuitModel, pairs: Pairs, tau: float = TAU, done: Callable[[int], None] = lambda n: None
 ) -> TakenOut:
-    """`acdc`, with scores. Where m(M) is below m(∅) the change towards m(∅) counts, as in f."""
+    """The edges that are left, with scores; `done` is told of every edge that has been tried or fell away with
+    others. Where m(M) is below m(∅) the change towards m(∅) counts, as in f."""
     pairs = pairs.to(model.device)
     corrupt, between = model.written(pairs.corrupt), ends(model, pairs)
     whole = float((between.full - between.none).mean())
     if whole == 0:
-        raise ValueError("clean and corrupt prompts give the same m, so no edge can be told to matter")
+        raise Misuse(
+            f"clean and corrupt prompts of task {pairs.task!r} give the same m, so no edge can be told to matter: "
+            "take other prompts"
+        )
 
     def worth(edges: Edges) -> Float[np.ndarray, "pair"]:
         kept = torch.from_numpy(edges).to(model.device).expand(len(pairs), -1, -1)

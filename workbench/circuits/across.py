@@ -7,7 +7,8 @@
     reweighted    i's circuit is as faithful in j, but edges or weights overlap less than that
     rewired       i's circuit is less faithful in j than j's own, and edges overlap less than that
     undetermined  a checkpoint does not do the task, a circuit is not faithful at home or is most of the model, the
-                  circuit of another task does as well, or the evidence points both ways
+                  circuit of another task does as well, i's circuit does far more than the task in j (it leaves out
+                  what hinders there), or the evidence points both ways
 
 Overlap of edges says nothing of whether a circuit works [Hanna 2024], so faithfulness is asked first.
 """
@@ -94,6 +95,8 @@ def verdict(found: Evidence, before: str, after: str) -> Verdict:
     there = (
         f"the circuit of {before} has f {found.moved.f:.2f} in {after}, whose own has {found.home_after.f:.2f}"
     )
+    if found.gap.low > WITHIN:
+        return Verdict(UNDETERMINED, f"{there}: far more than the task, so it leaves out edges that hinder")
     if found.gap.low >= -WITHIN:
         word = REUSED if same_edges and same_weights else REWEIGHTED
         return Verdict(word, f"{there}; in common: {told}")

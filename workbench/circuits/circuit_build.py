@@ -23,6 +23,7 @@ from workbench.circuits.circuit_model import CircuitModel
 from workbench.circuits.competence import Competence
 from workbench.circuits.faithfulness import cmd, cpr
 from workbench.circuits.finders import Finder
+from workbench.circuits.found_circuits import OTHER_TASK, RANDOM
 from workbench.circuits.opened import Opened
 from workbench.circuits.overlap import Overlap, floor, overlap, redrawn
 from workbench.circuits.own_tasks import the_task
@@ -30,10 +31,10 @@ from workbench.circuits.pairs import Pairs
 from workbench.circuits.study import LADDER, N_RANDOM, ORDERS, Found, Judged, find, judge
 from workbench.circuits.tasks import USES, known_task, task_pairs
 from workbench.device import few_threads
+from workbench.errors import Misuse
 from workbench.grow import Build
 from workbench.intervals import ratio_intervals
 from workbench.part_tables import write_part
-from workbench.recipe import stage_of
 
 ESTIMATE = {"value": pl.Float64, "low": pl.Float64, "high": pl.Float64}
 F = {"f": pl.Float64, "low": pl.Float64, "high": pl.Float64}
@@ -59,7 +60,6 @@ SCHEMAS: Mapping[str, Mapping[str, Any]] = {
     "prompts": {"use": pl.String, "clean": pl.String, "corrupt": pl.String, "target": pl.String, "foil": pl.String},
 }  # fmt: skip
 FIGURES = ("m_clean", "m_corrupt", "gap", "told_apart", "target_preferred", "foil_preferred", "top1")
-RANDOM, OTHER_TASK = "random", "other task"
 
 
 def build(build: Build) -> Mapping[str, Any]:
@@ -81,9 +81,9 @@ class Study:
         self.names: list[str] = list(self.config["checkpoints"])
         self.kept, self.ran = build.draft.path / "resume", 0
         self.d_model = build.lab.checkpoint(self.names[0]).d_model
-        self.task, other, self.finder = the_task(self.config), self.config["other"], Finder.of(self.config)
+        self.task, self.finder = the_task(self.config), Finder.of(self.config)
         self.pairs = {use: self._pairs(self.task, use) for use in USES}
-        self.other = self._pairs(known_task(other), "search") if other else None
+        self.other = self._control()
         self.opened = Opened(build.lab)
         self.competence: dict[str, Competence] = {}
         self.found: dict[str, Found] = {}
@@ -93,6 +93,15 @@ class Study:
     def _pairs(self, task: Task, use: Any) -> Pairs:
         n, seed = self.config["n_pairs"], self.config["seed"]
         return task_pairs(self.build.lab, task, n, use, seed, checkpoint=self.names[0])
+
+    def _control(self) -> Pairs | None:
+        """Pairs of the other task. Chosen before there was a corpus, it may turn out that the lab has none."""
+        try:
+            other = self.config["other"]
+            return self._pairs(known_task(other), "search") if other else None
+        except Misuse as error:
+            self.build.progress.say(f"{self.build.step.key} has no control by another task: {error}")
+            return None
 
     def read(self) -> None:
         """Every checkpoint twice: its circuit found, then all circuits judged in it."""
@@ -128,7 +137,10 @@ class Study:
         self.competence[name], model = self.opened.first(name, self.pairs["judge"], name in self.names)
         self.residual[name] = model.residual(self.pairs["search"][:8].to(model.device))
         kept = self.kept / f"found-{name}.npz"
-        self.found[name] = find(model, name, self.pairs["search"], self.other, self.finder, self._advance, kept)
+        self.found[name] = find(
+            model, name, self.pairs["search"], self.other, self.finder, self._advance, kept,
+            self.competence[name].does_it,
+        )  # fmt: skip
 
     def competence_rows(self) -> Iterator[tuple[Any, ...]]:
         for name, found in self.competence.items():
@@ -174,7 +186,7 @@ class Study:
             shared = overlap(graph, self.found[a].scores.mean, self.found[b].scores.mean, n)
             lows = [floor(redrawn(self.found[each].scores, n)) for each in (a, b)]
             low = Overlap(*(min(two) for two in zip(*lows, strict=True)))
-            sibling = next((each for each in self.config["beside"] if each == f"{stage_of(b)}-sibling"), None)
+            sibling = next((each for each in self.config["beside"] if each == f"{b}-sibling"), None)
             seeds = sibling and overlap(graph, self.found[b].scores.mean, self.found[sibling].scores.mean, n)
             found.append((a, b, n, shared, low, sibling, seeds or None))
         return found
@@ -186,9 +198,10 @@ class Study:
                 yield a, b, n, measure, getattr(shared, measure), getattr(low, measure), third, sibling
 
     def verdicts_rows(self) -> Iterator[tuple[Any, ...]]:
-        for a, b, _, shared, low, _, seeds in self.overlaps:
+        for a, b, _, shared, low, sibling, seeds in self.overlaps:
             home, there = self.judged[a], self.judged[b]
-            least = Overlap(*(min(two) for two in zip(low, seeds or low, strict=True)))
+            able = sibling is not None and self.competence[sibling].does_it  # else it has no circuit to share
+            least = Overlap(*(min(two) for two in zip(low, (able and seeds) or low, strict=True)))
             between = gap(there.moved[a], there.own, there.between)
             found = Evidence(
                 self.competence[a].does_it, self.competence[b].does_it, home.measured(home.own),

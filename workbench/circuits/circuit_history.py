@@ -3,8 +3,9 @@
     CircuitHistory.of(lab, "capitals-base-sft-grpo").sentences()
 
 A moment at which the task is not done has no f and nothing in common with anything: its rows are null, so that a
-line breaks there. Circuits of moments are found on fewer pairs than the last checkpoint's, which alone keeps them
-apart: what the last checkpoint's own moment has in common with it (`at_home`) is what the others are read against.
+line breaks there. Circuits of moments are found on at most 32 pairs, the last checkpoint's often on more, which
+alone keeps them apart: what the last checkpoint's own moment has in common with it (`at_home`) is what the others
+are read against.
 """
 
 from __future__ import annotations
@@ -146,13 +147,13 @@ class CircuitHistory(Tables):
         )
         if kept.is_empty():
             lost = f"The task is done at {alone}, and not in the end"
-            return [lost, f"{self.last} does not do the task: it has no circuit that could be followed"]
+            return [lost] if self.claimed else [lost, self._not_followed()]
         first, end = kept["address"][0], kept["address"][-1]
         told = [f"The task is done from {first} on, told apart {self._told(TOLD_APART, first)} there"]
         if before:
             told.append(f"Before that it is done at {alone} and lost again: by chance, or in another way")
         if not self.claimed:
-            return [*told, f"{self.last} does not do the task: it has no circuit that could be followed"]
+            return [*told, self._not_followed()]
         told.append(
             f"{self.last}'s circuit does f = {self._told(LAST_HERE, first)} of the task at {first} and "
             f"{self._told(LAST_HERE, end)} at {end}, one found there {self._told(OWN, first)} and "
@@ -163,6 +164,13 @@ class CircuitHistory(Tables):
         )
         told.append(f"The two share {self._told('edges', first)} of their edges at {first}{self._beside()}")
         return told
+
+    def told(self) -> dict[str, Any]:
+        """As JSON."""
+        return {**self.figures, "said": self.sentences(), "history": self.table("history").to_dicts()}
+
+    def _not_followed(self) -> str:
+        return f"{self.last} does not do the task: it has no circuit that could be followed"
 
     def _told(self, figure: str, address: str) -> str:
         ((value, low, high),) = (
@@ -175,5 +183,5 @@ class CircuitHistory(Tables):
         home = self.at_home("edges")
         if home is None:
             return ""
-        fewer, pairs = self.table("history").filter(figure=OWN)["n"][0], self.found.config["n_pairs"]
+        fewer, pairs = self.table("history").filter(figure="edges")["n"][0], self.found.n_search
         return f"; {self.last}'s, found on {fewer} pairs and on {pairs}, share {bracketed(home, None, None, 2)}"

@@ -28,7 +28,7 @@ from workbench.errors import Failure
 if TYPE_CHECKING:
     from transformer_lens.model_bridge import TransformerBridge
 
-TOLERANCE = 1e-3  # of the difference of clean and corrupt logits, or of the logits, whichever is larger
+TOLERANCE = 1e-3  # of |m_clean − m_corrupt|, at least of 1
 _ROOM, _MOST_TOKENS = 2**28, 2_048
 
 Written = Float[Tensor, "pair position sender d_model"]

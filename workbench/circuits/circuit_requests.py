@@ -8,7 +8,7 @@ from pathlib import Path
 
 from workbench.circuit_config import ACDC, EAP_IG, FINDERS, CircuitConfig
 from workbench.circuits.acdc import TAU
-from workbench.circuits.asked import Task
+from workbench.circuits.asked import LEAST, Task
 from workbench.circuits.circuit_model import CircuitModel
 from workbench.circuits.control_task import control_of
 from workbench.circuits.edge_patching import refuse_many
@@ -20,8 +20,6 @@ from workbench.lab import Lab
 from workbench.naming import short_name
 from workbench.plan import Plan, plan
 from workbench.recipe import SIBLING, joined, read_recipe, stage_of, write_recipe
-
-LEAST_PAIRS = 8
 
 
 def request_circuit(
@@ -132,8 +130,8 @@ def named_once(names: Sequence[str]) -> tuple[str, ...]:
 
 def asked_task(task: str, n_pairs: int) -> tuple[Task, str, str]:
     """The task, its file and that file's hash; a name that is none of the tasks' may be a file."""
-    if n_pairs < LEAST_PAIRS:
-        raise Misuse(f"--pairs is {n_pairs}: at least {LEAST_PAIRS} are needed to say anything")
+    if n_pairs < LEAST:
+        raise Misuse(f"--pairs is {n_pairs}: at least {LEAST} are needed to say anything")
     if task in TASKS or not task.endswith(".jsonl"):
         return known_task(task), "", ""
     path = Path(task)
@@ -155,7 +153,7 @@ def check_pairs(lab: Lab, current: Plan, asked: Task, name: str, n_pairs: int, s
 
 
 def _siblings(lab: Lab, current: Plan, names: Sequence[str]) -> list[str]:
-    """Checkpoints that grew as these did with another seed, as far as they are on the disk."""
-    wanted = [b.name for b in current.recipe.branches if b.kind == SIBLING and b.of in map(stage_of, names)]
+    """Checkpoints that grew as these did with another seed, as far as they are on the disk; a snapshot has none."""
+    wanted = [b.name for b in current.recipe.branches if b.kind == SIBLING and b.of in names]
     steps = [current.step("checkpoint", name) for name in wanted]
     return [s.name for s in steps if s.name not in names and lab.artefact(s.kind, s.name, s.id) is not None]

@@ -2,7 +2,8 @@
 
 A circuit of another task is a control only where it could have served: edges that read the chat's markers help
 every answer, so a task in chat form is held against a task in chat form, and one in plain wording against a plain
-one. It must be about something else too: no sum beside a sum, no capital beside a capital.
+one. It must be about something else too: no sum beside a sum, no capital beside a capital. What a file of one's
+own is about is not known: its control is the first of its form.
 """
 
 from __future__ import annotations

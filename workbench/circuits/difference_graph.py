@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from workbench.circuits.circuit import GREEDY, Scores, chosen
+from workbench.circuits.circuit import GREEDY, Scores, sized
 from workbench.circuits.graph import Edges, Graph, nodes_of
 
 KEPT, REWEIGHTED, LOST, GAINED = KINDS = ("kept", "reweighted", "lost", "gained")
@@ -52,7 +52,7 @@ class Change(NamedTuple):
 class DifferenceGraph:
     """What became of every edge of either circuit, the largest change of s first."""
 
-    n_edges: int
+    sizes: tuple[int, int]  # of the two circuits; they differ where one edge more brought several to life
     changes: tuple[Change, ...]
 
     def counts(self) -> Mapping[str, int]:
@@ -76,7 +76,7 @@ class DifferenceGraph:
 
 def difference(graph: Graph, before: Scored, after: Scored, n: int, how: str = GREEDY) -> DifferenceGraph:
     """Of the circuits of n edges that the two choose."""
-    first, second = chosen(graph, before.mean, n, how), chosen(graph, after.mean, n, how)
+    first, second = sized(graph, before.mean, n, how), sized(graph, after.mean, n, how)
     a, b = before.scaled(), after.scaled()
     apart = (a.low > b.high) | (b.low > a.high)
     found = [
@@ -86,7 +86,8 @@ def difference(graph: Graph, before: Scored, after: Scored, n: int, how: str = G
         )
         for s, r in np.argwhere(first | second).tolist()
     ]  # fmt: skip
-    return DifferenceGraph(n, tuple(sorted(found, key=lambda each: -abs(each.s_after - each.s_before))))
+    sizes = (int(first.sum()), int(second.sum()))
+    return DifferenceGraph(sizes, tuple(sorted(found, key=lambda each: -abs(each.s_after - each.s_before))))
 
 
 def _kind(first: Edges, second: Edges, apart: Edges, at: tuple[int, int]) -> str:

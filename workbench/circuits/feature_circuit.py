@@ -36,21 +36,16 @@ SIGN = "score = m with this node corrupt − m: a node that helps has a negative
 class SiteScores:
     """The nodes of one site.
 
-    `latents_at` and `errors_at` are means over pairs by position: a position means the same only in pairs of one
-    length. `whole` is m with the whole site corrupt less m. `sizes` is how much a latent writes otherwise on the
-    corrupt prompts, Σ ‖(f_j^corr − f_j) d_j‖; `weight` is Σ |score| over pairs and positions, of latents and of
-    errors.
+    `whole` is m with the whole site corrupt less m. `sizes` is how much a latent writes otherwise on the corrupt
+    prompts, Σ ‖(f_j^corr − f_j) d_j‖.
     """
 
     site: Site
     method: str
     latents: Float[np.ndarray, "pair latent"]
     errors: Float[np.ndarray, "pair"]
-    latents_at: Float[np.ndarray, "position latent"]
-    errors_at: Float[np.ndarray, "position"]
     whole: Float[np.ndarray, "pair"]
     sizes: Float[np.ndarray, "latent"]
-    weight: tuple[float, float]
 
     @property
     def mean(self) -> Float[np.ndarray, "latent"]:
@@ -74,12 +69,6 @@ class SiteScores:
         total = self.total
         low, high = ratio_interval(self.errors, total)
         return Estimate(float(self.errors.sum() / total.sum()), low, high)
-
-    @property
-    def error_weight(self) -> float:
-        """Of Σ |score| over nodes at every pair and position, what the errors have."""
-        latents, errors = self.weight
-        return errors / max(latents + errors, 1e-12)
 
 
 def feature_scores(
@@ -124,15 +113,13 @@ def path_gradient(
 
 
 class _Sums:
-    """What is summed over portions of the pairs; positions are as many as the longest portion has."""
+    """What is summed over portions of the pairs."""
 
     def __init__(self) -> None:
         self.latents: list[np.ndarray] = []
         self.errors: list[np.ndarray] = []
         self.whole: list[np.ndarray] = []
-        self.latents_at: list[np.ndarray] = []
-        self.errors_at: list[np.ndarray] = []
-        self.sizes, self.weight = np.zeros(()), np.zeros(2)
+        self.sizes = np.zeros(())
 
     @torch.no_grad()
     def add(
@@ -144,33 +131,13 @@ class _Sums:
         errors = ((corrupt.error - clean.error) * gradient).sum(dim=-1).double()
         self.latents.append(latents.sum(dim=1).cpu().numpy())
         self.errors.append(errors.sum(dim=1).cpu().numpy())
-        self.latents_at.append(latents.sum(dim=0).cpu().numpy())
-        self.errors_at.append(errors.sum(dim=0).cpu().numpy())
         self.whole.append(whole.double().cpu().numpy())
         # behind a prompt's end nothing counts, so neither does what is written there
         counted = (gradient != 0).any(dim=-1)[..., None]
         self.sizes = (
             self.sizes + ((gap.abs() * counted).sum(dim=(0, 1)) * W_dec.norm(dim=1)).double().cpu().numpy()
         )
-        self.weight += [float(latents.abs().sum()), float(errors.abs().sum())]
 
     def scores(self, site: Site, method: str) -> SiteScores:
-        latents, width = np.concatenate(self.latents), max(len(each) for each in self.errors_at)
-
-        def summed(parts: list[np.ndarray]) -> np.ndarray:
-            out = np.zeros((width, *parts[0].shape[1:]))
-            for part in parts:
-                out[: len(part)] += part
-            return out / len(latents)
-
-        return SiteScores(
-            site,
-            method,
-            latents,
-            np.concatenate(self.errors),
-            summed(self.latents_at),
-            summed(self.errors_at),
-            np.concatenate(self.whole),
-            self.sizes,
-            (float(self.weight[0]), float(self.weight[1])),
-        )
+        latents, errors, whole = (np.concatenate(each) for each in (self.latents, self.errors, self.whole))
+        return SiteScores(site, method, latents, errors, whole, self.sizes)

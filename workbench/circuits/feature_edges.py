@@ -59,14 +59,12 @@ class FeatureEdges:
         row = self.by_pair.shape[1] - 1 if late == ERROR else self.late_latents.index(late)
         return self.by_pair[:, row, early]  # the error is the last column: -1
 
-    def strongest(self, n: int, errors: bool = True) -> list[tuple[int, int, float]]:
-        """Earlier latent, later latent (`ERROR` for an error) and weight, of the n largest |weight|, with the edges
-        of errors or without; what the other latents get together is no edge, nor is what weighs nothing."""
+    def strongest(self, n: int) -> list[tuple[int, int, float]]:
+        """Earlier latent, later latent (`ERROR` for an error) and weight, of the n largest |weight|; what the other
+        latents get together is no edge, nor is what weighs nothing."""
         rows = [*self.late_latents, ERROR]
         table = np.delete(self.weights, len(self.late_latents), axis=0)
         last = table.shape[1] - 1
-        if not errors:
-            table = table[:-1, :last]
         order = np.argsort(-np.abs(table), axis=None, kind="stable")[:n]
         places = zip(*np.unravel_index(order, table.shape), strict=True)
         return [(ERROR if u == last else int(u), rows[d], float(table[d, u])) for d, u in places if table[d, u]]

@@ -31,7 +31,6 @@ from workbench.points import Site
 
 SIZES = (0, 1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
 DRAWS = 5
-ENOUGH = 0.8
 
 Node = tuple[Site, int]
 
@@ -47,16 +46,6 @@ class Curve(NamedTuple):
     without_errors: list[Measured]
     matched: list[list[Measured]]
     reach: list[tuple[float, float]]
-
-    def fewest(self, f: float = ENOUGH, errors: bool = True) -> int | None:
-        """The smallest of the sizes from which all have this f."""
-        found = None
-        for size, each in zip(self.sizes, self.with_errors if errors else self.without_errors, strict=True):
-            if each.f < f:
-                found = None
-            elif found is None:
-                found = size
-        return found
 
 
 def exact_effects(

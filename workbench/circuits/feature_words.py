@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 ERROR = -1
 WITH_ERRORS, WITHOUT_ERRORS, MATCHED = "with errors", "without errors", "matched"
 ALL_SITES = "all sites"
+ENOUGH = 0.8  # of f: what a few latents are to do
 NO_MATCH = 2  # times the matched ones' change that the foremost have: beyond, those are no controls
 
 
@@ -67,7 +68,7 @@ def _beside(row: Mapping[str, Any], matched: pl.DataFrame) -> str:
     return told
 
 
-def fewest(rows: list[dict[str, Any]], f: float = 0.8) -> int | None:
+def fewest(rows: list[dict[str, Any]], f: float = ENOUGH) -> int | None:
     """The smallest of the sizes from which all have this f; `rows` by size."""
     found = None
     for row in rows:

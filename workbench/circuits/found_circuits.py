@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from jaxtyping import Float
 
-from workbench.circuit_config import CircuitConfig
+from workbench.circuit_config import ACDC, CircuitConfig
 from workbench.circuits.across import WITHIN
 from workbench.circuits.circuit import GREEDY, Circuit, chosen
 from workbench.circuits.difference_graph import DifferenceGraph, Scored, difference
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
     from workbench.circuits.pairs import Pairs
 
+RANDOM, OTHER_TASK = "random", "other task"  # kinds of controls
 COLUMNS: Mapping[str, tuple[str, ...]] = {
     "competence": ("checkpoint", "figure", "value", "low", "high", "n"),
     "edges": ("checkpoint", "sender", "receiver", "score", "low", "high", "in_circuit"),
@@ -111,9 +112,16 @@ class FoundCircuits(Tables):
         """The step of the ladder that chooses the checkpoint's circuit; None where ACDC found it."""
         from workbench.circuits.study import LADDER
 
+        if self.finder == ACDC:
+            return None
         own = self.circuit(checkpoint).edges
         steps = (share for share in LADDER if np.array_equal(self.at_share(checkpoint, share).edges, own))
         return next(steps, None)
+
+    @property
+    def n_search(self) -> int:
+        """Pairs that found the circuits: at most as many as were asked for."""
+        return int(self.figures["n_pairs"]["search"])
 
     def pairs(self, lab: Lab, use: str = "search", one_length: bool = False) -> Pairs:
         """The pairs that were read, or with `one_length` as many that are equally long."""
@@ -149,14 +157,15 @@ class FoundCircuits(Tables):
         import polars as pl
 
         rows = self.table("controls").filter(pl.col("checkpoint") == name)
-        random = rows.filter(pl.col("kind") == "random")
-        low, high = np.quantile(random["f"].to_numpy(), (0.025, 0.975))
+        random = rows.filter(pl.col("kind") == RANDOM)
+        f, shared = random["f"].to_numpy(), random["overlap"].to_numpy()
+        low, high = np.quantile(f, (0.025, 0.975))
         told = (
-            f"{len(random)} random circuits of its degrees {bracketed(float(random['f'].mean()), low, high, 2)}"  # type: ignore[arg-type]
-            f" (they share {float(random['overlap'].mean()):.0%} of its edges on average; "  # type: ignore[arg-type]
-            f"{int(((random['f'] - 1).abs() <= WITHIN).sum())} of them are as faithful as is asked)"
+            f"{len(f)} random circuits of its degrees {f.mean():.2f} on average, 95 % of them from {low:.2f} to "
+            f"{high:.2f} (they share {shared.mean():.0%} of its edges on average; "
+            f"{(np.abs(f - 1) <= WITHIN).sum()} of them are as faithful as is asked)"
         )
-        other = rows.filter(pl.col("kind") == "other task")
+        other = rows.filter(pl.col("kind") == OTHER_TASK)
         if len(other):
             f, low, high = other.select("f", "low", "high").row(0)
             told += f", the circuit of {self.config['other']} {bracketed(f, low, high, 2)}"

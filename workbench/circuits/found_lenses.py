@@ -15,6 +15,7 @@ from workbench.plan import lens_name
 if TYPE_CHECKING:
     from workbench.circuits.tuned_lens import TunedLens
 
+OWN, ROOT = "own", "root"
 _KL = ("lens", "layer", "row", "kl", "low", "high", "tokens", "documents")
 COLUMNS: Mapping[str, tuple[str, ...]] = {"kl": _KL, "above": (*_KL, "other")}
 
@@ -49,8 +50,8 @@ class FoundLens(Tables):
 
     def lenses(self, lab: Lab) -> Mapping[str, TunedLens]:
         """Its own and, of all but the root, the root's, called as in the tables."""
-        own = {"own": self.lens()}
-        return own if self.root == self.name else own | {"root": FoundLens.of(lab, self.root).lens()}
+        own = {OWN: self.lens()}
+        return own if self.root == self.name else own | {ROOT: FoundLens.of(lab, self.root).lens()}
 
     def told(self) -> dict[str, Any]:
         """As JSON."""
@@ -84,4 +85,4 @@ class FoundLens(Tables):
 
 
 def _said(lens: str, root: str) -> str:
-    return {"own": "own lens", "root": f"{root}'s lens"}.get(lens, lens)
+    return {OWN: "own lens", ROOT: f"{root}'s lens"}.get(lens, lens)

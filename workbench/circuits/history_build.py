@@ -18,7 +18,7 @@ import polars as pl
 
 from workbench.checkpoint import Checkpoint
 from workbench.circuits.attribution import edge_scores
-from workbench.circuits.circuit import GREEDY, Circuit, Scores, chosen
+from workbench.circuits.circuit import Circuit, Scores, sized
 from workbench.circuits.circuit_model import CircuitModel
 from workbench.circuits.competence import competence
 from workbench.circuits.faithfulness import circuit_scores, ends, faithfulness
@@ -73,7 +73,7 @@ def _rows(build: Build, found: FoundCircuits, axis: list[Moment]) -> Iterator[tu
         if does.does_it:
             model = CircuitModel(checkpoint.bridge(best_device(), loaded))
             scores = edge_scores(model, search, config["n_steps"]).mean
-            rows += _beside(model, last, scores, judge)
+            rows += _beside(model, last, scores, judge, len(search))
         return rows
 
     for moment in axis:
@@ -84,10 +84,12 @@ def _rows(build: Build, found: FoundCircuits, axis: list[Moment]) -> Iterator[tu
         report(1)
 
 
-def _beside(model: CircuitModel, last: Circuit, scores: Scores, judge: Pairs) -> Iterator[tuple[Any, ...]]:
-    own = chosen(model.graph, scores, last.n_edges, GREEDY)
+def _beside(
+    model: CircuitModel, last: Circuit, scores: Scores, judge: Pairs, n_search: int
+) -> Iterator[tuple[Any, ...]]:
+    own = sized(model.graph, scores, last.n_edges)
     m, between = circuit_scores(model, judge, np.stack([last.edges, own])), ends(model, judge)
     for name, each in zip(("last here", "own"), m, strict=True):
         yield name, *faithfulness(each, between), len(judge)
     shared = overlap(model.graph, scores, last.scores, last.n_edges)
-    yield from ((measure, getattr(shared, measure), None, None, len(judge)) for measure in Overlap._fields)
+    yield from ((measure, getattr(shared, measure), None, None, n_search) for measure in Overlap._fields)

@@ -15,6 +15,7 @@ from typing import Any
 import polars as pl
 
 from workbench.checkpoint import fast_models
+from workbench.circuits.found_lenses import OWN, ROOT
 from workbench.circuits.lens_kl import LOGIT_LENS, TOKENS, LayerKl, LensKl, lens_kl
 from workbench.circuits.tuned_lens import LensTraining, TunedLens, fit
 from workbench.device import few_threads
@@ -24,7 +25,6 @@ from workbench.part_tables import write_part
 from workbench.plan import lens_name
 from workbench.progress import Progress
 
-OWN, ROOT = "own", "root"
 SCHEMA: Mapping[str, Any] = {
     "lens": pl.String, "layer": pl.Int64, "row": pl.String, "kl": pl.Float64, "low": pl.Float64, "high": pl.Float64,
     "tokens": pl.Int64, "documents": pl.Int64,
@@ -53,7 +53,7 @@ def build(build: Build) -> Mapping[str, Any]:
     above = [_table([(a, found.above(a, b))]).with_columns(pl.lit(b).alias("other")) for a, b in pairs]
     write_part(build.draft.path, "kl", through)
     write_part(build.draft.path, "above", pl.concat(above))
-    return {"checkpoint": name, "root": root, "fitted_on": training.tokens, **_counts(found)}
+    return {"checkpoint": name, "root": root, **_counts(found)}
 
 
 def _so_far(progress: Progress) -> Callable[[int, float], None]:

@@ -1,6 +1,6 @@
 """How alike two circuits are, and how alike two of one checkpoint would be.
 
-    Jaccard           |A ∩ B| / |A ∪ B|, of nodes and of edges, both circuits of as many edges
+    Jaccard           |A ∩ B| / |A ∪ B|, of nodes and of edges, both circuits of as many edges (`sized`)
     weighted Jaccard  Σ min / Σ max of scores over all edges, helping and hindering apart, each checkpoint's scaled
                       to a sum of 1: what share of the weight lies on the same edges with the same sign
 
@@ -17,7 +17,7 @@ import numpy as np
 from jaxtyping import Float
 
 from workbench.circuits.attribution import EdgeScores
-from workbench.circuits.circuit import GREEDY, Scores, chosen
+from workbench.circuits.circuit import GREEDY, Scores, sized
 from workbench.circuits.graph import Graph, nodes_of
 
 DRAWS = 200
@@ -47,7 +47,7 @@ def weighted_jaccard(a: Scores, b: Scores) -> float:
 
 def overlap(graph: Graph, a: Scores, b: Scores, n: int, how: str = GREEDY) -> Overlap:
     """Of the circuits of n edges that two checkpoints' scores choose."""
-    first, second = chosen(graph, a, n, how), chosen(graph, b, n, how)
+    first, second = sized(graph, a, n, how), sized(graph, b, n, how)
     edges = jaccard(set(np.flatnonzero(first)), set(np.flatnonzero(second)))
     nodes = jaccard(set(nodes_of(graph, first)), set(nodes_of(graph, second)))
     return Overlap(edges, nodes, weighted_jaccard(a, b))

@@ -36,10 +36,12 @@ def own_task(path: Path) -> Task:
     except OSError as error:
         raise Misuse(f"{path} cannot be read ({error.strerror}): give a jsonl file, one pair a line") from error
     pairs = [_pair(f"line {number} of {path.name}", line) for number, line in enumerate(lines, 1)]
-    first: dict[PromptPair, int] = {}
+    first: dict[tuple[str, str], int] = {}
     for number, pair in enumerate(pairs, 1):
-        if (before := first.setdefault(pair, number)) != number:
-            raise Misuse(f"line {number} of {path.name} repeats line {before}: remove one of the two")
+        if (before := first.setdefault((pair.clean, pair.corrupt), number)) != number:
+            raise Misuse(
+                f"line {number} of {path.name} repeats the prompts of line {before}: remove one of the two"
+            )
     if len(pairs) < 2 * LEAST:
         raise Misuse(
             f"{path.name} has {len(pairs)} lines: give at least {2 * LEAST}, {LEAST} to find a circuit and {LEAST} "
@@ -74,9 +76,10 @@ def _write(
 ) -> Iterator[PairIds]:
     """The lines of one half, in an order drawn from the seed. All lines are checked, and pair N is line N."""
     ids = encoded(name, pairs, material.tokenizer, material.n_ctx)
+    for number, pair in enumerate(pairs, 1):
+        _check_read_together(f"pair {number} of task {name!r}", pair, material)
     mine = [i for i in range(len(pairs)) if (i % 2 == 0) == (use == "search")]
     for i in rng.sample(mine, len(mine)):
-        _check_read_together(f"pair {i + 1} of task {name!r}", pairs[i], material)
         clean, corrupt = (row[i, : int(ids.last[i]) + 1].tolist() for row in (ids.clean, ids.corrupt))
         yield PairIds(clean, corrupt, int(ids.target[i]), int(ids.foil[i]))
 

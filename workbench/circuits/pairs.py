@@ -131,6 +131,10 @@ def _ids(task: str, number: int, pair: PromptPair, tokenizer: PreTrainedTokenize
             f"{of}: the clean prompt has {len(clean)} tokens and the corrupt one {len(corrupt)}, but a place "
             f"must mean the same in both: change {pair.corrupt!r} until the two are equally long"
         )
+    if clean == corrupt:
+        raise Misuse(
+            f"{of}: clean and corrupt prompt are the same, so nothing can move the answer: change {pair.corrupt!r}"
+        )
     if len(clean) > n_ctx:
         raise Misuse(f"{of} has {len(clean)} tokens, and the model reads {n_ctx}: shorten it")
     target, foil = (

@@ -15,7 +15,6 @@ from workbench.points import MLP_IN, Site
 from workbench.recipe import SAE, TRANSCODER, DictionaryConfig, read_recipe
 
 if TYPE_CHECKING:
-    from saes.dictionary import Dictionary
     from saes.transcoder import Transcoder
 
 LABELS = ("own_label", "label")
@@ -49,12 +48,6 @@ def site_sae_names(lab: Lab, checkpoint: str, names: Sequence[str] = ()) -> dict
             )
         found.setdefault(known[name], name)
     return dict(sorted(found.items(), key=lambda item: item[0].order))
-
-
-def open_site_saes(lab: Lab, checkpoint: str, names: Sequence[str] = ()) -> dict[Site, Dictionary]:
-    """The dictionaries that `site_sae_names` tells."""
-    found = site_sae_names(lab, checkpoint, names)
-    return {site: open_dictionary(lab.find("dictionary", name).path, name) for site, name in found.items()}
 
 
 def request_layer_transcoders(

@@ -1,6 +1,7 @@
 """One task in several checkpoints: the circuit of each, what it is worth at home and in the others, its controls.
 
-A circuit is found on `search` pairs and judged on `judge` pairs that ask about other things. How large it is is
+A circuit is found on `search` pairs and judged on `judge` pairs, which ask about other things (lines of a file of
+one's own take turns). How large it is is
 decided on the search pairs too: the smallest step of the ladder from which f stays within 0.1 of 1, half of what is
 allowed on the judge pairs, where it is lower. Where no step is, that of a fifth of the edges stands in its place,
 and the judged f says that it is not faithful. Of finders (`finders`) ACDC alone says itself which edges stay.
@@ -18,7 +19,7 @@ import numpy as np
 from jaxtyping import Float
 
 from workbench.circuits.attribution import EdgeScores, edge_scores
-from workbench.circuits.circuit import GREEDY, HELPING, TOP, Circuit, chosen, smallest_faithful
+from workbench.circuits.circuit import GREEDY, HELPING, TOP, Circuit, chosen, sized, smallest_faithful
 from workbench.circuits.circuit_model import CircuitModel
 from workbench.circuits.faithfulness import (
     SHARES,
@@ -90,9 +91,15 @@ def find(
     finder: Finder = EAP_IG,
     done: Callable[[int], None] = lambda n: None,
     kept: Path | None = None,
+    does_it: bool = True,
 ) -> Found:
-    """The circuit of one checkpoint."""
-    held = arrays_once(kept, lambda: _looked_for(model, checkpoint, search, other, finder, done))
+    """The circuit of one checkpoint; of one that does not do the task (`does_it`) it may have no edge."""
+    held = arrays_once(kept, lambda: _looked_for(model, search, other, finder, done))
+    if does_it and not held["edges"].any():
+        raise Failure(
+            f"{held['method']} takes every edge of {checkpoint} out on task {search.task!r}: ask again with a "
+            "lower --tau, or leave --finder out"
+        )
     scores = EdgeScores(model.graph, str(held["method"]), held["by_pair"])
     circuit = Circuit(model.graph, search.task, checkpoint, held["edges"], scores.mean)
     return Found(scores, circuit, bool(held["faithful"]), held.get("other"))
@@ -100,7 +107,6 @@ def find(
 
 def _looked_for(
     model: CircuitModel,
-    checkpoint: str,
     search: Pairs,
     other: Pairs | None,
     finder: Finder,
@@ -110,14 +116,9 @@ def _looked_for(
     scores, edges = finder.look(model, search, done)
     if edges is None:
         edges, faithful = _smallest(model, search, scores, done)
-    elif edges.any():
+    else:
         m = circuit_scores(model, search, edges[None], done=done)[0]
         faithful = abs(1 - faithfulness(m, ends(model, search)).f) <= WITHIN_SEARCHED
-    else:
-        raise Failure(
-            f"{scores.method} takes every edge of {checkpoint} out on task {search.task!r}: ask again with a lower "
-            "--tau, or leave --finder out"
-        )
     found = {
         "method": np.array(scores.method),
         "by_pair": scores.by_pair,
@@ -126,7 +127,7 @@ def _looked_for(
     }
     if other is not None:
         theirs = edge_scores(model, other, finder.n_steps, done=done).mean
-        found["other"] = chosen(model.graph, theirs, int(edges.sum()), GREEDY)
+        found["other"] = sized(model.graph, theirs, int(edges.sum()))
     return found
 
 
