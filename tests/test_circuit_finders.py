@@ -34,7 +34,8 @@ from workbench.circuits.finders import Finder
 from workbench.circuits.found_checks import CircuitCheck
 from workbench.circuits.found_circuits import FoundCircuits
 from workbench.circuits.one_edge import taken_out
-from workbench.errors import Misuse
+from workbench.circuits.study import find, judge
+from workbench.errors import Failure, Misuse
 from workbench.lab import Lab
 from workbench.plan import Plan, check_name
 from workbench.recipe import read_recipe
@@ -90,6 +91,18 @@ def test_a_finder_gives_what_it_is_called_after(llama: CircuitModel) -> None:
     assert 0 < sum(runs) <= llama.graph.n_edges * len(p)
     with pytest.raises(Misuse, match="did you mean 'exact'"):
         Finder("exat")
+
+
+def test_acdc_may_leave_nothing_of_a_checkpoint_that_does_not_do_the_task(llama: CircuitModel) -> None:
+    """Such a one stops no other's circuit; one that does the task is told how to go on."""
+    all_out = Finder(ACDC, tau=1e9)
+    found = find(llama, "base", pairs(3), finder=all_out, does_it=False)
+    assert found.circuit.n_edges == 0
+    assert not found.faithful
+    judged = judge(llama, "base", {"base": found}, pairs(2, seed=1), n_random=2)
+    assert judged.measured(judged.own).f == pytest.approx(0, abs=1e-4)
+    with pytest.raises(Failure, match=r"takes every edge of base out .* lower --tau"):
+        find(llama, "base", pairs(3), finder=all_out)
 
 
 def test_circuits_of_before_there_was_a_choice_keep_their_ids() -> None:
@@ -172,7 +185,9 @@ def test_a_circuit_by_acdc_is_what_acdc_leaves(lab: Lab) -> None:
     model, p = CircuitModel(lab.checkpoint("sft").bridge()), found.pairs(lab)
     assert np.array_equal(found.circuit("sft").edges, take_out(model, p).edges)
     other = found.table("controls").filter(kind="other task")
-    assert (other["n_edges"] <= max(found.circuit(name).n_edges for name in NAMES)).all()
+    sizes = {name: found.circuit(name).n_edges for name in NAMES}
+    for name, size in other.select("checkpoint", "n_edges").rows():
+        assert sizes[name] <= size <= sizes[name] + 3  # an edge may bring some with it
     with pytest.raises(Misuse, match="was found by acdc: along the snapshots only circuits that eap-ig"):
         CircuitHistory.of(lab, BY_ACDC)
     assert FoundCircuits.of(lab, DONE).finder == "eap-ig"

@@ -344,6 +344,8 @@ def test_a_task_of_ones_own_halves_its_lines(lab, tokenizer, tmp_path):
         ('{"clean": "a", "corrupt": "b", "target": "c"}', "line 3 of mine.jsonl has no 'foil'"),
         (_line(target=8), "line 3 of mine.jsonl: 'target' is 8, not a text"),
         (_line(note="x"), "line 3 of mine.jsonl has 'note', which means nothing here"),
+        (_line(corrupt=_line()["clean"]), "pair 3 of task 'mine': clean and corrupt prompt are the same"),
+        (_lines()[0] | {"foil": "9"}, "line 3 of mine.jsonl repeats the prompts of line 1"),
         (_lines()[0], "line 3 of mine.jsonl repeats the prompts of line 1"),
     ],
 )  # fmt: skip
