@@ -11,8 +11,8 @@ TransformerBridge; both must give the same grid within 1e-5.
 that of the embedding), on the same bridge; `cost` is the ratio of their times, to be at most 1.3.
 
 "scores" holds EAP and EAP-IG of 5 and 20 steps against every edge patched for itself (Pearson, Spearman, overlap of
-the foremost tenth) and gives f, on other pairs, of the circuit that is found: of a model that has learned induction
-and, where a lab `demo` is finished, a row a task and checkpoint. There, "one task" is `circuit` on three
+the foremost tenth) and gives f, on other pairs, of the circuit that is found and of the greedy one of a fifth of the
+edges: of a model that has learned induction and, where a lab `demo` is finished, a row a task and checkpoint. There, "one task" is `circuit` on three
 checkpoints, with curves, controls, floors and F[i, j], in a copy of the lab that has no circuit.
 """
 
@@ -39,6 +39,7 @@ from tests.benchmarks.repeats import VOCAB as VOCAB_OF_REPEATS
 from tests.benchmarks.repeats import repeated_pairs, trained_on_repeats
 from workbench.circuits.activation_patching import Patching
 from workbench.circuits.attribution import edge_scores
+from workbench.circuits.circuit import GREEDY, chosen
 from workbench.circuits.circuit_model import CircuitModel
 from workbench.circuits.circuit_requests import request_circuit
 from workbench.circuits.competence import competence
@@ -202,9 +203,12 @@ def against_exact(
             f"{scores.method} top tenth": len(foremost[0] & foremost[1]) / tenth,
         }
     found = find(model, name, pairs)
-    m = circuit_scores(model, judge, found.circuit.edges[None])[0]
-    f = faithfulness(m, ends(model, judge))
-    figures |= {"share": found.circuit.share, "f": f.f, "f low": f.low, "f high": f.high}
+    fifth = chosen(model.graph, found.circuit.scores, round(0.2 * model.graph.n_edges), GREEDY)
+    m, between = circuit_scores(model, judge, np.stack([found.circuit.edges, fifth])), ends(model, judge)
+    figures |= {"share": found.circuit.share}
+    for name_of_f, each in zip(("f", "f of a fifth"), m, strict=True):
+        f = faithfulness(each, between)
+        figures |= {name_of_f: f.f, f"{name_of_f} low": f.low, f"{name_of_f} high": f.high}
     config = {"job": "scores", "task": task, "checkpoint": name, "n_pairs": len(pairs)}
     report.say(f"scores of {task} in {name} are compared")
     return report.Row(config, figures, {}, {})
