@@ -11,9 +11,10 @@ TransformerBridge; both must give the same grid within 1e-5.
 that of the embedding), on the same bridge; `cost` is the ratio of their times, to be at most 1.3.
 
 "scores" holds EAP and EAP-IG of 5 and 20 steps against every edge patched for itself (Pearson, Spearman, overlap of
-the foremost tenth) and gives f, on other pairs, of the circuit that is found and of the greedy one of a fifth of the
-edges: of a model that has learned induction and, where a lab `demo` is finished, a row a task and checkpoint. There, "one task" is `circuit` on three
-checkpoints, with curves, controls, floors and F[i, j], in a copy of the lab that has no circuit.
+the foremost tenth) and gives f, on other pairs, of the circuit that is found and of the greedy one of a fifth of
+the edges: of a model that has learned induction and, where a lab `demo` is finished, a row a task and checkpoint.
+There, "one task" is `circuit` on three checkpoints, with curves, controls, floors and F[i, j], in a copy of the lab
+that has no circuit.
 """
 
 from __future__ import annotations
