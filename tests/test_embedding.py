@@ -180,6 +180,7 @@ def test_baselines_of_contexts():
     same = same_word(model, tokenizer, 64, "test", texts)
     assert same.n == 3  # six places, each in one pair
     assert same.mean[0] == pytest.approx(1, abs=1e-6)
+    assert same_word(model, tokenizer, 64, " test ", texts).n == 3  # as the sentences are read
     assert same_word(model, tokenizer, 64, "nowhere", texts) is None
     other = random_tokens(model, tokenizer, 64, texts)
     assert other.n == 200

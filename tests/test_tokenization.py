@@ -156,6 +156,12 @@ def test_what_is_no_letter_of_a_word_is_one_sentence(word, letter):
         letters(tiny_tokenizer(), question(word, letter), word, letter)
 
 
+def test_a_letter_without_bytes_is_read_as_the_replacement_character():
+    word = "a\ud800b"
+    assert letters(tiny_tokenizer(), question(word, "b"), word, "b").n == 1
+    assert letters(tiny_tokenizer(), question(word, "\ud800"), word, "\ud800").n == 1
+
+
 def test_an_answer_is_the_models_likeliest():
     """The same text as Hugging Face's greedy `generate` writes."""
     import torch

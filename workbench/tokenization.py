@@ -13,8 +13,9 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from workbench.encoding import read_text
 from workbench.errors import Misuse
-from workbench.vocabulary import TokenText, byte_level_bytes, is_byte_level, shown
+from workbench.vocabulary import TokenText, byte_level_bytes, is_byte_level, shown, with_bytes
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
@@ -96,7 +97,7 @@ def why_not(tokenizer: PreTrainedTokenizerFast) -> str:
     if kind == "BPE":
         return (
             "This tokenizer is a BPE of characters (SentencePiece), not of bytes: its merges are not replayed "
-            "here. Tokens, ids and bytes are exact all the same."
+            "here. Tokens and ids are exact all the same; to the bytes it may add a blank before the text."
         )
     how = {
         "Unigram": "it chooses, of all ways to cut a text, the one whose tokens are likeliest",
@@ -215,12 +216,13 @@ def letters(tokenizer: PreTrainedTokenizerFast, question: str, word: str, letter
     """How `letter` (capitals ignored) falls on the tokens that `word` is in `question`, counted by bytes."""
     from workbench.vocabulary import Vocabulary
 
+    question, word, letter = (with_bytes(text) for text in (question, word, letter))
     if len(letter) != 1 or letter.isspace():
         raise Misuse(f"one letter is looked for, found {letter!r}: type a single character")
     if not word.strip() or word not in question:
         raise Misuse(f"the word {word!r} does not stand in {question!r}: type a word")
     start = question.rindex(word)
-    read = tokenizer(question, add_special_tokens=False, split_special_tokens=True, return_offsets_mapping=True)
+    read = read_text(tokenizer, question, offsets=True)
     vocabulary = Vocabulary(tokenizer)
     tokens = [
         vocabulary[id_]
