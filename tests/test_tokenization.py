@@ -13,7 +13,7 @@ from workbench.errors import Misuse
 from workbench.letter_counts import ask, last_number, question
 from workbench.prompt import read_prompt
 from workbench.sentence_costs import ENGLISH, SENTENCES, cost, costs, fingerprint
-from workbench.tokenization import Merges, letters, origin, pieces, why_not
+from workbench.tokenization import MOST_LETTERS, Merges, letters, origin, pieces, why_not
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -73,6 +73,12 @@ def test_a_piece_that_is_taken_whole_has_no_merges():
     assert done.at_once
     assert list(done.tokens) == tokenizer("bcbc").tokens()
     assert Merges.of(by_hand()).replay("bcbc").tokens == ("bc", "bc")
+
+
+def test_a_very_long_piece_is_not_replayed():
+    merges = Merges.of(by_hand())
+    assert merges.replay("d" * (MOST_LETTERS + 1)).too_long
+    assert merges.replay("d" * 9).tokens == ("d",) * 9
 
 
 @pytest.mark.parametrize("chat", [False, True])

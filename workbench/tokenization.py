@@ -23,6 +23,9 @@ if TYPE_CHECKING:
     from workbench.prompt import Prompt
 
 
+MOST_LETTERS = 2_000  # of a piece that is replayed
+
+
 class Merge(NamedTuple):
     """One step: `left` and `right` became one, by the merge that is number `rank` of the list (from 0). `start` and
     `stop` are its bytes' place in the piece, `parts` the whole piece after it."""
@@ -37,11 +40,13 @@ class Merge(NamedTuple):
 
 class Replayed(NamedTuple):
     """A piece of text, merged: the tokens (in the vocabulary's own letters) and the steps. `at_once`: the piece
-    stands in the vocabulary and was taken whole, as some tokenizers do before they merge."""
+    stands in the vocabulary and was taken whole, as some tokenizers do before they merge. `too_long`: it was not
+    merged here, since that takes time with the square of its length."""
 
     tokens: tuple[str, ...]
     merges: tuple[Merge, ...]
     at_once: bool = False
+    too_long: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,7 +69,9 @@ class Merges:
     def replay(self, piece: str) -> Replayed:
         """The merges of one piece, written in the vocabulary's letters (one letter is one byte)."""
         if piece in self.whole:
-            return Replayed((piece,), (), True)
+            return Replayed((piece,), (), at_once=True)
+        if len(piece) > MOST_LETTERS:
+            return Replayed((), (), too_long=True)
         parts, merges = list(piece), list[Merge]()
         while True:
             known = [
