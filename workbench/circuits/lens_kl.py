@@ -18,10 +18,9 @@ import torch
 from jaxtyping import Float
 from transformers import PreTrainedModel
 
-from workbench.circuits.tuned_lens import TunedLens, kl, read_layers
+from workbench.circuits.tuned_lens import TunedLens, kl, read_layers, read_through
 from workbench.harvest import TOKENS_PER_BATCH
 from workbench.intervals import ratio_intervals
-from workbench.lens import read_through
 from workbench.splice import tokens_per_batch
 from workbench.tokens import TokenSet
 
