@@ -8,10 +8,11 @@ import torch
 
 from tests.tiny_models import FAMILIES, tiny_model, tiny_tokenizer
 from workbench.behind_token import latents_on, neurons_on, saes_of
+from workbench.errors import Misuse
 from workbench.lab import Lab
 from workbench.neurons import mlp_output, output_weight
 from workbench.prompt import read_prompt
-from workbench.site import decoder_layers, final_norm
+from workbench.site import centres, decoder_layers, final_norm, gain_of
 from workbench.trace import trace
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -53,6 +54,34 @@ def test_neurons_are_all_that_an_mlp_writes(family):
     logits = (write * final_norm(model).weight.detach()) @ model.get_output_embeddings().weight.detach().T
     np.testing.assert_allclose(few.logits[0], logits.topk(len(few.logits[0])).values, rtol=1e-3, atol=1e-6)
     assert few.promoted[0].tolist() == logits.topk(len(few.logits[0])).indices.tolist()
+
+
+@pytest.mark.parametrize("family", ["mixtral", "qwen2_moe", "qwen3_moe"])
+def test_a_mixture_of_experts_has_no_neurons_to_read(family):
+    model = tiny_model(family)
+    with pytest.raises(Misuse, match="mixture of experts"):
+        neurons_on(model, (1, 5, 6), 2)
+
+
+def test_a_matrix_that_does_not_write_what_the_mlp_reads_is_none():
+    layer = torch.nn.Module()
+    layer.mlp = torch.nn.Sequential(torch.nn.Linear(8, 16), torch.nn.Linear(16, 4))
+    with pytest.raises(Misuse, match="no MLP that Marble knows"):
+        mlp_output(layer)
+
+
+@pytest.mark.parametrize("family", ["llama", "gpt2", "gemma2", "gemma4_text", "qwen3_next", "nemotron", "olmo"])
+def test_a_gain_is_what_the_norm_multiplies_by(family):
+    """norm(x) − β = γ ⊙ (x − x̄) / scale, whether the family stores γ, γ − 1 or nothing."""
+    norm = final_norm(tiny_model(family))
+    generator = torch.Generator().manual_seed(0)
+    for parameter in norm.parameters():
+        parameter.data += 0.3 * torch.randn(parameter.shape, generator=generator)
+    x = 100 * torch.randn(32, generator=generator)
+    with torch.no_grad():
+        written = norm(x[None])[0] - norm(torch.zeros(1, 32))[0]
+    x = x - x.mean() if centres(norm) else x
+    torch.testing.assert_close(gain_of(norm) * x / x.square().mean().sqrt(), written, rtol=1e-4, atol=1e-4)
 
 
 def test_latents_of_a_token_are_those_that_the_features_page_finds(tiny_lab: Lab):

@@ -104,6 +104,13 @@ def test_markup_in_a_prompt_shows_as_text(address: str, page: Any) -> None:
     assert page.locator("img[src=x]").count() == 0
 
 
+HELD = """(() => {
+  let held = document.activeElement
+  while (held.shadowRoot?.activeElement) held = held.shadowRoot.activeElement
+  return held
+})"""
+
+
 def test_a_head_is_chosen_by_keyboard(address: str, page: Any) -> None:
     page.goto(f"{address}/trace?b=none&stage=Attend")
     head = page.get_by_role("button", name="layer 1, head 1")
@@ -112,6 +119,19 @@ def test_a_head_is_chosen_by_keyboard(address: str, page: Any) -> None:
     page.keyboard.press("Enter")
     page.wait_for_url("**head=1.1**")
     page.get_by_role("heading", name="layer 1, head 1").wait_for()
+    page.wait_for_function(f"{HELD}().ariaLabel === 'layer 1, head 1'")  # the keyboard stays
+
+
+def test_a_position_is_chosen_by_keyboard(address: str, page: Any) -> None:
+    """Twice: what was chosen draws the grid anew, and the keyboard goes on from where it was."""
+    page.goto(f"{address}/trace?b=none&stage=Predict")
+    cell = page.get_by_role("grid").locator("tbody tr").last.locator("td").nth(1)
+    cell.focus()
+    for place in (1, 2):
+        page.keyboard.press("Enter")
+        page.wait_for_url(f"**at={place}**")
+        page.locator(f"th.at:nth-child({place + 2})").wait_for()
+        page.keyboard.press("ArrowRight")
 
 
 POINT = """() => {
@@ -167,6 +187,7 @@ def test_a_neighbour_is_chosen_by_keyboard(address: str, page: Any) -> None:
     near.focus()
     page.keyboard.press("Enter")
     page.get_by_role("heading", name=f"Latent {latent}:").wait_for()
+    page.wait_for_function(f"{HELD}().tagName === 'BUTTON'")  # the keyboard stays in the list
 
 
 def test_the_chosen_view_can_be_read_in_the_dark(address: str, page: Any) -> None:

@@ -92,6 +92,9 @@ def test_analogy_by_hand():
     assert found.cosine == pytest.approx(2 / np.sqrt(6), abs=1e-6)
     assert found.best[:3].tolist() == [3, 0, 2]
     assert found.rank_of_c_alone == 1  # (1, 0, 1) is nearest to c without any analogy
+    one_of_them = analogy(space, 0, 1, 2, 0)  # left out of the ranking, so it has no rank there
+    assert (one_of_them.rank_excluded, one_of_them.rank_included, one_of_them.rank_of_c_alone) == (None, 2, 2)
+    assert analogy(space, 0, 1, 2, 2).rank_of_c_alone is None
     worse = analogy(space, 0, 1, 2, 4)
     assert (worse.rank_included, worse.rank_excluded) == (4, 2)  # two of the three in front are inputs
 
@@ -123,6 +126,14 @@ def test_what_c_alone_finds_is_told():
     assert found[C_ALONE].first == 1.0
     assert found[EXCLUDED].first > 0.8
     assert found[SHUFFLED].first < 0.1
+
+
+def test_pairs_that_are_never_asked_for_are_not_counted():
+    """A pair (x, x) of one token would have its answer among its inputs: it is asked from, and never asked for."""
+    relation = Relation("one of them is", ((0, 0), (1, 11), (2, 12), (3, 13)))
+    found = scores(Space(W_E, gauss(50, 16)), relation)[INCLUDED]
+    assert found.n_pairs == 3
+    assert found.first_interval == pytest.approx((0.0, 0.5615), abs=1e-3)  # Wilson's, 0 of 3
 
 
 def test_relations_are_pairs_of_single_tokens():
@@ -180,6 +191,7 @@ def test_baselines_of_contexts():
     same = same_word(model, tokenizer, 64, "test", texts)
     assert same.n == 3  # six places, each in one pair
     assert same.mean[0] == pytest.approx(1, abs=1e-6)
+    assert same_word(model, tokenizer, 64, " test ", texts).n == 3  # as the sentences are read
     assert same_word(model, tokenizer, 64, "nowhere", texts) is None
     other = random_tokens(model, tokenizer, 64, texts)
     assert other.n == 200

@@ -13,11 +13,13 @@ import polars as pl
 import pytest
 
 from tests.tiny_lab import shared_lab
+from tests.tiny_models import tiny_model
 from workbench.disk import write_json
 from workbench.errors import Misuse
 from workbench.features import FeatureTable
 from workbench.lab import Lab
-from workbench.neuronpedia import CREATOR_ID, export, text
+from workbench.neuronpedia import CREATOR_ID, _n_neurons, export, text
+from workbench.site import decoder_layers
 
 # Fields and types of the rows of jbloomAus/SAEDashboard, `sae_dashboard/neuronpedia/neuronpedia_export.py`:
 # its dataclasses Activation, Feature, Model, Source, SourceRelease, SourceSet); None where it may be null.
@@ -187,3 +189,8 @@ def test_no_file_is_empty(exported, tmp_path, monkeypatch):
     [folder] = export(table, tmp_path)
     assert not list((folder / "activations").iterdir())
     assert all(gzip.decompress(path.read_bytes()) for path in folder.rglob("*.gz"))
+
+
+def test_of_a_mixture_of_experts_no_neurons_are_counted():
+    dense, mixed = (decoder_layers(tiny_model(family))[0] for family in ("llama", "mixtral"))
+    assert (_n_neurons(dense), _n_neurons(mixed)) == (64, 0)

@@ -371,6 +371,7 @@ def test_bars_hold_zero_and_every_value() -> None:
     rows = [panels.Row(label="a", value=v, text="", colour="") for v in (-0.5, 2.0)]
     assert (panels.bars(rows, "x")["low"], panels.bars(rows, "x")["high"]) == (-0.5, 2.0)
     assert (panels.bars(rows[1:], "x")["low"], panels.bars(rows, "x", -1, 1)["high"]) == (0.0, 1)
+    assert (panels.bars([], "x")["low"], panels.bars([], "x")["high"]) == (0.0, 1.0)
     nothing = panels.bars([panels.Row(label="a", value=0.0, text="", colour="")], "x")
     assert nothing["high"] > nothing["low"]
 

@@ -13,7 +13,7 @@ from workbench.errors import Misuse
 from workbench.letter_counts import ask, last_number, question
 from workbench.prompt import read_prompt
 from workbench.sentence_costs import ENGLISH, SENTENCES, cost, costs, fingerprint
-from workbench.tokenization import Merges, letters, origin, pieces, why_not
+from workbench.tokenization import MOST_LETTERS, Merges, letters, origin, pieces, why_not
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -73,6 +73,12 @@ def test_a_piece_that_is_taken_whole_has_no_merges():
     assert done.at_once
     assert list(done.tokens) == tokenizer("bcbc").tokens()
     assert Merges.of(by_hand()).replay("bcbc").tokens == ("bc", "bc")
+
+
+def test_a_very_long_piece_is_not_replayed():
+    merges = Merges.of(by_hand())
+    assert merges.replay("d" * (MOST_LETTERS + 1)).too_long
+    assert merges.replay("d" * 9).tokens == ("d",) * 9
 
 
 @pytest.mark.parametrize("chat", [False, True])
@@ -154,6 +160,12 @@ def test_letters_are_counted_as_python_counts_them():
 def test_what_is_no_letter_of_a_word_is_one_sentence(word, letter):
     with pytest.raises(Misuse, match="type a"):
         letters(tiny_tokenizer(), question(word, letter), word, letter)
+
+
+def test_a_letter_without_bytes_is_read_as_the_replacement_character():
+    word = "a\ud800b"
+    assert letters(tiny_tokenizer(), question(word, "b"), word, "b").n == 1
+    assert letters(tiny_tokenizer(), question(word, "\ud800"), word, "\ud800").n == 1
 
 
 def test_an_answer_is_the_models_likeliest():

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -18,6 +20,7 @@ from transformers.generation import (
 )
 
 from tests.tiny_models import save_tiny, tiny_model, tiny_tokenizer
+from workbench.encoding import reading
 from workbench.errors import Failure, Misuse
 from workbench.loading import load_model
 from workbench.prompt import as_chat, read_prompt
@@ -39,7 +42,7 @@ def test_trace_equals_hugging_face(machine):
         out = model(torch.tensor([prompt.ids]), output_hidden_states=True, output_attentions=True)
     p = out.logits[0].softmax(-1)
     np.testing.assert_allclose(traced.logits, out.logits[0], atol=1e-5)
-    for row in range(traced.n_layers):  # HF's last one is normed, in some families: left out
+    for row in range(len(traced.attention)):  # HF's last one is normed, in some families: left out
         np.testing.assert_allclose(traced.resid[row], out.hidden_states[row][0], atol=1e-5)
     np.testing.assert_allclose(traced.attention, torch.cat(out.attentions), atol=1e-6)
     # the last row of the lens is the model's own prediction
@@ -232,6 +235,39 @@ def test_divergence(llama):
     np.testing.assert_allclose(divergence(one, other), kl, rtol=1e-3)
     with pytest.raises(Misuse, match="different tokens"):
         divergence(one, trace(model, tokenizer, read_prompt(tokenizer, "x", 64)))
+    wider = dataclasses.replace(other, logits=np.pad(other.logits, ((0, 0), (0, 4))))
+    with pytest.raises(Misuse, match="300 ids and the other to 304"):
+        divergence(one, wider)
+
+
+@pytest.mark.parametrize("family", ["qwen3_5_text", "qwen3_next"])
+def test_a_model_that_attends_in_some_blocks_only_is_refused(family):
+    model, tokenizer = tiny_model(family), tiny_tokenizer()
+    prompt = read_prompt(tokenizer, TEXT, 64)
+    with pytest.raises(Failure, match="attends in 1 of 3 blocks only"):
+        trace(model, tokenizer, prompt)
+    with pytest.raises(Failure, match="cannot continue its texts"):
+        continuations(model, tokenizer, prompt, Sampling())
+
+
+def test_what_rounds_to_nothing_is_not_left_to_draw_from():
+    assert reshape(np.array([0.0, 1.0, -2000.0]), Sampling()).n_kept == 2
+    assert reshape(np.array([0.0, 1.0, -2000.0]), Sampling(top_k=1)).n_kept == 1
+
+
+def test_two_threads_read_one_tokenizer_each_its_own_way():
+    """Markers are tokens or letters by a flag of the tokenizer, not of the call: the second thread waits."""
+    tokenizer, text = tiny_tokenizer(bos=False), "<|user|>hello <|end|>"
+    plain, marked = (read_prompt(tokenizer, text, 64, markers=markers).ids for markers in (False, True))
+    assert plain != marked
+    with ThreadPoolExecutor(1) as pool:
+        with reading(tokenizer, markers=False) as backend:
+            other = pool.submit(read_prompt, tokenizer, text, 64, markers=True)
+            with pytest.raises(TimeoutError):
+                other.result(timeout=0.2)
+            assert tuple(backend.encode(text, add_special_tokens=False).ids) == plain
+        assert other.result().ids == marked
+    assert not tokenizer.backend_tokenizer.encode_special_tokens  # left as it was
 
 
 def test_broken_weights_and_foreign_tokenizers_are_told(tmp_path):

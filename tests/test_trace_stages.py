@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from pages.components.heads import ONE, packed
+from pages.components.heads import ONE, block, packed, small
 from tests.tiny_models import tiny_model, tiny_tokenizer
 from workbench.attention_cost import KINDS, AttentionCost, Cost, attention_cost, lengths
 from workbench.cache_cost import OFF, ON, cache_cost
@@ -170,7 +170,6 @@ def test_the_cache_grows_by_the_formula(machine):
     d_head = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
     a_token = 2 * config.num_hidden_layers * heads * d_head * 4
     assert [step.cache_bytes for step in loop.steps] == [a_token * step.read for step in loop.steps]
-    assert loop.bytes_per_token == a_token
 
 
 def test_a_full_context_has_no_room_for_a_loop(llama):
@@ -305,10 +304,23 @@ def test_attention_that_is_sent_is_the_models_to_two_decimals(machine):
     model, tokenizer = machine
     attention = trace(model, tokenizer, read_prompt(tokenizer, TEXT, 64)).attention
     n = attention.shape[-1]
-    sent = np.frombuffer(packed(attention), "<u2").reshape(*attention.shape[:2], -1) / ONE
     query, key = np.tril_indices(n)
-    shown, exact = np.round(sent, 2), attention[:, :, query, key]
-    assert np.abs(shown - exact).max() <= 0.005 + 1e-5  # eight bits were up to 0.007 away
+    sent = np.frombuffer(packed(attention[1, 2]), "<u2") / ONE
+    assert (
+        np.abs(np.round(sent, 2) - attention[1, 2, query, key]).max() <= 0.005 + 1e-5
+    )  # eight bits: up to 0.007
+    opacity = np.frombuffer(small(attention), np.uint8).reshape(*attention.shape[:2], -1) / 255
+    np.testing.assert_allclose(opacity**2, attention[:, :, query, key], atol=1 / 255)
+
+
+def test_small_pictures_of_a_long_text_hold_the_strongest_of_each_cell():
+    n, side = 200, 67  # three tokens to a cell
+    attention = np.tril(np.random.default_rng(0).random((2, 3, n, n), dtype=np.float32))
+    opacity = np.frombuffer(small(attention), np.uint8).reshape(2, 3, side * (side + 1) // 2) / 255
+    assert block(n) == 3
+    assert opacity[1, 2, 0] ** 2 == pytest.approx(attention[1, 2, :3, :3].max(), abs=0.005)
+    assert opacity[1, 2, -1] ** 2 == pytest.approx(attention[1, 2, 198:, 198:].max(), abs=0.005)
+    assert opacity[0, 1, 1] ** 2 == pytest.approx(attention[0, 1, 3:6, :3].max(), abs=0.005)
 
 
 @pytest.mark.parametrize(

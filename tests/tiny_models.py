@@ -19,6 +19,18 @@ TEMPLATE = (
 )
 Machine = tuple[hf.PreTrainedModel, hf.PreTrainedTokenizerFast]
 FAMILIES = ("llama", "qwen2", "qwen3", "gpt_neox", "gpt2")
+_LINEAR = {
+    "layer_types": ["linear_attention", "full_attention", "linear_attention"], "head_dim": 8,
+    "linear_key_head_dim": 8, "linear_value_head_dim": 8, "linear_num_key_heads": 2, "linear_num_value_heads": 2,
+}  # fmt: skip
+_EXPERTS = {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 8}
+# Made for single tests: norms that store γ - 1 or nothing, mixtures of experts, blocks without attention
+OTHERS = {
+    "gemma2": {"head_dim": 8},
+    "gemma4_text": {"head_dim": 8, "global_head_dim": 8, "hidden_size_per_layer_input": 0},
+    "nemotron": {}, "olmo": {}, "mixtral": {"num_local_experts": 4}, "qwen2_moe": _EXPERTS, "qwen3_moe": _EXPERTS,
+    "qwen3_5_text": _LINEAR, "qwen3_next": _LINEAR | _EXPERTS | {"shared_expert_intermediate_size": 8},
+}  # fmt: skip
 
 
 @functools.cache
@@ -57,6 +69,7 @@ def tiny_model(family: str, seed: int = 0, n_layers: int = 3, d_model: int = 32,
         "qwen3": grouped | {"head_dim": 16},
         "gpt_neox": {},
         "gpt2": {"n_layer": n_layers, "n_embd": d_model, "n_positions": n_ctx, "n_head": 4},
+        **{name: grouped | more for name, more in OTHERS.items()},
     }[family]
     shape = own if family == "gpt2" else shape | own
     ids = {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 4}

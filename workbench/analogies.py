@@ -36,11 +36,12 @@ EXCLUDED, INCLUDED, C_ALONE, SHUFFLED = MEASURES = (
 
 
 class Analogy(NamedTuple):
-    """One analogy. Ranks count from 1; `best` are the tokens nearest to a − b + c with their cosines, inputs in."""
+    """One analogy. Ranks count from 1, None where the expected answer is an input that is left out; `best` are the
+    tokens nearest to a − b + c with their cosines, inputs in."""
 
-    rank_excluded: int
+    rank_excluded: int | None
     rank_included: int
-    rank_of_c_alone: int  # the answer's rank among the neighbours of c, c left out
+    rank_of_c_alone: int | None  # the answer's rank among the neighbours of c, c left out
     cosine: float
     best: Int[np.ndarray, "token"]
     cosines: Float[np.ndarray, "token"]
@@ -78,9 +79,9 @@ def analogy(space: Space, a: int, b: int, c: int, expected: int, top: int = 10) 
     answer = np.array([expected])
     best = np.argsort(-cosines, kind="stable")[:top]
     return Analogy(
-        rank_excluded=int(_ranks(cosines[None], answer, inputs)[0]),
+        rank_excluded=None if expected in (a, b, c) else int(_ranks(cosines[None], answer, inputs)[0]),
         rank_included=int(_ranks(cosines[None], answer, None)[0]),
-        rank_of_c_alone=int(_ranks(alone[None], answer, only)[0]),
+        rank_of_c_alone=None if expected == c else int(_ranks(alone[None], answer, only)[0]),
         cosine=float(cosines[expected]),
         best=best,
         cosines=cosines[best],
@@ -124,7 +125,7 @@ def scores(space: Space, relation: Relation, seed: int = 0) -> dict[str, Score]:
     of, source, third = np.array(triples).T
     a, b, c = pairs[source, 1], pairs[source, 0], pairs[of, 0]
     ranks = _set_ranks(space, a, b, c, pairs[of, 1], pairs[third, 1])
-    return {measure: _score(found, of, n) for measure, found in ranks.items()}
+    return {measure: _score(found, of) for measure, found in ranks.items()}
 
 
 def _others(rng: np.random.Generator, n: int, i: int) -> list[tuple[int, int]]:
@@ -154,11 +155,12 @@ def _set_ranks(
     return {measure: np.concatenate(found) for measure, found in parts.items()}
 
 
-def _score(ranks: Int[np.ndarray, "question"], of: Int[np.ndarray, "question"], n_pairs: int) -> Score:
-    asked = np.bincount(of, minlength=n_pairs).astype(float)
-    first = np.bincount(of, weights=ranks == 1, minlength=n_pairs)
-    reciprocal = np.bincount(of, weights=1 / ranks, minlength=n_pairs)
-    told = ratio_interval(first, asked)
+def _score(ranks: Int[np.ndarray, "question"], of: Int[np.ndarray, "question"]) -> Score:
+    _, of, asked = np.unique(of, return_inverse=True, return_counts=True)  # pairs that are asked for, no others
+    n_pairs = len(asked)
+    first = np.bincount(of, weights=ranks == 1)
+    reciprocal = np.bincount(of, weights=1 / ranks)
+    told = ratio_interval(first, asked.astype(float))
     if (
         not 0 < first.sum() < asked.sum()
     ):  # no resample differs from the sample: as if each pair were one question
@@ -167,7 +169,7 @@ def _score(ranks: Int[np.ndarray, "question"], of: Int[np.ndarray, "question"], 
         float(first.sum() / asked.sum()),
         told,
         float(reciprocal.sum() / asked.sum()),
-        ratio_interval(reciprocal, asked),
+        ratio_interval(reciprocal, asked.astype(float)),
         len(ranks),
         n_pairs,
     )

@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from jaxtyping import Float, Int
 
+from workbench.encoding import read_text
 from workbench.errors import Misuse
 from workbench.feature_geometry import Plane, plane
 from workbench.vocabulary import with_bytes
@@ -118,14 +119,14 @@ def spaces(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast) -> dict[s
 
 
 def find_token(tokenizer: PreTrainedTokenizerFast, text: str) -> int:
-    """The token that `text` is: as typed, or with a blank before it, or the last token that it is cut into. An id
-    (`#365`) is that id."""
+    """The token that `text` is with a blank before it, as it stands in running text; else as typed; else the last
+    token that it is cut into. With a blank typed, as typed comes first. An id (`#365`) is that id."""
     if text.startswith("#") and text[1:].isdecimal() and int(text[1:]) < len(tokenizer):
         return int(text[1:])
     if not text:
         raise Misuse("no token is named: type a word, or an id such as #365")
     cuts = [
-        tokenizer(each, add_special_tokens=False, split_special_tokens=False, verbose=False)["input_ids"]
+        read_text(tokenizer, each, markers=True)["input_ids"]
         for each in (with_bytes(text), with_bytes(" " + text))
     ]
     whole = [ids[0] for ids in reversed(cuts) if len(ids) == 1]

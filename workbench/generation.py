@@ -10,6 +10,7 @@ from jaxtyping import Bool, Int
 from torch import Tensor
 from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerFast
 
+from workbench.encoding import reading
 from workbench.tasks import ASSISTANT, USER
 
 
@@ -25,7 +26,8 @@ class Completion(NamedTuple):
 def chat_prompt(tokenizer: PreTrainedTokenizerFast, question: str) -> list[int]:
     """Ids of BOS, the question in the lab's chat form, and the marker where the answer begins."""
     text = f"{USER}{question}{ASSISTANT}"
-    return [tokenizer.bos_token_id, *tokenizer.backend_tokenizer.encode(text, add_special_tokens=False).ids]
+    with reading(tokenizer, markers=True) as backend:
+        return [tokenizer.bos_token_id, *backend.encode(text, add_special_tokens=False).ids]
 
 
 def left_padded(

@@ -89,6 +89,11 @@ def given_patterns(model: PreTrainedModel, out: Any) -> tuple[Float[Tensor, "win
     """Attention by layer of what a model gave back; `Failure` where it keeps its patterns to itself."""
     if not out.attentions or any(pattern is None for pattern in out.attentions):
         raise Failure(f"{type(model).__name__} gives no attention patterns: load it with Checkpoint.model()")
+    if len(out.attentions) != (n_blocks := len(decoder_layers(model))):
+        raise Failure(
+            f"{type(model).__name__} attends in {len(out.attentions)} of {n_blocks} blocks only: "
+            "Marble traces models that attend in every block"
+        )
     return tuple(out.attentions)
 
 
@@ -125,6 +130,14 @@ def check_head(
         )
 
 
+def read_through(
+    model: PreTrainedModel, x: Float[Tensor, "position d_model"]
+) -> Float[Tensor, "position vocab"]:
+    """Log probabilities that the model's own head reads from a stream."""
+    parts = trunk(model)
+    return parts.unembed(parts.final_norm(x)).float().log_softmax(-1)
+
+
 @torch.inference_mode()
 def logit_lens(
     model: PreTrainedModel,
@@ -138,13 +151,12 @@ def logit_lens(
 
     `moved(row, x)` is what the head reads of a row: x itself (the logit lens), or what a tuned lens makes of it.
     """
-    parts = trunk(model)
     k = min(k, model.get_output_embeddings().weight.shape[0])
-    rows = [_read_row(parts, moved(row, x), ids, k) for row, x in enumerate(resid)]
+    rows = [_read_row(read_through(model, moved(row, x)), ids, k) for row, x in enumerate(resid)]
     top_ids = np.stack([row.top_ids for row in rows])
     top_shown = np.array(vocabulary.shown(top_ids.ravel().tolist()), dtype=object).reshape(top_ids.shape)
     return Lens(
-        rows=("embedding", *(f"block {layer}" for layer in range(len(parts.blocks)))),
+        rows=("embedding", *(f"block {layer}" for layer in range(len(resid) - 1))),
         top_ids=top_ids,
         top_probabilities=np.stack([row.top_probabilities for row in rows]),
         top_shown=top_shown,
@@ -167,9 +179,8 @@ def layer_curve(
     model: PreTrainedModel, resid: Float[Tensor, "row d_model"], target: int, moved: Moved = as_it_is
 ) -> LayerCurve:
     """What the head reads of one position's stream, row by row, about the token `target`."""
-    parts = trunk(model)
     x = torch.cat([moved(row, at[None]) for row, at in enumerate(resid)])
-    log_p = parts.unembed(parts.final_norm(x)).float().log_softmax(-1)  # [row, vocab]
+    log_p = read_through(model, x)
     own = log_p[:, target, None]
     entropy = -(log_p.exp() * log_p).sum(-1)
     found = (own[:, 0].exp(), (log_p > own).sum(-1), entropy)
@@ -184,8 +195,7 @@ class _Row(NamedTuple):
     next_probability: np.ndarray
 
 
-def _read_row(parts: Trunk, resid: Float[Tensor, "position d_model"], ids: Tensor, k: int) -> _Row:
-    log_p = parts.unembed(parts.final_norm(resid)).float().log_softmax(-1)
+def _read_row(log_p: Float[Tensor, "position vocab"], ids: Tensor, k: int) -> _Row:
     p = log_p.exp()
     top = p.topk(k, dim=-1)
     following = log_p[:-1].gather(1, ids[1:, None])  # [position - 1, 1]

@@ -50,11 +50,6 @@ class Loop:
     steps: tuple[LoopStep, ...]
     ended: bool
 
-    @property
-    def bytes_per_token(self) -> int:
-        """What every token adds to the cache."""
-        return self.steps[0].cache_bytes // self.steps[0].read
-
 
 def cache_bytes(cache: Cache) -> int:
     """Bytes of all keys and values that are held."""
@@ -97,7 +92,7 @@ def _step(id_: int, logits: np.ndarray, sampling: Sampling, vocabulary: Vocabula
         probability=float(p[id_]),
         reshaped=float(shaped.probabilities[id_]),
         entropy=float(-(p * np.log(np.maximum(p, 1e-300))).sum()),
-        n_kept=int((shaped.probabilities > 0).sum()),
+        n_kept=shaped.n_kept,
         read=int(cache.get_seq_length()),
         cache_bytes=cache_bytes(cache),
         candidates=tuple(candidates_of(logits, vocabulary, sampling, TOP)),

@@ -31,11 +31,13 @@ import numpy as np
 
 from workbench.annotations import Annotation, said
 from workbench.errors import Misuse
-from workbench.neurons import mlp_output
+from workbench.neurons import mlp_output, output_weight
 from workbench.site import checked_layer
 from workbench.vocabulary import read
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from workbench.dashboard import Dashboard, Example
     from workbench.features import FeatureTable
 
@@ -76,13 +78,21 @@ def _stamp() -> dict[str, str]:
     return {"createdAt": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")}
 
 
+def _n_neurons(layer: nn.Module) -> int:
+    """Of a layer's MLP; 0 where Marble reads none (a mixture of experts)."""
+    try:
+        return output_weight(mlp_output(layer)).shape[1]
+    except Misuse:
+        return 0
+
+
 def _write_heads(table: FeatureTable, folder: Path, m: int, place: Mapping[str, str]) -> None:
     """The four one-line files."""
     model, source = place["modelId"], place["layer"]
     checkpoint = table.lab.checkpoint(table.checkpoints[m])
     settings = table.token_set.settings
     by = {"creatorId": CREATOR_ID, **_stamp()}
-    last = mlp_output(checked_layer(table._readers[0][m], table._readers[2].layer)).get_parameter("weight")
+    layer = checked_layer(table._readers[0][m], table._readers[2].layer)
     release = f"{table.lab.name}-{table.name}"
     about = f"Marble, lab {table.lab.name}: {table.name} on {', '.join(table.checkpoints)}"
     heads: dict[str, dict[str, Any]] = {
@@ -93,7 +103,7 @@ def _write_heads(table: FeatureTable, folder: Path, m: int, place: Mapping[str, 
         "model": {
             "id": model, "instruct": checkpoint.stage != "base", "displayName": model,
             "displayNameShort": model, "dimension": checkpoint.d_model, "layers": checkpoint.n_layers,
-            "neuronsPerLayer": last.numel() // checkpoint.d_model, "owner": CREATOR,
+            "neuronsPerLayer": _n_neurons(layer), "owner": CREATOR,
             "updatedAt": by["createdAt"], "visibility": "PUBLIC", "inferenceEnabled": False, **by,
         },
         "sourceset": {

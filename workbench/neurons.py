@@ -16,19 +16,21 @@ from transformers import PreTrainedModel
 
 from workbench.errors import Misuse
 from workbench.harvest import TOKENS_PER_BATCH
-from workbench.site import checked_layer, decoder_layers, read_resid_post
+from workbench.site import MLPS, checked_layer, decoder_layers, read_resid_post
 from workbench.tokens import TokenSet
 
 MOST_NEURONS = 512
-MLP_NAMES = ("mlp", "feed_forward", "ffn", "block_sparse_moe")
+EXPERTS = ("experts", "gate", "router")  # what a mixture of experts holds, and no other MLP
 
 
 def mlp_output(layer: nn.Module) -> nn.Module:
     """The matrix that writes the neurons of a decoder layer to the residual stream."""
-    for name in MLP_NAMES:
+    for name in MLPS:
         if (mlp := getattr(layer, name, None)) is not None:
+            if any(hasattr(holder, part) for holder in (layer, mlp) for part in EXPERTS):
+                raise Misuse(f"{type(layer).__name__} has a mixture of experts: its neurons cannot be read")
             matrices = [m for m in mlp.modules() if getattr(getattr(m, "weight", None), "ndim", 0) == 2]
-            if matrices:
+            if matrices and output_weight(matrices[-1]).shape[0] == output_weight(matrices[0]).shape[1]:
                 return matrices[-1]
     raise Misuse(f"{type(layer).__name__} has no MLP that Marble knows: its neurons cannot be read")
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 import dataclasses
 from typing import TYPE_CHECKING
 
+from workbench.encoding import read_text, reading
 from workbench.errors import Misuse
 from workbench.vocabulary import TokenText, Vocabulary, with_bytes
 
@@ -48,7 +49,9 @@ def begins_with_bos(tokenizer: PreTrainedTokenizerFast) -> bool:
     bos = tokenizer.bos_token_id
     if bos is None:
         return False
-    return tokenizer("a")["input_ids"][:1] == [bos] or "bos_token" in (tokenizer.chat_template or "")
+    with reading(tokenizer, markers=True):
+        added = tokenizer("a")["input_ids"][:1] == [bos]
+    return added or "bos_token" in (tokenizer.chat_template or "")
 
 
 def as_chat(tokenizer: PreTrainedTokenizerFast, question: str) -> str:
@@ -71,9 +74,7 @@ def read_prompt(
     templated = chat and bool(tokenizer.chat_template)
     if templated:
         text = as_chat(tokenizer, text)
-    read = tokenizer(
-        text, add_special_tokens=False, split_special_tokens=not (markers or templated), verbose=False
-    )
+    read = read_text(tokenizer, text, markers=markers or templated)
     ids, words = read["input_ids"], [-1 if word is None else word for word in read.word_ids()]
     bos = [tokenizer.bos_token_id] if begins_with_bos(tokenizer) else []
     if bos and ids[:1] == bos:

@@ -20,6 +20,7 @@ from workbench.checkpoint import Checkpoint
 from workbench.corpus import documents_of, read_corpus
 from workbench.device import best_device
 from workbench.dictionaries import token_sets
+from workbench.encoding import read_text
 from workbench.features import open_index, read_table
 from workbench.generation import complete
 from workbench.grow import Build
@@ -128,7 +129,7 @@ def question_prompts(build: Build, names: Sequence[str], tokens: TokenSet) -> li
         order = np.random.default_rng(SEED).permutation(of_task.height)[: N_QUESTIONS // len(TASKS)]
         for question, result in of_task[np.sort(order)].select("question", "result").iter_rows():
             text = as_chat(tokenizer, question).removeprefix(tokenizer.bos_token or "")
-            ids = (bos, *tokenizer(text, add_special_tokens=False)["input_ids"])
+            ids = (bos, *read_text(tokenizer, text, markers=True)["input_ids"])
             if len(ids) <= room:
                 found.append(Prompt(ids, task, result))
     return found

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 from jaxtyping import Float, Int
 
-from workbench.errors import Misuse
+from workbench.errors import Failure, Misuse
 from workbench.vocabulary import TokenText, Vocabulary
 
 if TYPE_CHECKING:
@@ -51,6 +51,12 @@ class Reshaped:
 
     probabilities: Float[np.ndarray, "*batch vocab"]
     cut_by: Int[np.ndarray, "*batch vocab"]
+
+    @property
+    def n_kept(self) -> int:
+        """How many tokens are left to draw from (in all of a batch): what is so unlikely that it rounds to 0 is
+        never drawn, though no setting cut it."""
+        return int((self.probabilities > 0).sum())
 
 
 @dataclasses.dataclass(frozen=True)
@@ -173,6 +179,11 @@ def next_logits(
         read = torch.tensor([ids], device=model.device)
         out = model(read, use_cache=True, past_key_values=cache, logits_to_keep=1)
         cache = out.past_key_values
+        if not all(hasattr(layer, "batch_repeat_interleave") for layer in cache.layers):
+            raise Failure(
+                f"{type(model).__name__} keeps more than keys and values of what it has read: "
+                "Marble cannot continue its texts"
+            )
         cache.batch_repeat_interleave(n)
         logits = out.logits[:, -1].expand(n, -1)
     while True:

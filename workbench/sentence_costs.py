@@ -12,6 +12,7 @@ import hashlib
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, NamedTuple
 
+from workbench.encoding import read_text
 from workbench.vocabulary import with_bytes
 
 if TYPE_CHECKING:
@@ -58,7 +59,7 @@ class Cost(NamedTuple):
 def cost(tokenizer: PreTrainedTokenizerFast, language: str, text: str) -> Cost:
     """What `text` costs, BOS and other markers left out; a lone surrogate is read as the replacement character."""
     text = with_bytes(text)
-    ids = tokenizer(text, add_special_tokens=False, split_special_tokens=True, verbose=False)["input_ids"]
+    ids = read_text(tokenizer, text)["input_ids"]
     return Cost(language, text, len(ids), len(text), len(text.encode()))
 
 

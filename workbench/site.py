@@ -19,7 +19,7 @@ from workbench.errors import Misuse
 from workbench.points import MLP_IN, MLP_OUT, RESID_POST, Site
 
 Residual = Float[Tensor, "window position d"]
-MLPS = ("mlp", "feed_forward", "block_sparse_moe")  # what families call a layer's MLP
+MLPS = ("mlp", "feed_forward", "ffn", "block_sparse_moe")  # what families call a layer's MLP
 
 
 class ReachedError(Exception):
@@ -231,9 +231,16 @@ def final_norm(model: PreTrainedModel) -> nn.Module:
 
 
 def gain_of(norm: nn.Module) -> Float[Tensor, "d"]:
-    """γ of a norm; Gemma stores γ - 1."""
-    gain: Tensor = norm.get_parameter("weight")
-    return gain + 1 if "Gemma" in type(norm).__name__ else gain
+    """γ of a norm, measured: some families store γ - 1 (Gemma 1 to 3, Nemotron, Qwen3-Next), some nothing (OLMo).
+
+    Of s = ±1 in turn the mean is 0 and the scale 1, so norm(c s) = γ ⊙ s + β up to ε / c².
+    """
+    weight = getattr(norm, "weight", None)
+    like: Any = torch.ones(norm.normalized_shape) if weight is None else weight  # type: ignore[call-overload]
+    s = torch.ones_like(like)
+    s[1::2] = -1
+    with torch.no_grad():  # forward itself: hooks on a norm ask for its gain
+        return (norm.forward(1e3 * s[None]) - norm.forward(torch.zeros_like(s)[None]))[0] * s
 
 
 def centres(norm: nn.Module) -> bool:
@@ -249,8 +256,8 @@ def direct_logits(
     d is centred for LayerNorm.
     """
     norm = final_norm(model)
-    gain = gain_of(norm)
+    W_U = model.get_output_embeddings().get_parameter("weight")
     if centres(norm):
         directions = directions - directions.mean(dim=-1, keepdim=True)
     with torch.inference_mode():
-        return (directions.to(gain) * gain) @ model.get_output_embeddings().get_parameter("weight").T
+        return (directions.to(W_U) * gain_of(norm).to(W_U)) @ W_U.T

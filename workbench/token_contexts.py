@@ -22,6 +22,7 @@ import torch
 from jaxtyping import Float
 
 from workbench.embedding import unit
+from workbench.encoding import read_text
 from workbench.errors import Misuse
 from workbench.generation import right_padded
 from workbench.lens import recorded_stream
@@ -96,7 +97,7 @@ def same_word(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, n_ctx: int, word: str, texts: Sequence[str]
 ) -> Curve | None:
     """The baseline of one word: pairs of its places in other texts, each place in one pair; None below 4 places."""
-    excerpts = []
+    word, excerpts = word.strip(), []
     for text in texts:
         if (end := _place(text, word)) is not None:
             excerpts.append(text[max(0, end - EXCERPT) : end])
@@ -192,9 +193,6 @@ def _read(
 
 
 def _ids(tokenizer: PreTrainedTokenizerFast, text: str, end: int, room: int) -> list[int]:
-    text = with_bytes(text)
-    read = tokenizer(
-        text, add_special_tokens=False, split_special_tokens=True, return_offsets_mapping=True, verbose=False
-    )
+    read = read_text(tokenizer, with_bytes(text), offsets=True)
     behind = sum(start < end for start, _ in read["offset_mapping"])
     return list(read["input_ids"][max(0, behind - room) : behind])

@@ -13,13 +13,17 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from workbench.encoding import read_text
 from workbench.errors import Misuse
-from workbench.vocabulary import TokenText, byte_level_bytes, is_byte_level, shown
+from workbench.vocabulary import TokenText, byte_level_bytes, is_byte_level, shown, with_bytes
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
     from workbench.prompt import Prompt
+
+
+MOST_LETTERS = 2_000  # of a piece that is replayed
 
 
 class Merge(NamedTuple):
@@ -36,11 +40,13 @@ class Merge(NamedTuple):
 
 class Replayed(NamedTuple):
     """A piece of text, merged: the tokens (in the vocabulary's own letters) and the steps. `at_once`: the piece
-    stands in the vocabulary and was taken whole, as some tokenizers do before they merge."""
+    stands in the vocabulary and was taken whole, as some tokenizers do before they merge. `too_long`: it was not
+    merged here, since that takes time with the square of its length."""
 
     tokens: tuple[str, ...]
     merges: tuple[Merge, ...]
     at_once: bool = False
+    too_long: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,7 +69,9 @@ class Merges:
     def replay(self, piece: str) -> Replayed:
         """The merges of one piece, written in the vocabulary's letters (one letter is one byte)."""
         if piece in self.whole:
-            return Replayed((piece,), (), True)
+            return Replayed((piece,), (), at_once=True)
+        if len(piece) > MOST_LETTERS:
+            return Replayed((), (), too_long=True)
         parts, merges = list(piece), list[Merge]()
         while True:
             known = [
@@ -96,7 +104,7 @@ def why_not(tokenizer: PreTrainedTokenizerFast) -> str:
     if kind == "BPE":
         return (
             "This tokenizer is a BPE of characters (SentencePiece), not of bytes: its merges are not replayed "
-            "here. Tokens, ids and bytes are exact all the same."
+            "here. Tokens and ids are exact all the same; to the bytes it may add a blank before the text."
         )
     how = {
         "Unigram": "it chooses, of all ways to cut a text, the one whose tokens are likeliest",
@@ -215,12 +223,13 @@ def letters(tokenizer: PreTrainedTokenizerFast, question: str, word: str, letter
     """How `letter` (capitals ignored) falls on the tokens that `word` is in `question`, counted by bytes."""
     from workbench.vocabulary import Vocabulary
 
+    question, word, letter = (with_bytes(text) for text in (question, word, letter))
     if len(letter) != 1 or letter.isspace():
         raise Misuse(f"one letter is looked for, found {letter!r}: type a single character")
     if not word.strip() or word not in question:
         raise Misuse(f"the word {word!r} does not stand in {question!r}: type a word")
     start = question.rindex(word)
-    read = tokenizer(question, add_special_tokens=False, split_special_tokens=True, return_offsets_mapping=True)
+    read = read_text(tokenizer, question, offsets=True)
     vocabulary = Vocabulary(tokenizer)
     tokens = [
         vocabulary[id_]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import itertools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -14,6 +13,7 @@ from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, train
 from transformers import PreTrainedTokenizerFast
 
 from workbench.corpus import read_corpus
+from workbench.encoding import reading
 from workbench.errors import Failure
 from workbench.grow import Build
 from workbench.tasks import ASSISTANT, END, USER
@@ -96,7 +96,7 @@ def encode(tokenizer: PreTrainedTokenizerFast, texts: Sequence[str], chat: bool)
     With `chat`, markers such as `<|user|>` become their tokens; without, they are plain text like any
     other, so a corpus cannot smuggle them in.
     """
-    with _markers(tokenizer, chat) as backend:
+    with reading(tokenizer, markers=chat) as backend:
         encodings = backend.encode_batch(list(texts), add_special_tokens=False)
     bos = tokenizer.bos_token_id
     return [Encoded([bos, *e.ids], [(0, 0), *e.offsets]) for e in encodings]
@@ -104,21 +104,9 @@ def encode(tokenizer: PreTrainedTokenizerFast, texts: Sequence[str], chat: bool)
 
 def encode_ids(tokenizer: PreTrainedTokenizerFast, texts: Sequence[str]) -> list[np.ndarray]:
     """Ids alone of plain texts, BOS first, `Int32[token]` each: half the time of `encode`."""
-    with _markers(tokenizer, False) as backend:
+    with reading(tokenizer, markers=False) as backend:
         encodings = backend.encode_batch_fast(list(texts), add_special_tokens=False)
     return [np.asarray([tokenizer.bos_token_id, *e.ids], dtype=np.int32) for e in encodings]
-
-
-@contextlib.contextmanager
-def _markers(tokenizer: PreTrainedTokenizerFast, read: bool) -> Iterator[Tokenizer]:
-    """The backend, reading chat markers as tokens or as plain text; as it was afterwards."""
-    backend = tokenizer.backend_tokenizer
-    before = backend.encode_special_tokens
-    backend.encode_special_tokens = not read
-    try:
-        yield backend
-    finally:
-        backend.encode_special_tokens = before
 
 
 def build(build: Build) -> Mapping[str, Any]:

@@ -16,7 +16,7 @@ from jaxtyping import Float
 from workbench.errors import Failure, Misuse
 from workbench.lens import LayerCurve, Lens, Moved, as_it_is, layer_curve, logit_lens, read_stream
 from workbench.prompt import Prompt
-from workbench.sampling import KEPT, Sampling, reshape, softmax
+from workbench.sampling import Sampling, reshape, softmax
 from workbench.vocabulary import Vocabulary
 
 if TYPE_CHECKING:
@@ -36,14 +36,6 @@ class Trace:
     resid: Float[np.ndarray, "row position d_model"]
     attention: Float[np.ndarray, "layer head query key"]
     logits: Float[np.ndarray, "position vocab"]
-
-    @property
-    def resid_norm(self) -> Float[np.ndarray, "row position"]:
-        return np.linalg.norm(self.resid, axis=-1)
-
-    @property
-    def n_layers(self) -> int:
-        return self.attention.shape[0]
 
 
 class Candidate(NamedTuple):
@@ -136,14 +128,24 @@ def candidates_of(
 
 def n_kept(trace_: Trace, sampling: Sampling, position: int = -1) -> int:
     """How many tokens `sampling` leaves to draw from after `position`."""
-    return int((reshape(trace_.logits[position], sampling).cut_by == KEPT).sum())
+    return reshape(trace_.logits[position], sampling).n_kept
 
 
 def divergence(p: Trace, q: Trace) -> Float[np.ndarray, "position"]:
-    """KL(p ‖ q) of the next-token distributions at every position, nats. Both must have read the same ids."""
+    """KL(p ‖ q) of the next-token distributions at every position, nats. Both must have read the same ids
+    and know equally many."""
     if p.prompt.ids != q.prompt.ids:
         raise Misuse(
             "the two checkpoints read different tokens: their predictions cannot be compared one by one"
         )
-    log_p, log_q = (np.log(np.maximum(softmax(t.logits.astype(np.float64)), 1e-300)) for t in (p, q))
-    return (np.exp(log_p) * (log_p - log_q)).sum(-1)
+    if p.logits.shape != q.logits.shape:
+        raise Misuse(
+            f"one checkpoint gives logits to {p.logits.shape[-1]:,} ids and the other to {q.logits.shape[-1]:,}: "
+            "their predictions cannot be compared one by one"
+        )
+    return np.array([_kl(*logits) for logits in zip(p.logits, q.logits, strict=True)])
+
+
+def _kl(p: Float[np.ndarray, "vocab"], q: Float[np.ndarray, "vocab"]) -> float:
+    log_p, log_q = (np.log(np.maximum(softmax(logits.astype(np.float64)), 1e-300)) for logits in (p, q))
+    return float((np.exp(log_p) * (log_p - log_q)).sum())

@@ -17,6 +17,7 @@ from jaxtyping import Int
 from transformers import PreTrainedTokenizerFast
 
 from workbench.corpus import Corpus, documents_of
+from workbench.encoding import read_text
 
 DOMAINS = ("prose", "world", "chat")
 CHARACTERS = 2_500  # of a document
@@ -79,9 +80,7 @@ def opening(tokenizer: PreTrainedTokenizerFast) -> int:
 def encoded(tokenizer: PreTrainedTokenizerFast, texts: Sequence[str]) -> list[np.ndarray]:
     """Ids of each text behind its `opening`; markers in a text are read as plain text."""
     first = opening(tokenizer)
-    read = tokenizer(list(texts), add_special_tokens=False, split_special_tokens=True, verbose=False)[
-        "input_ids"
-    ]
+    read = read_text(tokenizer, list(texts))["input_ids"]
     return [np.array([first, *ids], dtype=np.int64) for ids in read]
 
 
@@ -120,13 +119,7 @@ def word_ends(
     ids: list[np.ndarray] = []
     ends: list[Ends] = []
     first = opening(tokenizer)
-    read = tokenizer(
-        [s.text for s in segments],
-        add_special_tokens=False,
-        split_special_tokens=True,
-        return_offsets_mapping=True,
-        verbose=False,
-    )
+    read = read_text(tokenizer, [s.text for s in segments], offsets=True)
     for segment, own, offsets in zip(segments, read["input_ids"], read["offset_mapping"], strict=True):
         own, offsets = own[: n_ctx - 1], offsets[: n_ctx - 1]
         last = {stop: i + 1 for i, (start, stop) in enumerate(offsets) if stop > start}

@@ -57,7 +57,10 @@ def question(lab: Lab) -> Question | None:
         first = st.selectbox("Checkpoint", found, key="a", bind="query-params")
         others = [NONE, *(a for a in found if a != first)]
         beside = end_of_line(plan, first, found)
-        _doubted("b", [NONE, *found])
+        if st.query_params.get("b") == first:
+            frame.note(f"{first} cannot stand beside itself; this is another choice.", error=True)
+        else:
+            _doubted("b", others)
         second = st.selectbox(
             "Beside it",
             others,

@@ -27,3 +27,8 @@ function addReadout(root) {
   }
 }
 
+// A choice draws anew: call this before and what it gives back after, and the keyboard stays at its place in `what`.
+function heldFocus(root, what) {
+  const held = [...root.querySelectorAll(what)].indexOf(root.getRootNode().activeElement)
+  return () => root.querySelectorAll(what)[held]?.focus({ preventScroll: true })
+}

@@ -1,6 +1,7 @@
 // Attention: a small picture of every head, and one enlarged. Hover or focus a token to see what it looks
-// back at. Patterns come as 16 bits each, [layer][head][query][key <= query], 65535 = 1. What lies above the diagonal is not
-// small but masked: a token cannot look ahead. It is drawn as a grey that no weight has, hatched where enlarged.
+// back at. Small pictures come as 8 bits a cell, the opacity that they are painted with; the enlarged head as 16 bits a
+// weight, 65535 = 1; both [query][key <= query]. What lies above the diagonal is not small but masked: a token cannot
+// look ahead. It is drawn as a grey that no weight has, hatched where enlarged.
 
 const ONE = 65535
 
@@ -9,14 +10,14 @@ function rgb(hex) {
 }
 
 function whole(packed, n) {
-  const weights = new Uint16Array(n * n)
+  const weights = new packed.constructor(n * n)
   for (let query = 0, from = 0; query < n; from += ++query) {
     weights.set(packed.subarray(from, from + query + 1), query * n)
   }
   return weights
 }
 
-function paint(canvas, weights, n, colour) {
+function paint(canvas, opacities, n, colour) {
   canvas.width = n
   canvas.height = n
   const context = canvas.getContext("2d")
@@ -27,8 +28,7 @@ function paint(canvas, weights, n, colour) {
     image.data[4 * i] = masked ? 128 : r
     image.data[4 * i + 1] = masked ? 128 : g
     image.data[4 * i + 2] = masked ? 128 : b
-    // square root: faint looks are seen too
-    image.data[4 * i + 3] = masked ? 56 : 255 * Math.sqrt(weights[i] / ONE)
+    image.data[4 * i + 3] = masked ? 56 : opacities[i]
   }
   context.putImageData(image, 0, 0)
 }
@@ -82,7 +82,8 @@ function enlarge(box, data, weights, name) {
   left.appendChild(element("p", "key", "rows look at columns; hatched: masked, no token sees those after it"))
   canvas.setAttribute("role", "img")
   canvas.setAttribute("aria-label", `${name}: rows look back at columns, what lies above the diagonal is masked; the tokens beside it say the same in words`)
-  paint(canvas, weights, n, data.colour)
+  // square root: faint looks are seen too
+  paint(canvas, Array.from(weights, (weight) => 255 * Math.sqrt(weight / ONE)), n, data.colour)
   const side = flex.appendChild(element("div", "side"))
   const strip = side.appendChild(element("div", "strip"))
   strip.tabIndex = 0
@@ -126,23 +127,27 @@ function enlarge(box, data, weights, name) {
 export default function (component) {
   const { parentElement, data, setTriggerValue } = component
   const root = parentElement.querySelector(".heads")
+  const focusAgain = heldFocus(root, "button, .strip")
   root.replaceChildren()
-  const bytes = new Uint16Array(Uint8Array.from(atob(data.patterns), (c) => c.charCodeAt(0)).buffer)
+  const bytesOf = (text) => Uint8Array.from(atob(text), (c) => c.charCodeAt(0))
   const n = data.tokens.length
-  const size = (n * (n + 1)) / 2
-  const weightsOf = (layer, head) => {
+  const side = Math.ceil(n / data.block)
+  const size = (side * (side + 1)) / 2
+  const small = bytesOf(data.small)
+  const opacitiesOf = (layer, head) => {
     const start = (layer * data.n_heads + head) * size
-    return whole(bytes.subarray(start, start + size), n)
+    return whole(small.subarray(start, start + size), side)
+  }
+  const called = (layer, head) => {
+    const named = data.names[`${layer}.${head}`]
+    return `layer ${layer}, head ${head}${named ? `: ${named}` : ""}`
   }
   const grid = root.appendChild(element("div", "grid"))
   grid.style.gridTemplateColumns = `1.6rem repeat(${data.n_heads}, minmax(34px, 92px))`
   const box = root.appendChild(element("div", "box"))
   const buttons = []
-  const choose = (layer, head, tell) => {
+  const press = (layer, head) => {
     buttons.forEach(([button, l, h]) => button.setAttribute("aria-pressed", String(l === layer && h === head)))
-    const named = data.names[`${layer}.${head}`]
-    enlarge(box, data, weightsOf(layer, head), `layer ${layer}, head ${head}${named ? `: ${named}` : ""}`)
-    if (tell) setTriggerValue("head", `${layer}.${head}`)
   }
   grid.appendChild(element("span", "layer", ""))
   for (let head = 0; head < data.n_heads; head++) grid.appendChild(element("span", "layer number", `${head}`))
@@ -152,12 +157,18 @@ export default function (component) {
       const button = grid.appendChild(element("button"))
       button.setAttribute("aria-label", `layer ${layer}, head ${head}`)
       const named = data.names[`${layer}.${head}`]
-      button.title = `layer ${layer}, head ${head}${named ? `: ${named}` : ""}`
-      paint(button.appendChild(element("canvas")), weightsOf(layer, head), n, data.colour)
+      button.title = called(layer, head)
+      paint(button.appendChild(element("canvas")), opacitiesOf(layer, head), side, data.colour)
       button.appendChild(element("small", "", named ? named.split(",")[0] : "\u00a0"))
-      button.onclick = () => choose(layer, head, true)
+      button.onclick = () => {
+        press(layer, head)
+        setTriggerValue("head", `${layer}.${head}`) // its weights come with the answer
+      }
       buttons.push([button, layer, head])
     }
   }
-  choose(data.layer, data.head, false)
+  press(data.layer, data.head)
+  const pattern = new Uint16Array(bytesOf(data.pattern).buffer)
+  enlarge(box, data, whole(pattern, n), called(data.layer, data.head))
+  focusAgain()
 }

@@ -27,6 +27,7 @@ function tell(panel, data, row, position) {
 export default function (component) {
   const { parentElement, data, setTriggerValue } = component
   const root = parentElement.querySelector(".lens")
+  const focusAgain = heldFocus(root, "td")
   root.replaceChildren()
   const sight = root.appendChild(element("p", "sight"))
   const scroller = root.appendChild(element("div", "scroller"))
@@ -107,4 +108,5 @@ export default function (component) {
   }
   scroller.onscroll = tell_sight
   reveal()
+  focusAgain()
 }

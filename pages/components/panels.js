@@ -6,8 +6,8 @@ const percent = (share) => `${100 * Math.max(0, Math.min(1, share))}%`
 function bars(panel, choose, readout) {
   const table = element("table", "bars")
   table.setAttribute("aria-label", panel.alt)
-  const place = (value) => (value - panel.low) / (panel.high - panel.low)
-  const zero = place(Math.max(panel.low, Math.min(panel.high, 0)))
+  const place = (value) => (Math.max(panel.low, Math.min(panel.high, value)) - panel.low) / (panel.high - panel.low)
+  const zero = place(0)
   const body = table.appendChild(element("tbody"))
   for (const row of panel.rows) {
     const tr = body.appendChild(element("tr"))
@@ -76,6 +76,7 @@ function plot(panel, choose, readout) {
 export default function (component) {
   const { parentElement, data, setTriggerValue } = component
   const root = parentElement.querySelector(".panels")
+  const focusAgain = heldFocus(root, "button, a")
   root.replaceChildren()
   const grid = root.appendChild(element("div", "grid"))
   grid.style.setProperty("--columns", data.columns)
@@ -89,4 +90,5 @@ export default function (component) {
     box.appendChild((panel.rows ? bars : plot)(panel, choose, readout))
     if (panel.x_title) box.appendChild(element("p", "axis below", panel.x_title))
   }
+  focusAgain()
 }

@@ -87,7 +87,7 @@ def bars(
     """Horizontal bars, the first on top, on an axis from `low` to `high` (told, or what holds zero and all bars); a
     dotted line at `rule`."""
     values = [row["value"] for row in rows]
-    ends = (min(0.0, *values) if low is None else low, max(0.0, *values) if high is None else high)
+    ends = (min([0.0, *values]) if low is None else low, max([0.0, *values]) if high is None else high)
     drawn = {
         "rows": list(rows),
         "x_title": x_title,

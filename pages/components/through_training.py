@@ -21,8 +21,9 @@ def view(lab: Lab, question: asked.Question, colour: Mapping[str, str]) -> None:
     if not st.toggle("Continue the text at every stage of training", key="through", bind="query-params"):
         return
     address = question.checkpoints[-1]
+    tints = theme.colours(seen := moments(lab, address))
     with st.spinner("Reading the snapshots"):
-        said = [_strip(lab, question, moment) for moment in moments(lab, address)]
+        said = [_strip(lab, question, moment, tints[moment]) for moment in seen]
     strips(said, colour[address], "through-training")
     frame.caption(
         f"The likeliest token at every step, up to {TOKENS}, from the first snapshot of the lineage to {address}. "
@@ -30,11 +31,10 @@ def view(lab: Lab, question: asked.Question, colour: Mapping[str, str]) -> None:
     )
 
 
-def _strip(lab: Lab, question: asked.Question, moment: str) -> Strip:
+def _strip(lab: Lab, question: asked.Question, moment: str, tint: str) -> Strip:
     drawn = trace_store.at_moment(lab, moment, question.text, question.chat, TOKENS)
     chances = [words.probability(p) for p in drawn.log_p.tolist()]
     made: list[Token] = running(drawn.tokens, [[f"probability {p}"] for p in chances])
-    tint = theme.colours([moment])[moment]
     tokens = [
         Token(**token, value=p, colour=tint)
         for token, p in zip(made, drawn.probabilities.tolist(), strict=True)

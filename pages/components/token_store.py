@@ -50,7 +50,8 @@ def reader(lab: Lab, address: str) -> Reader:
 
 
 def readers(lab: Lab, first: str) -> dict[str, Reader]:
-    """The tokenizer of `first`, then every other of the lab that reads differently, by a checkpoint that has it."""
+    """The tokenizer of `first`, then those of the lab's roots that read differently, by the root that has it: what
+    is trained from a root reads as it does."""
     found = {first: reader(lab, first)}
     plan = Plan.of(lab)
     for name in dict.fromkeys(plan.family(name) for name in plan.recipe.checkpoint_names):

@@ -61,7 +61,7 @@ function fillStrip(line, strip, colour, readout, whole, choose) {
 export default function (component) {
   const { parentElement, data, setTriggerValue } = component
   const root = parentElement.querySelector(".strips")
-  const held = [...root.querySelectorAll(".line")].indexOf(root.getRootNode().activeElement)
+  const focusAgain = heldFocus(root, ".line")
   root.replaceChildren()
   root.classList.toggle("boxed", Boolean(data.boxed))
   root.classList.toggle("choosing", Boolean(data.choosing))
@@ -88,5 +88,5 @@ export default function (component) {
     }
     root.insertBefore(row, root.lastChild)
   }
-  root.querySelectorAll(".line")[held]?.focus({ preventScroll: true }) // a choice draws anew: the keyboard stays
+  focusAgain()
 }

@@ -65,9 +65,9 @@ def _one(lab: Lab, address: str, asked: Sequence[str], colour: str) -> None:
     frame.name_tag(address, colour, f"{shown['a']} − {shown['b']} + {shown['c']} → {shown['d']}?")
     frame.facts(
         [
-            ("rank, inputs left out", f"{found.rank_excluded:,} of {space.n - len({a, b, c}):,}"),
+            ("rank, inputs left out", _rank(found.rank_excluded, f" of {space.n - len({a, b, c}):,}")),
             ("inputs left in", f"{found.rank_included:,} of {space.n:,}"),
-            ("c alone", f"{found.rank_of_c_alone:,}"),
+            ("c alone", _rank(found.rank_of_c_alone)),
             ("cosine", f"{found.cosine:.2f}"),
         ]
     )
@@ -82,6 +82,10 @@ def _one(lab: Lab, address: str, asked: Sequence[str], colour: str) -> None:
     )
     made = panels.bars(rows, "cosine with a − b + c", 0.0, 1.0)
     panels.draw([Panel(made, f"tokens nearest to a − b + c in {address}", table)], f"analogy-{address}")
+
+
+def _rank(rank: int | None, of: str = "") -> str:
+    return "–, it is an input" if rank is None else f"{rank:,}{of}"
 
 
 def _set(lab: Lab, address: str, name: str, colour: str) -> None:

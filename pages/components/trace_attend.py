@@ -46,6 +46,10 @@ def _heads(trace: Trace, chosen: str, address: str, colour: str, named: Labelled
         for label in named.labels
     }
     heads.grid(trace, chosen, colour, f"heads-{address}", "head", says)
+    if (block := heads.block(len(trace.prompt.tokens))) > 1:
+        frame.caption(
+            f"The text is long: a cell of a small picture is {block} × {block} tokens, as strong as the strongest."
+        )
     with st.expander("The same as a table", key=f"heads-{address}-twin", on_change="rerun") as unfolded:
         if unfolded.open:
             st.dataframe(heads.table(trace, chosen), key=f"heads-table-{address}", hide_index=True)

@@ -24,16 +24,16 @@ TOKEN = "token"
 N_LATENTS = 12
 
 
-def place(prompt: Prompt) -> int:
-    """The token that is looked at, by its place in the prompt: a widget, so that the address holds it."""
-    last = len(prompt.tokens) - 1
-    if int(st.session_state.get(TOKEN) or 0) > last:
-        st.session_state.pop(TOKEN)
-    return int(
-        st.number_input(
-            "Token, by its place from 0 (or click it)", 0, last, last, key=TOKEN, bind="query-params", width=260
-        )
-    )
+def place(traces: Mapping[str, Trace]) -> int:
+    """The token that is looked at, by its place in the longest prompt: the address's, else the last."""
+    n = max(len(trace.prompt.tokens) for trace in traces.values())
+    asked = st.number_input(
+        "Token, by its place from 0 (or click it)", 0, None, None, key=TOKEN, bind="query-params", width=260,
+        placeholder="the last",
+    )  # fmt: skip
+    if asked is not None and asked >= n:
+        frame.note(f"The text has {n} tokens, so there is none at place {int(asked)}: the last is shown.")
+    return n - 1 if asked is None else min(int(asked), n - 1)
 
 
 def choose(strip: int, token: int) -> None:
@@ -53,10 +53,9 @@ def below(lab: Lab, question: asked.Question, traces: Mapping[str, Trace], colou
     """The panel below a stage that has no choice of a token of its own."""
     if not _asked_for():
         return
-    prompt = next(iter(traces.values())).prompt
-    position = place(prompt)
+    prompt, position = next(iter(traces.values())).prompt, place(traces)
     made = [Token(text=t.shown, lines=[f"id {t.id}"], special=t.special) for t in prompt.tokens]
-    strip = Strip(tokens=made, chosen=position, label="tokens of the prompt")
+    strip = Strip(tokens=made, chosen=min(position, len(made) - 1), label="tokens of the prompt")
     strips([strip], theme.palette().accent, "behind-tokens", boxed=True, choose=choose)
     _beside(lab, question, traces, colour, position)
 
@@ -110,10 +109,8 @@ def _latents(lab: Lab, question: asked.Question, address: str, prompt: Prompt, a
     ]
     if len(found.ids) > N_LATENTS:
         rest = float(found.shares[N_LATENTS:].sum())
-        rows.append(Row(label=f"{len(found.ids) - N_LATENTS} more latents", value=rest, text=f"{rest:+.1%}"))
-    rows.append(
-        Row(label="not explained", value=found.error, text=f"{found.error:+.1%}", colour=theme.palette().muted)
-    )
+        rows.append(_muted(f"{len(found.ids) - N_LATENTS} more latents", rest))
+    rows.append(_muted("not explained", found.error))
     table = pl.DataFrame(
         {
             "latent": found.ids,
@@ -133,6 +130,11 @@ def _latents(lab: Lab, question: asked.Question, address: str, prompt: Prompt, a
     panels.draw(
         [Panel(made, f"latents of {name} that are on", table, "Latents", caption)], f"latents-{address}"
     )
+
+
+def _muted(label: str, share: float) -> Row:
+    """A bar that is no single latent's."""
+    return Row(label=label, value=share, text=f"{share:+.1%}", colour=theme.palette().muted)
 
 
 def _listed(found: Latents) -> list[tuple[int, float, float]]:

@@ -49,12 +49,12 @@ def view(lab: Lab, question: asked.Question, traces: Mapping[str, Trace], colour
     prompt = traces[first].prompt
     left, right = st.columns([2, 3], vertical_alignment="bottom")
     with left:
-        place = trace_behind.place(prompt)
+        place = trace_behind.place(traces)
     sought = right.text_input(
         "Or another token", "", key="sought", bind="query-params", placeholder="a word, or an id such as #365"
     )
     made = [Token(text=t.shown, lines=[f"id {t.id}"], special=t.special) for t in prompt.tokens]
-    strip = Strip(tokens=made, chosen=place, label="tokens of the prompt")
+    strip = Strip(tokens=made, chosen=min(place, len(made) - 1), label="tokens of the prompt")
     strips([strip], colour[first], "embed-tokens", boxed=True, choose=trace_behind.choose)
     with frame.sentences():
         chosen = {a: _chosen(lab, a, t, place, sought) for a, t in traces.items()}
@@ -67,7 +67,7 @@ def view(lab: Lab, question: asked.Question, traces: Mapping[str, Trace], colour
             "share directions, so unrelated tokens have cosines far from zero too."
         )
         st.header("All tokens on a plane", anchor=False)
-        _planes(lab, list(traces), chosen)
+        _planes(lab, chosen, colour)
     with frame.sentences():
         trace_analogies.view(lab, list(traces), colour)
     with frame.sentences():
@@ -117,15 +117,15 @@ def _below(cosines: np.ndarray, chance: Chance) -> str:
     return f" {n} of these {len(cosines)} lie below the dotted line." if n else ""
 
 
-def _planes(lab: Lab, addresses: list[str], chosen: Mapping[str, int]) -> None:
+def _planes(lab: Lab, chosen: Mapping[str, int], colour: Mapping[str, str]) -> None:
     marked = st.text_input(
         "Mark tokens that contain", "", key="marked", bind="query-params", placeholder="capital", width=360
     )
-    for column, address in zip(st.columns(len(addresses), gap="large"), addresses, strict=True):
+    for column, (address, id_) in zip(st.columns(len(chosen), gap="large"), chosen.items(), strict=True):
         with column:
-            frame.name_tag(address, theme.colours([address])[address])
+            frame.name_tag(address, colour[address])
             for name in token_store.spaces(lab, address):
-                _plane(lab, address, name, chosen[address], marked)
+                _plane(lab, address, name, id_, marked)
 
 
 def _plane(lab: Lab, address: str, name: str, id_: int, marked: str) -> None:

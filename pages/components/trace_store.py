@@ -77,9 +77,10 @@ def tuned(lab: Lab, address: str) -> TunedLens | None:
     from workbench.plan import lens_name
 
     try:
-        return _tuned(str(lab.path), address, lab.find("evaluation", lens_name(address)).id)
+        id_ = lab.find("evaluation", lens_name(address)).id
     except MarbleError:
         return None
+    return _tuned(str(lab.path), address, id_)
 
 
 @st.cache_resource(max_entries=24, show_spinner=False)
@@ -93,7 +94,9 @@ def _read_again(_trace: Trace, _lens: TunedLens, key: tuple[Any, ...], lab_path:
 
 def read_again(lab: Lab, address: str, trace: Trace, lens: TunedLens) -> Lens:
     """A trace's stream through the tuned lens."""
-    key = (store.path_of(lab, address), trace.prompt.ids)
+    from workbench.plan import lens_name
+
+    key = (store.path_of(lab, address), trace.prompt.ids, lab.find("evaluation", lens_name(address)).id)
     return _read_again(trace, lens, key, str(lab.path), address)
 
 

@@ -26,12 +26,23 @@ def view(lab: Lab, question: asked.Question, traces: Mapping[str, Trace], colour
         frame.note(
             "The two checkpoints have different tokenizers: a place is counted in each one's own tokens."
         )
-    place = trace_behind.place(traces[first].prompt)
+    beside = {a: traces[a] for a in rest if same and traces[a].logits.shape == traces[first].logits.shape}
+    for address in rest if same else ():
+        if address not in beside:
+            frame.note(
+                f"{first} and {address} know unequal numbers of ids: their predictions are not compared one by one."
+            )
+    place = trace_behind.place(traces)
+    drawn = {
+        a: (t, min(place, len(t.prompt.tokens) - 1)) for a, t in list(traces.items())[: 1 if same else None]
+    }
     _kinds()
-    for address, trace in list(traces.items())[: 1 if same else None]:
-        _tokens(address, trace, place, {a: t for a, t in traces.items() if a != address} if same else {})
-    with frame.sentences():
-        _one(lab, first, traces[first], place)
+    for address, (trace, at) in drawn.items():
+        _tokens(address, trace, at, beside)
+    for address, (trace, at) in drawn.items():
+        with frame.sentences():
+            st.subheader("How this token was made" + (f" in {address}" if len(drawn) > 1 else ""), anchor=False)
+            _one(lab, address, trace, at)
     trace_behind.view(lab, question, traces, colour, place)
     trace_languages.letter(lab, list(traces), colour)
     trace_languages.costs(lab, first, question.text)
@@ -82,9 +93,7 @@ def _tokens(address: str, trace: Trace, place: int, others: Mapping[str, Trace])
                 special=piece.token.special,
             )
         )
-    strip = Strip(tokens=made, max=2.0, label=f"tokens of the prompt in {address}")
-    if place < len(made):
-        strip["chosen"] = place
+    strip = Strip(tokens=made, max=2.0, label=f"tokens of the prompt in {address}", chosen=place)
     strips([strip], theme.palette().accent, f"tokens-{address}", boxed=True, choose=trace_behind.choose)
     n = sum(not piece.token.special for piece in found)
     characters = sum(len(piece.token.data) for piece in found if not piece.token.special)
@@ -123,11 +132,10 @@ def _table(found: list[Piece], parted: Mapping[str, list[float]], address: str) 
 
 def _one(lab: Lab, address: str, trace: Trace, place: int) -> None:
     """The chosen token: its bytes, and the merges that made it, in order."""
-    from workbench.tokenization import origin, pieces, why_not
+    from workbench.tokenization import MOST_LETTERS, origin, pieces, why_not
     from workbench.vocabulary import shown
 
     piece = pieces(trace.prompt.tokens)[place]
-    st.subheader("How this token was made", anchor=False)
     frame.facts(
         [
             ("token", piece.token.shown),
@@ -143,6 +151,11 @@ def _one(lab: Lab, address: str, trace: Trace, place: int) -> None:
     found = origin(reader.tokenizer, reader.merges, trace.prompt, place)
     if found is None:
         frame.note("This token is a marker: it stands in the vocabulary whole and is never merged.")
+        return
+    if found.replayed.too_long:
+        frame.note(
+            f"Its piece of the text is longer than {MOST_LETTERS:,} bytes: too long to replay its merges."
+        )
         return
     if not found.exact:
         frame.note("The text was cut inside this piece: how its whole was merged cannot be shown.")
@@ -169,4 +182,4 @@ def _one(lab: Lab, address: str, trace: Trace, place: int) -> None:
         }
         for m in found.own
     ]
-    st.dataframe(pl.DataFrame(rows), key="merges", hide_index=True)
+    st.dataframe(pl.DataFrame(rows), key=f"merges-{address}", hide_index=True)

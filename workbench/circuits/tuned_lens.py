@@ -27,7 +27,7 @@ from transformers import PreTrainedModel
 
 from workbench.errors import Failure, Misuse
 from workbench.harvest import TOKENS_PER_BATCH
-from workbench.lens import check_head, recorded_stream, trunk
+from workbench.lens import check_head, read_through, recorded_stream, trunk
 from workbench.splice import tokens_per_batch
 from workbench.tokens import TokenSet, WindowBatch
 
@@ -114,12 +114,6 @@ def read_layers(
         streams = [x[real] for x in resid]
         check_head(model, streams[-1], logits)
     return streams, logits.float().log_softmax(-1)
-
-
-def read_through(model: PreTrainedModel, x: Float[Tensor, "token d"]) -> Float[Tensor, "token vocab"]:
-    """Log probabilities that the model's own head reads from a stream."""
-    parts = trunk(model)
-    return parts.unembed(parts.final_norm(x)).float().log_softmax(-1)
 
 
 def kl(log_p: Float[Tensor, "token vocab"], log_q: Float[Tensor, "token vocab"]) -> Float[Tensor, "token"]:
