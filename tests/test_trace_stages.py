@@ -6,11 +6,12 @@ import numpy as np
 import pytest
 import torch
 
+from pages.components import trace_attend
 from pages.components.heads import ONE, block, packed, small
 from tests.tiny_models import tiny_model, tiny_tokenizer
 from workbench.attention_cost import KINDS, AttentionCost, Cost, attention_cost, lengths
 from workbench.cache_cost import OFF, ON, cache_cost
-from workbench.circuits.head_labels import FIRST, first_rows, label_heads, named
+from workbench.circuits.head_labels import FIRST, Labelled, first_rows, label_heads, named
 from workbench.circuits.heads import INDUCTION, PREVIOUS, HeadScore, repeated_ids, score_heads
 from workbench.circuits.tuned_lens import TunedLens
 from workbench.errors import Misuse
@@ -204,7 +205,18 @@ def test_what_goes_to_the_first_token_is_the_rest_of_what_goes_elsewhere(llama):
 def test_a_context_too_short_to_measure_heads_names_none():
     found = label_heads(tiny_model("llama", n_ctx=4), tiny_tokenizer())
     assert found.labels == ()
-    assert "no head is named" in found.measured_on
+    assert found.measured_on == ""
+    assert "reads 4 tokens" in found.unmeasured
+
+
+def test_why_no_head_is_named_is_no_measurement(monkeypatch):
+    said = []
+    monkeypatch.setattr(trace_attend.frame, "caption", said.append)
+    trace_attend._told(
+        {"base": Labelled((), "", "its context is too short"), "sft": Labelled((), "32 sequences")}
+    )
+    assert "Measured on 32 sequences, not on this text. No head of sft passes." in said[0]
+    assert said[0].endswith("No head of base is named: its context is too short.")
 
 
 def test_first_tokens_are_counted_against_what_they_were_drawn_with(llama):

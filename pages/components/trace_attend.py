@@ -59,12 +59,16 @@ def _told(named: Mapping[str, Labelled]) -> None:
     """What the names of heads rest on."""
     from workbench.circuits.head_labels import BOUND
 
-    on = "; ".join(dict.fromkeys(each.measured_on for each in named.values()))
-    none = [address for address, each in named.items() if not each.labels]
+    on = "; ".join(dict.fromkeys(each.measured_on for each in named.values() if each.measured_on))
+    none = [address for address, each in named.items() if not each.labels and not each.unmeasured]
     frame.caption(
         f"A head is named where more than {BOUND} of what it gives to tokens after the first goes to the previous "
         "token, to an earlier copy of its own (duplicate) or to what followed that copy (induction), or more than "
         f"{BOUND} of all goes to the first token: the lower end of the 95 % interval over sequences is above the "
-        f"bound. Measured on {on}, not on this text."
+        "bound."
+        + (f" Measured on {on}, not on this text." if on else "")
         + (f" No head of {' or '.join(none)} passes." if none else "")
+        + "".join(
+            f" No head of {a} is named: {each.unmeasured}." for a, each in named.items() if each.unmeasured
+        )
     )

@@ -18,6 +18,7 @@ import polars as pl
 
 from workbench.circuits.pairs import PairIds
 from workbench.corpus import frequent_words
+from workbench.encoding import reading
 from workbench.errors import Misuse
 from workbench.lexicon import World, make_world
 from workbench.stage_config import CorpusConfig
@@ -77,7 +78,8 @@ class Material:
     def ids(self, text: str) -> list[int]:
         """Ids of a text, BOS first as in training."""
         bos = [] if self.tokenizer.bos_token_id is None else [self.tokenizer.bos_token_id]
-        return bos + self.tokenizer.backend_tokenizer.encode(text, add_special_tokens=False).ids
+        with reading(self.tokenizer, markers=True) as backend:
+            return bos + backend.encode(text, add_special_tokens=False).ids
 
 
 # None is an attempt that came to nothing: they are counted, so that a task that cannot be made comes to an end.

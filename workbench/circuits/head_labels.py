@@ -38,10 +38,11 @@ class HeadLabel(NamedTuple):
 
 
 class Labelled(NamedTuple):
-    """The heads that have a name, and on what it was measured."""
+    """The heads that have a name, and on what it was measured; or why they could not be measured."""
 
     labels: tuple[HeadLabel, ...]
     measured_on: str
+    unmeasured: str = ""
 
     def of(self, layer: int, head: int) -> HeadLabel | None:
         """The name of one head."""
@@ -55,7 +56,7 @@ def label_heads(
     try:
         ids = repeated_ids(tokenizer, _n_ctx(model), n, length)
     except Misuse as error:
-        return Labelled((), f"no head is named: {error}")
+        return Labelled((), "", str(error))
     scores = score_heads(model, ids)
     bos = 0 if tokenizer.bos_token_id is None else 1
     on = f"{len(ids)} sequences of {(ids.shape[1] - bos) // 2} random ids, each said twice"

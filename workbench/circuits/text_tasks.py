@@ -24,6 +24,7 @@ from jaxtyping import Int
 
 from workbench.circuits.asked import Material, Task, Use, half_of
 from workbench.circuits.pairs import PairIds
+from workbench.encoding import reading
 
 COPY = 16  # random tokens before they come again
 MOST_BETWEEN = 4  # words before a bracket, between two, and behind the last
@@ -94,7 +95,8 @@ def _text_ids(material: Material) -> Int[np.ndarray, "token"]:
     rows = rows.filter((pl.col("split") == "train") & (pl.col("domain") != "chat"))
     rows = rows.sample(fraction=1.0, shuffle=True, seed=0)
     read = rows.filter(pl.col("text").str.len_chars().cum_sum() <= _CHARACTERS)["text"].to_list()
-    encodings = material.tokenizer.backend_tokenizer.encode_batch_fast(read, add_special_tokens=False)
+    with reading(material.tokenizer, markers=True) as backend:
+        encodings = backend.encode_batch_fast(read, add_special_tokens=False)
     return np.concatenate([np.asarray(e.ids, dtype=np.int64) for e in encodings] or [np.zeros(0, np.int64)])
 
 
