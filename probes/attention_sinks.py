@@ -281,12 +281,17 @@ def _claim(figures: Sequence[Figure], reads: dict[str, Read], even: float) -> st
         if len(reads) > 1
         else ""
     )
-    lost = [f for f in found if f.name == LOST]
+    lost = {
+        word: [f"{f.checkpoint} {f.value:+.3f}" for f in found if f.name == LOST and (f.value > 0) == up]
+        for word, up in (("more", True), ("less", False))
+    }
+    told_lost = [
+        f"rises {word} than without another token's: {', '.join(of)}" for word, of in lost.items() if of
+    ]
     costs = (
-        "without BOS's value the loss rises more than without another token's: "
-        + ", ".join(f"{f.checkpoint} {f.value:+.3f} nats a token" for f in lost)
-        if lost
-        else "BOS's value is not shown to be worth more than another token's"
+        f"without BOS's value the loss, in nats a token, {' and '.join(told_lost)}"
+        if told_lost
+        else "BOS's value is not shown to be worth more or less than another token's"
         if any(f.name == LOST for f in figures)
         else "values of this family cannot be taken away one token at a time"
     )

@@ -18,7 +18,7 @@ from probes import (
     tone_direction,
 )
 from probes.kit.finding import Finding, beyond
-from probes.kit.nulls import predicted, shuffled
+from probes.kit.nulls import mean_figure, predicted, shuffled
 from probes.kit.pushes import kl, log_p_at, log_p_behind, prompts
 from probes.kit.running import LackingError
 from saes.factors import FactorTable, halved
@@ -183,6 +183,13 @@ def test_the_value_of_one_token_is_taken_away_and_put_back():
     )
     assert (np.abs(lost - plain) > 1e-6).all()
     assert np.array_equal(attention_sinks._shares(model, ids)[1], plain)
+
+
+@pytest.mark.parametrize(("sign", "word"), [(1, "more"), (-1, "less")])
+def test_what_is_lost_without_the_value_of_bos_is_told_with_its_side(sign, word):
+    lost = mean_figure(attention_sinks.LOST, sign * np.full(20, 0.2), "documents", "signs", checkpoint="a")
+    told = attention_sinks._claim([lost], {}, 0.03)
+    assert f"rises {word} than without another token's: a {sign * 0.2:+.3f}" in told
 
 
 def _planted(seed=0, d=24, n_factors=12, n=3_000):

@@ -98,6 +98,36 @@ def test_sign_flips_keep_their_level_and_find_what_is_there() -> None:
     assert called(1.0) > 0.95
 
 
+@pytest.mark.parametrize("scale", [1.0, 1e-7, 0.1])
+def test_few_cases_are_held_against_every_pattern_of_signs(scale: float) -> None:
+    """Four of one sign: of 16 patterns two are as far either way, one is one way; ties count as they are."""
+    alike = scale * np.array([0.1, 0.7, 0.3, 0.2])
+    assert nulls.mean_of(alike, "signs")[3].p == 2 / 16
+    assert nulls.mean_of(alike, "signs", side=nulls.GREATER)[3].p == 1 / 16
+    assert nulls.mean_of(-alike, "signs", side=nulls.LESS)[3].p == 1 / 16
+    assert nulls.mean_of(0.5 + alike, "signs", about=0.5)[3].p == 2 / 16
+    equal = scale * np.array(
+        [0.3] * 6 + [-0.3]
+    )  # as far: seven patterns of one sign other, and none, either way
+    assert nulls.mean_of(equal, "signs")[3].p == 2 * (1 + 7) / 2**7
+
+
+def test_a_sign_flip_test_of_many_cases_is_that_of_coins() -> None:
+    """20 equal cases, 15 of them above: P(15 or more heads of 20, or tails), whichever the seed."""
+    from scipy.stats import binom
+
+    cases = np.array([0.3] * 15 + [-0.3] * 5)
+    found = [nulls.mean_of(cases, "signs", seed=s, draws=4_999)[3] for s in range(5)]
+    assert [null.value for null in found] == [0.0] * 5
+    assert np.mean([null.p for null in found]) == pytest.approx(2 * binom.sf(14, 20, 0.5), abs=0.004)
+
+
+def test_draws_are_enough_for_all_tests_together() -> None:
+    for tests in (2, 9, 30):
+        assert nulls.tellable(1 / (1 + nulls.enough(19, tests)), tests)
+    assert not nulls.tellable(1 / 32, 2)
+
+
 def test_a_share_is_held_against_its_chance_exactly() -> None:
     """9 of 10 heads: P(at least 9) = 11/1024."""
     found = nulls.share_figure("heads", 9, 10, "throws", 0.5, "a coin")

@@ -46,6 +46,11 @@ class Change(NamedTuple):
         return f"{self.before.address} → {self.after.address}"
 
     @property
+    def otherwise(self) -> str:
+        """What its changes were tested against, behind a verb: without a sham nothing is added."""
+        return "" if self.sham is None else " otherwise than its sham"
+
+    @property
     def null(self) -> str:
         """What figures are held against, in words."""
         if self.sham is None:
@@ -54,6 +59,12 @@ class Change(NamedTuple):
             f"the sham {self.sham.address} ({self.before.name} trained on for as many steps): the sign of each "
             f"case's {self.after.address} − {self.sham.address} drawn at random"
         )
+
+
+def beside_sham(pair: Change, figure: Figure) -> str:
+    """A figure of `held` in words, and its sham's, which it was tested against."""
+    went_on = "" if pair.sham is None else f" (sham {figure.null.value:+.2f})"
+    return f"{figure.value:+.2f}{went_on}"
 
 
 def control(of: Checkpoint, kind: str) -> Checkpoint | None:
