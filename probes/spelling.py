@@ -34,7 +34,7 @@ from probes.kit.classifiers import (
 )
 from probes.kit.commands import main
 from probes.kit.finding import Figure, Finding, Plot, beyond
-from probes.kit.nulls import against, beside, shuffled
+from probes.kit.nulls import against, beside, enough, shuffled
 from probes.kit.plots import bars, cells, heat, lines
 from probes.kit.readings import opened, row_names
 from probes.kit.running import LackingError
@@ -47,6 +47,7 @@ from workbench.linear_probes import auroc
 from workbench.token_sets import leading_id
 
 DEALT = "letters of another word as long"
+TESTS = 2  # of a checkpoint
 LEAST = 25  # word types with a letter, and without, in the scoring set; a fifth of that to choose on
 
 
@@ -68,6 +69,7 @@ def ask(
     at_least(1, n_letters=n_letters)
     at_least(50, most=most)
     at_least(19, draws=draws)
+    draws = enough(draws, TESTS * len(checkpoints))
     at_least(0, seed=seed, shuffle=shuffle)
     figures, rows, drawn = list[Figure](), list[dict[str, Any]](), list[Any]()
     for checkpoint in checkpoints:

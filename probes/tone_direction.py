@@ -48,7 +48,9 @@ READS = ("activations",)
 STRENGTHS = (0.5, 1.0, 2.0, 4.0)
 STRENGTH = 2.0  # reported
 READ, STEERED = 64, 24  # tokens of a window that are read, and that are steered
-LEAST, MOST_DOCUMENTS, LEAST_DOCUMENTS = 10, 40, 3  # of a register: a half has to have so many
+LEAST = 10  # times that a token of w is met
+MOST_DOCUMENTS = 40  # of a register
+LEAST_DOCUMENTS = 5  # of a register in each half: its names can be dealt in 252 ways, of 3 and 3 in 20 alone
 
 
 class Texts(NamedTuple):

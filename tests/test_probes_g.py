@@ -18,7 +18,7 @@ from probes import (
     reward_hacking,
     sft_added,
 )
-from probes.kit import moved_latents
+from probes.kit import moved_latents, subjects
 from probes.kit.asking import Judgements, Question, judgements, prompts
 from probes.kit.finding import LEVEL, Finding, beyond
 from probes.kit.found import probe
@@ -339,6 +339,14 @@ def test_a_planted_hack_is_named_and_a_help_is_not():
     fell = {hack: some, other: start._replace(well_formed=np.zeros(60))}
     less = reward_hacking.changes(hack, start, fell, [other], subject, 0)
     assert not beyond(less), "what falls less far than others has not risen"
+
+
+def test_a_dictionary_is_put_where_the_model_is(monkeypatch):
+    lab, asked = shared_lab(), []
+    monkeypatch.setattr("workbench.device.best_device", lambda: "cuda")
+    monkeypatch.setattr("saes.dictionary.Dictionary.to", lambda self, device: asked.append(device) or self)
+    subjects.sae_of(lab, lab.checkpoint("sft"))
+    assert asked[-1] == "cuda"
 
 
 def test_candidates_push_and_their_match_is_another():

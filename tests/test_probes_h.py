@@ -45,9 +45,10 @@ def model():
 
 
 @pytest.mark.parametrize("name", SMALL)
-def test_each_probe_answers_on_a_tiny_lab(name):
+def test_each_probe_answers_on_a_tiny_lab(name, monkeypatch):
     """A whole finding that can be written down; every figure bracketed by its interval."""
     lab = shared_lab()
+    monkeypatch.setattr(tone_direction, "LEAST_DOCUMENTS", 3)  # a tiny lab has six of each register
     checkpoints = lab.checkpoints(*(("sft",) if name == "precision_cut" else ("base", "sft")))
     finding = importlib.import_module(f"probes.{name}").ask(lab, checkpoints, **SMALL[name])
     assert isinstance(finding, Finding)
@@ -67,6 +68,8 @@ def test_what_is_missing_is_said_in_a_sentence():
         tone_direction.ask(lab, [base], contrast="colours")
     with pytest.raises(LackingError, match="domains"):
         tone_direction.ask(lab, [base], year=1700)
+    with pytest.raises(LackingError, match=r"6 and 6 documents .* 10 each are needed"):
+        tone_direction.ask(lab, [base], year=1903)  # three of each in a half: 20 ways to deal their names
     with pytest.raises(LackingError, match="0 well-formed"):
         calibration.on_answers(lab, base, 2)
 
@@ -247,6 +250,21 @@ def test_a_cut_model_is_whole_again_afterwards(model):
         assert torch.equal(model(ids).logits, before)
     with precision_cut.cut_down(model, None):
         assert torch.equal(model(ids).logits, before)
+
+
+@pytest.mark.parametrize("cut", [precision_cut.int8, precision_cut.noise(0)])
+def test_the_maps_of_gpt2_are_cut_too(cut):
+    """Its Conv1D keeps weights as [in, out]: rounded by output channel it is what a Linear of them would be."""
+    gpt2, ids = tiny_model("gpt2").requires_grad_(False), torch.tensor([[1, 5, 6, 7]])
+    conv, x = gpt2.transformer.h[0].mlp.c_fc, torch.randn(3, 32)
+    before = gpt2.base_model(ids)[0]
+    with precision_cut.cut_down(gpt2, cut):
+        assert float((gpt2.base_model(ids)[0] - before).abs().max()) > 0
+        inside = conv(x)
+    if cut is precision_cut.int8:
+        weight = precision_cut.to_int8(conv.weight.detach().T)
+        assert torch.allclose(inside, precision_cut.to_int8(x) @ weight.T + conv.bias, atol=1e-5)
+    assert torch.equal(gpt2.base_model(ids)[0], before)
 
 
 def test_churn_is_none_of_the_same_latents_and_all_of_others():

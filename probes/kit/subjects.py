@@ -62,7 +62,7 @@ def chat_questions(lab: Lab, checkpoint: Checkpoint, tasks: Sequence[str]) -> di
 
 
 class Read(NamedTuple):
-    """An SAE of a checkpoint's residual stream, and the layer that it reads."""
+    """An SAE of a checkpoint's residual stream, on the best device as the model is, and the layer that it reads."""
 
     name: str
     dictionary: Dictionary
@@ -71,6 +71,7 @@ class Read(NamedTuple):
 
 def first_sae(lab: Lab, checkpoint: Checkpoint) -> Read | None:
     """The first of the recipe's SAEs of a checkpoint's residual stream that is finished; None where none is."""
+    from workbench.device import best_device
     from workbench.dictionary_folder import open_dictionary
     from workbench.points import RESID_POST
     from workbench.recipe import SAE
@@ -82,7 +83,7 @@ def first_sae(lab: Lab, checkpoint: Checkpoint) -> Read | None:
         made = lab.artefact("dictionary", config.name, plan.step("dictionary", config.name).id)
         if made is not None:
             layer = checkpoint.default_layer if config.layer is None else config.layer
-            return Read(config.name, open_dictionary(made.path, config.name), layer)
+            return Read(config.name, open_dictionary(made.path, config.name).to(best_device()), layer)
     return None
 
 
