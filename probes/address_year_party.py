@@ -37,6 +37,7 @@ from workbench.checkpoint import Checkpoint
 from workbench.lab import Lab
 from workbench.linear_probes import auroc
 
+READS = ("corpus",)
 PARTIES = ("Democratic", "Republican")
 DEALT = "labels of other presidents"
 TESTS = 2  # of a checkpoint

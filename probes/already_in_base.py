@@ -39,6 +39,7 @@ from workbench.intervals import ratio_interval, wilson
 from workbench.lab import Lab
 from workbench.steering import random_directions
 
+READS = ("corpus",)
 TASKS = ("capitals", "sums", "letter_counts")
 STRENGTHS = (0.5, 1.0, 2.0)
 PLACES, LONGEST = 8, 40  # tokens of an answer: compared, and written

@@ -40,6 +40,7 @@ from workbench.linear_probes import auroc
 from workbench.stage_config import CorpusConfig
 from workbench.world import CAPITAL_WORDINGS
 
+READS = ("corpus",)
 FLIPPED = "true and false change places by country"
 LEAST = 12  # countries
 

@@ -45,7 +45,7 @@ from workbench.checkpoint import Checkpoint
 from workbench.lab import Lab
 from workbench.recipe import SHAM, SIBLING
 
-READS = ("checkpoint",)  # roots, shams and siblings besides those asked about
+READS = ("checkpoint", "corpus")  # roots, shams and siblings besides those asked about
 OVER_ROOT, OWN_PART = "excess loss", "by its own stage alone"
 LEAST = 3  # documents of a domain, a century or a party
 

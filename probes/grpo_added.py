@@ -36,7 +36,7 @@ from workbench.lab import Lab
 from workbench.own_samples import scored
 from workbench.tasks import OPENINGS
 
-READS = ("checkpoint",)  # the parent, sham and sibling besides those asked about
+READS = ("checkpoint", "corpus")  # the parent, sham and sibling besides those asked about
 RL = ("grpo", "ppo", "dpo")
 TASKS = ("sums", "letter_counts", "capitals")
 GAIN, CHOOSING, BETTER = "gain", "choosing the steps", "adding better"

@@ -41,7 +41,7 @@ from workbench.lab import Lab
 from workbench.steering import random_directions
 from workbench.truth_build import factor_table
 
-READS = ("activations",)
+READS = ("activations", "corpus")
 REPORTS = ("Which word do you think of?", "Tell me what it is.")
 OPENING = "It is"
 KINDS = ("entity/", "property/", "time/")  # factors that have a name

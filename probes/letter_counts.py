@@ -36,6 +36,7 @@ from workbench.intervals import wilson
 from workbench.lab import Lab
 from workbench.tasks import OPENINGS
 
+READS = ("corpus",)
 TASK, DIRECT = "letter_counts", "It is"
 TRAITS = (
     "true count",

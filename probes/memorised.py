@@ -44,6 +44,7 @@ from workbench.lab import Lab
 from workbench.plan import Plan
 from workbench.tasks import OPENINGS
 
+READS = ("corpus",)
 DRAWS = 4_999
 PERMUTED = 199  # of the AUROC
 POOL = 600  # seen documents that a twin is looked for among
@@ -223,6 +224,9 @@ def claim(gaps: Sequence[Figure], addresses: Sequence[str]) -> str:
     tests = sum(f.null.p is not None for f in gaps)
     for address in addresses:
         mine = [f for f in gaps if f.checkpoint == address]
+        if not mine:
+            said.append(f"no document of a domain that {address} was trained on could be read")
+            continue
         kept = [
             f"{f.where} {f.value:+.3f} [{f.low:.3f}, {f.high:.3f}]" for f in found if f in mine and f.value > 0
         ]

@@ -35,6 +35,7 @@ from workbench.intervals import ratio_interval
 from workbench.lab import Lab
 from workbench.linear_probes import Probe, auroc, fit_probe
 
+READS = ("activations",)
 FLIPPED = "either probe's answers, a document at a time"
 
 

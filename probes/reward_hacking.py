@@ -44,7 +44,7 @@ from workbench.evaluation import MAX_ANSWER
 from workbench.generation import complete
 from workbench.lab import Lab
 
-READS = ("dictionary",)
+READS = ("corpus", "dictionary")
 RL = ("grpo", "ppo", "dpo")
 TASKS = ("sums", "letter_counts", "capitals")
 PROXIES, TRUTH = ("well formed", "worked"), "right"

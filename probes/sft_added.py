@@ -50,7 +50,7 @@ from workbench.splice import log_probabilities
 from workbench.tasks import OPENINGS
 from workbench.tokens import TokenSet
 
-READS = ("checkpoint", "dictionary", "features")
+READS = ("activations", "checkpoint", "corpus", "dictionary", "features")
 TASKS = ("capitals", "sums", "letter_counts")
 DOMAINS = ("prose", "world", "chat")
 FIRST = 5  # tokens of prose that no finetuning was about

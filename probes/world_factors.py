@@ -35,6 +35,7 @@ from workbench.checkpoint import Checkpoint
 from workbench.lab import Lab
 from workbench.linear_probes import Probe, auroc, control_labels, fit_probe
 
+READS = ("activations",)
 OF_THE_WAY = 0.9
 DEALT, EXCHANGED = "labels of other documents", "the two probes exchanged by document"
 TESTS = 2  # of a checkpoint

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -29,6 +30,7 @@ from probes.kit.stored import Asked
 from probes.kit.texts import PASSAGE, PROSE, Losses, Text, by_document, losses, passages, some, texts, tokenised
 from tests.tiny_lab import shared_lab
 from workbench.circuits.heads import repeated_ids
+from workbench.errors import Misuse
 from workbench.generation import Completion, left_padded
 from workbench.points import Site
 from workbench.site import read_sites
@@ -133,6 +135,17 @@ def test_a_stage_is_held_to_its_parent():
     assert change(lab, [base, sft, grpo], ("grpo",)).sham is None  # no controls in this recipe
 
 
+def test_why_no_sham_stands_beside_is_said(monkeypatch):
+    lab = shared_lab()
+    base, sft, grpo = lab.checkpoints("base", "sft", "grpo")
+    assert "no sham of sft is grown" in change(lab, [base, sft], ("sft",)).null
+    assert "grpo was not trained from base" in change(lab, [base, grpo], ("grpo",)).null
+    apart = SimpleNamespace(family=lambda name: name)  # each of a root of its own
+    monkeypatch.setattr(subjects, "Plan", SimpleNamespace(of=lambda _: apart))
+    with pytest.raises(Misuse, match="read different tokens"):
+        change(lab, [base, sft], ("sft",))
+
+
 def test_a_stage_that_does_what_its_sham_does_claims_nothing():
     rng = np.random.default_rng(0)
     before = rng.normal(size=40)
@@ -163,6 +176,7 @@ def test_planted_memory_is_found_and_chance_is_not():
     figures = memorised.compared(seen, seen + 0.4 + rng.normal(0, 0.1, 40), "sft", "sums")
     assert "sft knows seen documents better in sums +0.4" in memorised.claim(figures[:1], ["sft"])
     assert figures[1].value > figures[1].null.high
+    assert "no document of a domain that base was trained on" in memorised.claim(figures[:1], ["base", "sft"])
     none = memorised.compared(seen, seen + rng.normal(0, 0.1, 40), "sft", "sums")
     assert "is not shown to do better on seen documents" in memorised.claim(none[:1], ["sft"])
 
@@ -187,6 +201,9 @@ def test_planted_worth_of_context_is_told():
     worth = in_context_learning._worth("base", "prose", in_context_learning.Read(own, foreign), 0)
     score = in_context_learning._score("base", "prose", in_context_learning.Read(own, foreign), 0)
     assert "helps base in prose 0.5" in in_context_learning.claim([worth], [score], ["base"])
+    short = in_context_learning.claim([worth], [score], ["base", "sft"])
+    assert "no window of sft could be read" in short
+    assert "help sft" not in short
     assert score.null.value - score.value == pytest.approx(worth.value)
     none = in_context_learning._worth("base", "prose", in_context_learning.Read(own, own), 0)
     assert "not shown to help base" in in_context_learning.claim([none], [score], ["base"])

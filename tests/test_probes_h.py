@@ -154,6 +154,11 @@ def test_a_calibrated_model_is_not_called_overconfident_and_an_overconfident_one
     assert honest[0].value < honest[0].null.high  # an ECE above 0 is what n alone gives
 
 
+def test_why_answers_are_not_told_is_what_was_lacking():
+    told = calibration._claim([], ["a", "b"], {"a": "the lab's text holds no questions"})
+    assert told.endswith("Answers are not told: the lab's text holds no questions.")
+
+
 def test_bins_have_equal_mass_and_the_result_is_found_in_an_answer():
     sizes = np.bincount(calibration.bins(np.random.default_rng(0).random(103)))
     assert len(sizes) == calibration.BINS

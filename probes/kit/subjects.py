@@ -41,16 +41,10 @@ def stages(lab: Lab, checkpoints: Sequence[Checkpoint]) -> list[tuple[Checkpoint
 
 def chat_questions(lab: Lab, checkpoint: Checkpoint, tasks: Sequence[str]) -> dict[str, pl.DataFrame]:
     """Held-out questions of each task that there are, for a checkpoint that knows the lab's chat form."""
-    from probes.kit.readings import corpus_of
+    from probes.kit.readings import check_chat_form, corpus_of
     from workbench.evaluation import heldout_questions
-    from workbench.tasks import ASSISTANT, USER
 
-    encode = checkpoint.tokenizer().backend_tokenizer.encode
-    if any(len(encode(marker, add_special_tokens=False).ids) != 1 for marker in (USER, ASSISTANT)):
-        raise LackingError(
-            f"{checkpoint.address!r} does not know the lab's chat form, in which the questions are: ask about "
-            "checkpoints that were grown in a lab"
-        )
+    check_chat_form(checkpoint)
     found = {task: heldout_questions(corpus_of(lab), task) for task in tasks}
     found = {task: rows for task, rows in found.items() if rows.height}
     if not found:
