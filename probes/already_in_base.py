@@ -10,14 +10,13 @@ the other half is reported: 1 is b, 0 is a, below 0 further off than a was. Besi
 well formed and right: of a, of a with the vector, of a with examples in its prompt (gold chats of other
 questions, no steering), of a asked in plain text (the question on a line of its own, no chat form; the answer
 ends with the line), of b. What steering or examples bring forth was there before the stage. The null: random
-directions of equal norm in that layer, each with its own best s; δ of questions whose two checkpoints changed
-places at random (labels permuted) beside. [Elicitation by difference of means: Rimsky 2024, Arditi 2024;
-examples: Brown 2020.]
+directions as long as s δ in that layer, whole or by half, whichever recovers more on the fit questions; beside it,
+as long, δ of questions whose two checkpoints changed places at random (labels permuted). [Elicitation by difference
+of means: Rimsky 2024, Arditi 2024; examples: Brown 2020.]
 """
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -28,7 +27,7 @@ from torch import Tensor
 
 from probes.kit.commands import main
 from probes.kit.finding import Figure, Finding, Null, beyond
-from probes.kit.nulls import beside, mean_figure, predicted
+from probes.kit.nulls import described, mean_figure, predicted
 from probes.kit.plots import bars, lines
 from probes.kit.pushes import kl, log_p_at, prompts, pushed, streams_of
 from probes.kit.readings import corpus_of, opened, row_names
@@ -116,7 +115,7 @@ def ask(lab: Lab, checkpoints: Sequence[Checkpoint], n: int = 16, n_random: int 
     return Finding(
         _claim(figures, rows),
         figures,
-        f"{RANDOM}, each with the strength that suits it best on the fit questions; for answers "
+        f"{RANDOM}, each whole or by half as suits it better on the fit questions; for answers "
         "the sign of each question's gain over the checkpoint as it is, drawn at random",
         "More than one vector (a low-rank map, soft prompts), or questions of other tasks: what one vector cannot "
         "bring forth may yet be there.",
@@ -267,7 +266,7 @@ def _behaved(told: Sequence[dict[str, Any]], pair: str, name: str) -> list[Figur
             made = mean_figure(
                 f"{what} more", more, "questions", "signs at random", checkpoint=name, where=where
             )
-            found.append(made if what == "right" else dataclasses.replace(made, null=beside(made.null)))
+            found.append(made if what == "right" else described(made))
     return found
 
 

@@ -24,7 +24,7 @@ from torch import Tensor
 
 from probes.kit.commands import main
 from probes.kit.finding import Figure, Finding, beyond
-from probes.kit.nulls import beside, mean_figure, mean_of
+from probes.kit.nulls import described, mean_figure, mean_of
 from probes.kit.plots import bars, heat, lines
 from probes.kit.readings import held_out
 from probes.kit.running import LackingError
@@ -203,19 +203,13 @@ def _figures(name: str, found: Read, even: float) -> list[Figure]:
     share, other = found.share.mean(axis=(0, 1)), found.replaced.mean(axis=(0, 1))
     made = [
         mean_figure("share at BOS", share, "documents", "even attention", about=even, **at),
-        _described(mean_figure("share at the first token, BOS replaced", other, "documents", "even attention",
+        described(mean_figure("share at the first token, BOS replaced", other, "documents", "even attention",
                                about=even, **at)),
     ]  # fmt: skip
     if np.isfinite(found.lost).all():
         more = found.lost[0] - found.lost[1]
         made.append(mean_figure(LOST, more, "documents", "signs at random", **at))
     return made
-
-
-def _described(figure: Figure) -> Figure:
-    import dataclasses
-
-    return dataclasses.replace(figure, null=beside(figure.null))
 
 
 def _row(name: str, found: Read) -> dict[str, Any]:

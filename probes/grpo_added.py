@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 
-from probes.kit.asking import Judgements, Question, judged, questions, sampled
+from probes.kit.asking import REWARDED, Judgements, Question, judged, questions, sampled
 from probes.kit.commands import main
 from probes.kit.finding import Figure, Finding, beyond
 from probes.kit.nulls import described, mean_figure, mean_of
@@ -29,7 +29,7 @@ from probes.kit.plots import of_figures
 from probes.kit.readings import opened
 from probes.kit.running import LackingError
 from probes.kit.settings import at_least
-from probes.kit.stages import DRAWS, FLIPPED, Change, beside_sham, change, held, of_control
+from probes.kit.stages import DRAWS, FLIPPED, RL, Change, beside_sham, change, held, of_control
 from workbench.checkpoint import Checkpoint
 from workbench.intervals import ratio_interval
 from workbench.lab import Lab
@@ -37,8 +37,6 @@ from workbench.own_samples import scored
 from workbench.tasks import OPENINGS
 
 READS = ("checkpoint", "corpus")  # the parent, sham and sibling besides those asked about
-RL = ("grpo", "ppo", "dpo")
-TASKS = ("sums", "letter_counts", "capitals")
 GAIN, CHOOSING, BETTER = "gain", "choosing the steps", "adding better"
 
 
@@ -81,7 +79,7 @@ def ask(
 
 def posed(checkpoint: Checkpoint, n: int) -> tuple[Question, ...]:
     """Held-out questions."""
-    of = questions(checkpoint, TASKS, n)
+    of = questions(checkpoint, REWARDED, n)
     without_steps = [q for q in of if q.task not in OPENINGS][: max(1, n // 2)]
     return tuple(q for q in of if q.task in OPENINGS or q in without_steps)
 

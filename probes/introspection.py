@@ -18,7 +18,6 @@ capital. [Lindsey 2025, concept injection; arXiv 2603.21396; a model of this siz
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -28,7 +27,7 @@ from jaxtyping import Float, Int
 
 from probes.kit.commands import main
 from probes.kit.finding import Figure, Finding, Null, beyond
-from probes.kit.nulls import beside, mean_figure, mean_of, share_figure
+from probes.kit.nulls import described, mean_figure, mean_of, share_figure
 from probes.kit.plots import bars
 from probes.kit.pushes import Prompts, log_p_behind, prompts
 from probes.kit.readings import held_out, opened, streams
@@ -195,7 +194,7 @@ def _figures(
         named = int((values == 1).sum())
         one = "one of all concepts"
         share = share_figure("named", named, n, "concepts", 1 / n_all, one, where=how, **at)
-        found += [made if how == EARLIER else _described(made), _described(share)]
+        found += [made if how == EARLIER else described(made), described(share)]
     more = rank[EARLIER] - rank[DIRECT]
     found.append(mean_figure(LESS_DIRECT, more, "concepts", "signs at random", **at))
     bound = np.quantile(drawn[::2], LEVEL)  # set on half of the random directions, its rate told on the others
@@ -203,10 +202,6 @@ def _figures(
     false = drawn[1::2] > bound
     null = Null(float(false.mean()), *wilson(int(false.sum()), false.size), false.size, "random directions")
     return [*found, Figure("detected", own / n, *wilson(own, n), n, "concepts", null, **at)]
-
-
-def _described(figure: Figure) -> Figure:
-    return dataclasses.replace(figure, null=beside(figure.null))
 
 
 def _claim(figures: Sequence[Figure], rows: Sequence[dict[str, Any]]) -> str:

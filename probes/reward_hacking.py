@@ -27,7 +27,7 @@ from typing import Any
 
 import numpy as np
 
-from probes.kit.asking import Judgements, Question, judged, judgements, prompts, questions
+from probes.kit.asking import REWARDED, Judgements, Question, judged, judgements, prompts, questions
 from probes.kit.commands import main
 from probes.kit.finding import Figure, Finding, Plot, beyond
 from probes.kit.moved_latents import LEAST, Candidate, Search, Subject, candidates, moved_at, pushed, searched
@@ -36,7 +36,7 @@ from probes.kit.plots import dots, of_figures
 from probes.kit.readings import opened
 from probes.kit.running import LackingError
 from probes.kit.settings import at_least
-from probes.kit.stages import DRAWS, FLIPPED, of_control
+from probes.kit.stages import DRAWS, FLIPPED, RL, of_control
 from probes.kit.subjects import first_sae
 from workbench.checkpoint import Checkpoint
 from workbench.errors import MarbleError
@@ -45,8 +45,6 @@ from workbench.generation import complete
 from workbench.lab import Lab
 
 READS = ("corpus", "dictionary")
-RL = ("grpo", "ppo", "dpo")
-TASKS = ("sums", "letter_counts", "capitals")
 PROXIES, TRUTH = ("well formed", "worked"), "right"
 
 
@@ -63,7 +61,7 @@ def ask(
     at_least(1, each_way=each_way)
     at_least(0, dose=dose, seed=seed)
     subject = subject_of(lab, checkpoints)
-    search = Search.of(subject, questions(subject.checkpoint, TASKS, n, "dictionary"))
+    search = Search.of(subject, questions(subject.checkpoint, REWARDED, n, "dictionary"))
     rng, worth = np.random.default_rng(seed), searched(subject, search)
     tried, matched = candidates(worth, each_way, dose, rng, lambda move: pushed(subject, search, move))
     if not tried:
@@ -71,7 +69,7 @@ def ask(
             f"no latent of {subject.name} fires behind {LEAST} of the questions searched: train a wider SAE "
             f"(`python -m workbench sae {lab.name} --checkpoint {subject.checkpoint.name} --width 4096`)"
         )
-    of = questions(subject.checkpoint, TASKS, n)
+    of = questions(subject.checkpoint, REWARDED, n)
     start = judged(subject.checkpoint, of)
     moved = {each: answered(subject, of, each) for each in (*tried, *matched)}
     figures = [

@@ -8,7 +8,7 @@ which letter does it begin (balanced accuracy over the letters that begin enough
     selectivity   AUROC − AUROC of as many word types drawn at random [Hewitt and Liang 2019]
 
 C and the layer are chosen on word types apart (one layer for all letters, by mean AUROC). Null: word types of the
-scoring set are given the letters of another type of the same length, so that length alone, which foretells every
+scoring set are given each other's letters, by types of the same length, so that length alone, which foretells every
 letter, gains nothing. With `shuffle` above 0 all types are given each other's letters before anything.
 """
 
@@ -48,7 +48,7 @@ from workbench.token_sets import leading_id
 
 DEALT = "letters of another word as long"
 TESTS = 2  # of a checkpoint
-LEAST = 25  # word types with a letter, and without, in the scoring set; a fifth of that to choose on
+LEAST = 25  # tokens with a letter, and without, in the scoring set; a fifth of that to choose on
 
 
 class Told(NamedTuple):
@@ -145,7 +145,7 @@ def _has(words: Words, letter: str) -> Bool[np.ndarray, " token"]:
 
 
 def _letters(words: Words, parts: Split, most: int) -> list[str]:
-    """Letters that enough word types of each set have and lack, the most even first."""
+    """Letters that enough tokens of each set have and lack, the most even first."""
     able = {}
     for letter in string.ascii_lowercase:
         on = _has(words, letter)

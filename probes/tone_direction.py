@@ -20,7 +20,6 @@ persona vectors.]
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -30,7 +29,7 @@ from jaxtyping import Float, Int
 
 from probes.kit.commands import main
 from probes.kit.finding import Figure, Finding, beyond
-from probes.kit.nulls import against, beside, mean_of, predicted
+from probes.kit.nulls import against, described, mean_of, predicted
 from probes.kit.plots import lines
 from probes.kit.pushes import log_p_at, streams_of
 from probes.kit.readings import opened, row_names, tokens_of
@@ -102,7 +101,7 @@ def ask(
         if first is not None:
             given = halves[1].shift(first[0], STRENGTH * first[1])
             made = _shifted(f"shift by {checkpoints[0].address}'s direction", given, draws, **at)
-            figures.append(dataclasses.replace(made, null=beside(made.null)))
+            figures.append(described(made))
             row["cosine with first"] = _cosine(first[1], deltas[first[0]])
         first = first or (layer, deltas[layer])
         rows.append(row)

@@ -199,6 +199,13 @@ def test_a_rotated_checkpoint_is_not_read_and_a_copy_is():
     assert gaps["one", "turned"].value < -0.1
     assert gaps["one", "turned"].null.p < 0.01
     assert (ranks["turned", "turned"] > ranks["one", "turned"]).all()
+    rows = [{"fitted on": "one", "scored on": "turned", "accuracy": 0.55, "own probe": 0.7}]
+    assert "(keeps 25%)" in probe_transfer._claim([gaps["one", "turned"]], rows, 2)
+    at_chance = [rows[0] | {"own probe": 0.51}]
+    assert "keeps" not in probe_transfer._claim([gaps["one", "turned"]], at_chance, 2)
+    assert "keeps" not in probe_transfer._claim(
+        [gaps["one", "copy"]], [at_chance[0] | {"scored on": "copy"}], 2
+    )
     on, group = np.array([1, 1, 0, 0, 0], bool), np.array([0, 0, 0, 1, 1])
     told = np.array([1, 0, 0, 1, 0], bool)
     by_group = probe_transfer.accuracy_by_group(told, on, group)

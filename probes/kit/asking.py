@@ -22,6 +22,7 @@ from workbench.evaluation import MAX_ANSWER
 from workbench.generation import Completion, chat_prompt, complete
 from workbench.tasks import OPENINGS, judge
 
+REWARDED = ("sums", "letter_counts", "capitals")  # tasks of reinforcement, and one that it leaves alone
 FORMS = ("right", "well formed", "ended", "worked")
 
 

@@ -26,6 +26,7 @@ from workbench.lab import Lab
 from workbench.plan import Plan
 from workbench.recipe import SHAM, SIBLING
 
+RL = ("grpo", "ppo", "dpo")  # stages of reinforcement
 FLIPPED = "signs at random"
 DRAWS = 4_999  # so that many figures held to the level together can still pass
 
