@@ -27,7 +27,7 @@ from torch import Tensor
 
 from probes.kit.commands import main
 from probes.kit.finding import Figure, Finding, Null, beyond
-from probes.kit.nulls import described, mean_figure, predicted
+from probes.kit.nulls import GREATER, described, mean_figure, predicted
 from probes.kit.plots import bars, lines
 from probes.kit.pushes import kl, log_p_at, prompts, pushed, streams_of
 from probes.kit.readings import corpus_of, opened, row_names
@@ -206,7 +206,7 @@ def _recovered(
     value, steered = there.recovered(layer, delta), there.kl(layer, delta)
     low, high = ratio_interval(there.plain - steered, there.plain)
     low, high = (value, value) if not np.isfinite(low) else (low, high)
-    null = predicted(value, draws, RANDOM)
+    null = predicted(value, draws, RANDOM, GREATER)
     spread = np.quantile(permuted, (0.025, 0.975))
     dealt = Null(float(np.mean(permuted)), float(spread[0]), float(spread[1]), len(permuted), PERMUTED)
     placed: dict[str, Any] = {"checkpoint": name, "where": pair}
@@ -263,22 +263,21 @@ def _behaved(told: Sequence[dict[str, Any]], pair: str, name: str) -> list[Figur
     for what in ("well formed", "right"):
         for who in (VECTOR, EXAMPLES, PLAINLY):
             more, where = by[who, what] - by["as it is", what], f"{pair}, {who}"
-            made = mean_figure(
-                f"{what} more", more, "questions", "signs at random", checkpoint=name, where=where
-            )
+            made = mean_figure(f"{what} more", more, "questions", "signs at random", side=GREATER,
+                               checkpoint=name, where=where)  # fmt: skip
             found.append(made if what == "right" else described(made))
     return found
 
 
 def _claim(figures: Sequence[Figure], rows: Sequence[dict[str, Any]]) -> str:
-    found = {f.where: f for f in beyond(figures) if f.value > 0}
+    found = {f.where for f in beyond(figures)}
     by = {(row["pair"], row["who"], row["what"]): row["x"] for row in rows}
     parts = []
     for f in (f for f in figures if f.name == "recovered"):
         far = f"{f.value:.2f} of the way, random ones {f.null.value:.2f}"
         head = (
-            f"one vector brings predictions nearer ({far})"
-            if f.where in found and f.value > f.null.value
+            f"one vector brings predictions nearer than random ones do ({far})"
+            if f.where in found
             else f"no vector is shown to bring predictions nearer than random ones ({far})"
         )
         before, after = (by[f.where, who, "right"] for who in ("as it is", LATER))

@@ -250,7 +250,7 @@ def _claim(figures: list[Figure]) -> str:
 
     told, wordings = of("true from false"), of("in wordings not fitted on")
     own = ", ".join(f"{f.checkpoint} {f.value:.2f}" for f in figures if f.name == "true one more probable")
-    if not told:
+    if not told and not wordings:
         return (
             f"Whether a statement about a capital is true {_untold(figures)} readable at its end, of countries "
             f"that were not fitted on (the true one is more probable in {own} of pairs)."
@@ -259,8 +259,9 @@ def _claim(figures: list[Figure]) -> str:
     across = [f"{f.where} {f.value:.2f}" for f in figures if f.name == "direction of another"]
     carried = f"; directions of one checkpoint in another: {', '.join(across)}" if across else ""
     return (
-        f"True statements about capitals lie apart from false ones, of countries never fitted on, in this share of "
-        f"pairs: {told}{more}{carried} (the true one is more probable in {own})."
+        "True statements about capitals lie apart from false ones, of countries never fitted on, in this share of "
+        f"pairs: {told or 'not shown with all wordings at once'}{more}{carried} (the true one is more probable in "
+        f"{own})."
     )
 
 

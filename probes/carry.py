@@ -245,7 +245,8 @@ def _figures(
 
 def _claim(figures: list[Figure]) -> str:
     found = beyond(figures)
-    told = [f for f in found if f.name.startswith("carry")]
+    shown_in = {f.checkpoint for f in found}
+    told = [f for f in figures if f.name.startswith("carry") and f.checkpoint in shown_in]
     if not told:
         return "The carry is not shown to be readable beyond labels of other pairs of units."
     each, last = [], False
@@ -254,11 +255,11 @@ def _claim(figures: list[Figure]) -> str:
             next(g for g in figures if g.checkpoint == f.checkpoint and g.name.startswith(name))
             for name in ("beyond", "where")
         )
-        shown = "" if end in found else ", not shown beyond other pairs' labels"
+        here, there = ("" if g in found else ", not shown beyond other pairs' labels" for g in (f, end))
         each.append(
-            f"{f.checkpoint} {f.value:.2f} at {f.where} ({verdict(gain, gain in found, figures)} the same "
+            f"{f.checkpoint} {f.value:.2f} at {f.where}{here} ({verdict(gain, gain in found, figures)} the same "
             f"property of relabelled digits, {f.value - gain.value:.2f}; "
-            f"where the question ends {end.value:.2f}{shown})"
+            f"where the question ends {end.value:.2f}{there})"
         )
         last = last or f.where.startswith(PLACES[-1])
     given = (

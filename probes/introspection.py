@@ -27,7 +27,7 @@ from jaxtyping import Float, Int
 
 from probes.kit.commands import main
 from probes.kit.finding import Figure, Finding, Null, beyond
-from probes.kit.nulls import described, mean_figure, mean_of, share_figure
+from probes.kit.nulls import GREATER, described, mean_figure, mean_of, share_figure
 from probes.kit.plots import bars
 from probes.kit.pushes import Prompts, log_p_behind, prompts
 from probes.kit.readings import held_out, opened, streams
@@ -190,7 +190,9 @@ def _figures(
     at: dict[str, Any] = {"checkpoint": name}
     found = []
     for how, values in rank.items():
-        made = mean_figure("rank", values, "concepts", "signs at random", about=0.5, where=how, **at)
+        made = mean_figure(
+            "rank", values, "concepts", "signs at random", side=GREATER, about=0.5, where=how, **at
+        )
         named = int((values == 1).sum())
         one = "one of all concepts"
         share = share_figure("named", named, n, "concepts", 1 / n_all, one, where=how, **at)
@@ -208,7 +210,7 @@ def _claim(figures: Sequence[Figure], rows: Sequence[dict[str, Any]]) -> str:
     found = beyond(figures)
     by = {(row["series"], row["row"]): row for row in rows}
     names = dict.fromkeys(row["series"] for row in rows)
-    carried = [f.checkpoint for f in found if f.name == "rank" and f.value > 0.5]
+    carried = [f.checkpoint for f in found if f.name == "rank"]
     told = ", ".join(
         f"{n} {by[n, EARLIER]['x']:.2f} (direct path alone {by[n, DIRECT]['x']:.2f}, everywhere "
         f"{by[n, WHOLE]['x']:.2f}, where {by[n, WHOLE]['named']:.0%} of names are lifted more than all others)"
@@ -225,9 +227,11 @@ def _claim(figures: Sequence[Figure], rows: Sequence[dict[str, Any]]) -> str:
         *([f"further than through the unembedding alone in {', '.join(more)}"] if more else []),
         *([f"less far than through the unembedding alone in {', '.join(less)}"] if less else []),
     ]
-    besides = " and ".join(sides) or "not shown to go further than through the unembedding alone"
+    besides = (
+        f"it rises {' and '.join(sides)}" if sides else "no further than through the unembedding alone is shown"
+    )
     return (
-        f"{head}, {besides} (mean rank of its name among all, from earlier tokens: {told}; chance 0.5). That a "
+        f"{head}; {besides} (mean rank of its name among all, from earlier tokens: {told}; chance 0.5). That a "
         "word is raised by its own direction is steering: it is no proof that the model notices anything in itself."
     )
 

@@ -307,8 +307,8 @@ def claim(pair: Change, figures: Sequence[Figure], tokens: Sequence[str]) -> str
     if apart:
         others = "on other domains" if pair.sham is None else f"{pair.sham.address}'s do"
         parts.append(
-            f"its predictions part from {pair.before.address}'s, in nats per token, more than {others} on "
-            f"{', '.join(apart)}"
+            f"its predictions part from {pair.before.address}'s on {', '.join(apart)}, in nats per token, more "
+            f"than {others}"
         )
     said = " ".join(tokens)
     if seen:

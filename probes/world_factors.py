@@ -273,16 +273,17 @@ def _rows(checkpoint: Checkpoint, cases: FactorCases, read: Read, layers: list[s
 
 
 def _claim(figures: list[Figure], rows: list[dict[str, Any]]) -> str:
-    found = beyond(figures)
-    told = []
-    for figure in (f for f in found if f.name == "AUROC"):
+    found, told = beyond(figures), []
+    shown_in = {f.checkpoint for f in found}
+    for figure in (f for f in figures if f.name == "AUROC" and f.checkpoint in shown_in):
         own = [row for row in rows if row["checkpoint"] == figure.checkpoint]
         at_once = sum(row["readable from"] == "embedding" for row in own)
         gain = next((f for f in found if f.checkpoint == figure.checkpoint and f.name == "by context"), None)
         more = f", and context adds {gain.value:.2f}" if gain else ", and context is not shown to add anything"
+        but = "" if figure in found else ", not shown beyond labels of other documents"
         told.append(
-            f"{figure.checkpoint} with a mean AUROC of {figure.value:.2f} ({at_once} of {len(own)} from the token "
-            f"alone{more})"
+            f"{figure.checkpoint} with a mean AUROC of {figure.value:.2f}{but} ({at_once} of {len(own)} from the "
+            f"token alone{more})"
         )
     if not told:
         return "No factor is shown to be readable beyond what labels of other documents give."

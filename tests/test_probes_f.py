@@ -411,6 +411,26 @@ def test_too_few_countries_cannot_tell():
     assert "is not shown to be readable" in said(7)
 
 
+def test_what_passes_elsewhere_is_told_where_the_whole_does_not():
+    """A claim is never beside a sentence that nothing is shown."""
+    high, none = np.ones(12), np.full(12, 0.5)
+    truth = [nulls.mean_figure(name, values, "countries", "", about=0.5, checkpoint="base")
+             for name, values in (("true from false", none), ("in wordings not fitted on", high))]  # fmt: skip
+    assert "not shown with all wordings at once; in wordings not fitted on base 1.00" in capital_truth._claim(
+        truth
+    )
+    names = ("carry, AUROC", "beyond the digits", "where the question ends, AUROC")
+    sums = [nulls.mean_figure(name, values, "pairs", "", about=0.5, checkpoint="base", where="?")
+            for name, values in zip(names, (none, none, high), strict=True)]  # fmt: skip
+    assert "base 0.50 at ?, not shown beyond" in carry._claim(sums)
+    world = [nulls.mean_figure(name, values, "documents", "", about=0.5, checkpoint="base")
+             for name, values in (("AUROC", none), ("by context", high))]  # fmt: skip
+    rows = [{"checkpoint": "base", "readable from": "embedding"}]
+    told = world_factors._claim(world, rows)
+    assert "0.50, not shown beyond labels of other documents" in told
+    assert "context adds" in told
+
+
 def test_capital_truth_is_asked(lab):
     finding = capital_truth.ask(lab, lab.checkpoints("base", "sft"))
     names = [figure.name for figure in finding.figures]

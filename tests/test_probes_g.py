@@ -321,8 +321,9 @@ def test_predictions_that_part_less_than_the_sham_are_not_announced(sham, others
     figures = sft_added.parted(pair, 12, 0)
     assert [f.where for f in beyond(figures)] == ["world"]
     said = sft_added.claim(pair, figures, [])
-    assert f"more than {others} on world 2." in said
-    assert "chat" not in said.partition("part from")[2]
+    assert "its predictions part from base's on world 2." in said
+    assert said.endswith(f", in nats per token, more than {others}.")
+    assert "chat" not in said
 
 
 # hacked rewards

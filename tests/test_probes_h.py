@@ -18,7 +18,7 @@ from probes import (
     tone_direction,
 )
 from probes.kit.finding import Finding, beyond
-from probes.kit.nulls import mean_figure, predicted, shuffled
+from probes.kit.nulls import GREATER, mean_figure, predicted, shuffled
 from probes.kit.pushes import kl, log_p_at, log_p_behind, prompts
 from probes.kit.running import LackingError
 from saes.factors import FactorTable, halved
@@ -103,6 +103,9 @@ def test_few_draws_give_a_chance_that_is_uniform_under_the_null():
     chances = [predicted(rng.standard_normal(), rng.standard_normal(10), "draws").p for _ in range(800)]
     assert 0.07 < np.mean(np.array(chances) < 0.1) < 0.13
     assert predicted(10.0, rng.standard_normal(10), "draws").p < 1e-3
+    assert predicted(-10.0, rng.standard_normal(10), "draws", GREATER).p > 0.999
+    assert predicted(1.0, [0.0] * 4, "draws", GREATER).p == 1 / 5
+    assert predicted(-1.0, [0.0] * 4, "draws", GREATER).p == 1.0
 
 
 def test_tone_of_two_registers_changed_over_is_the_opposite():
@@ -134,6 +137,17 @@ def test_what_is_one_vector_away_is_recovered_by_it_and_by_no_other(model):
     assert steering.recovered(2, apart.mean(dim=0)) == pytest.approx(1, abs=1e-4)
     assert steering.recovered(2, -vector) < 0
     assert steering.recovered(2, torch.zeros(32)) == pytest.approx(0, abs=1e-6)
+
+
+def test_answers_that_the_vector_spoils_are_not_what_is_asked():
+    """A loss in right answers passes no test: the claim is about what is brought forth."""
+    each = {"as it is": np.ones(20), already_in_base.VECTOR: np.zeros(20)}
+    told = [{"who": who, "what": what, "each": each.get(who, np.ones(20))}
+            for who in ("as it is", already_in_base.VECTOR, already_in_base.EXAMPLES, already_in_base.PLAINLY)
+            for what in ("well formed", "right")]  # fmt: skip
+    assert not beyond(already_in_base._behaved(told, "a to b", "a"))
+    told[1]["each"] = np.zeros(20)
+    assert {f.name for f in beyond(already_in_base._behaved(told, "a to b", "a"))} == {"right more"}
 
 
 def _told(confidence, right):

@@ -66,8 +66,10 @@ def tellable(least: float, tests: int) -> bool:
     return least * tests <= LEVEL
 
 
-def predicted(observed: float, draws: Sequence[float] | Float[np.ndarray, " draw"], what: str) -> Null:
-    """The null that a few draws are of, taken as normal: Student's t of one more draw, either side,
+def predicted(
+    observed: float, draws: Sequence[float] | Float[np.ndarray, " draw"], what: str, side: str = EITHER
+) -> Null:
+    """The null that a few draws are of, taken as normal: Student's t of one more draw,
 
         t = (observed − mean) / (sd √(1 + 1/n)),  n − 1 degrees of freedom
 
@@ -78,10 +80,11 @@ def predicted(observed: float, draws: Sequence[float] | Float[np.ndarray, " draw
 
     values, n = np.asarray(draws, float), len(draws)
     centre, spread = float(values.mean()), float(values.std(ddof=1) * np.sqrt(1 + 1 / n))
+    far = {GREATER: observed - centre, LESS: centre - observed, EITHER: abs(observed - centre)}[side]
     if spread == 0:
-        return Null(centre, centre, centre, n, what, float(observed == centre) or 1 / (1 + n))
+        return Null(centre, centre, centre, n, what, 1 / (1 + n) if far > 0 else 1.0)
     reach = spread * float(t.ppf(0.975, n - 1))
-    p = float(2 * t.sf(abs(observed - centre) / spread, n - 1))
+    p = float(t.sf(far / spread, n - 1)) * (2 if side == EITHER else 1)
     return Null(centre, centre - reach, centre + reach, n, what, p)
 
 
