@@ -27,7 +27,7 @@ from probes.kit.classifiers import auroc_samples, balanced, balanced_interval, e
 from probes.kit.commands import main
 from probes.kit.finding import Figure, Finding, Plot, beyond
 from probes.kit.linear_maps import correlation, nested
-from probes.kit.nulls import against, beside, shuffled
+from probes.kit.nulls import against, described, enough, shuffled
 from probes.kit.plots import dots, lines, of_figures
 from probes.kit.readings import row_names
 from probes.kit.running import LackingError
@@ -37,8 +37,10 @@ from workbench.checkpoint import Checkpoint
 from workbench.lab import Lab
 from workbench.linear_probes import auroc
 
+READS = ("corpus",)
 PARTIES = ("Democratic", "Republican")
 DEALT = "labels of other presidents"
+TESTS = 2  # of a checkpoint
 PASSAGE = 128  # tokens, about
 LEAST_PRESIDENTS = 8  # of a party, or of all for the year
 
@@ -59,6 +61,7 @@ def ask(
 ) -> Finding:  # fmt: skip
     at_least(1, passages=passages)
     at_least(19, draws=draws)
+    draws = enough(draws, TESTS * len(checkpoints))
     at_least(0, seed=seed, shuffle=shuffle)
     known = _dealt(_addresses(lab), shuffle)
     partisan = np.flatnonzero(known.party >= 0)
@@ -195,9 +198,10 @@ def _party(
     alone = nested([cubic(known.year)[:, 1:]], labels, known.president, seed=seed).told
     by_year = np.array([auroc(told, on_ > 0.5) for told, on_ in zip(alone.T, labels.T, strict=True)])
     value = float(by_year[0])
-    null = beside(against(value, by_year[1:], DEALT))
+    null = against(value, by_year[1:], DEALT)
     interval = ends(auroc_samples(alone[:, 0], on, known.president, seed))
-    return [party, Figure("party, AUROC", value, *interval, null=null, where="the year alone", **place)]
+    by_year_alone = Figure("party, AUROC", value, *interval, null=null, where="the year alone", **place)
+    return [party, described(by_year_alone)]
 
 
 def _with_dealt(

@@ -10,14 +10,13 @@ the other half is reported: 1 is b, 0 is a, below 0 further off than a was. Besi
 well formed and right: of a, of a with the vector, of a with examples in its prompt (gold chats of other
 questions, no steering), of a asked in plain text (the question on a line of its own, no chat form; the answer
 ends with the line), of b. What steering or examples bring forth was there before the stage. The null: random
-directions of equal norm in that layer, each with its own best s; δ of questions whose two checkpoints changed
-places at random (labels permuted) beside. [Elicitation by difference of means: Rimsky 2024, Arditi 2024;
-examples: Brown 2020.]
+directions as long as s δ in that layer, whole or by half, whichever recovers more on the fit questions; beside it,
+as long, δ of questions whose two checkpoints changed places at random (labels permuted). [Elicitation by difference
+of means: Rimsky 2024, Arditi 2024; examples: Brown 2020.]
 """
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -28,7 +27,7 @@ from torch import Tensor
 
 from probes.kit.commands import main
 from probes.kit.finding import Figure, Finding, Null, beyond
-from probes.kit.nulls import beside, mean_figure, predicted
+from probes.kit.nulls import GREATER, described, mean_figure, predicted
 from probes.kit.plots import bars, lines
 from probes.kit.pushes import kl, log_p_at, prompts, pushed, streams_of
 from probes.kit.readings import corpus_of, opened, row_names
@@ -39,6 +38,7 @@ from workbench.intervals import ratio_interval, wilson
 from workbench.lab import Lab
 from workbench.steering import random_directions
 
+READS = ("corpus",)
 TASKS = ("capitals", "sums", "letter_counts")
 STRENGTHS = (0.5, 1.0, 2.0)
 PLACES, LONGEST = 8, 40  # tokens of an answer: compared, and written
@@ -115,7 +115,7 @@ def ask(lab: Lab, checkpoints: Sequence[Checkpoint], n: int = 16, n_random: int 
     return Finding(
         _claim(figures, rows),
         figures,
-        f"{RANDOM}, each with the strength that suits it best on the fit questions; for answers "
+        f"{RANDOM}, each whole or by half as suits it better on the fit questions; for answers "
         "the sign of each question's gain over the checkpoint as it is, drawn at random",
         "More than one vector (a low-rank map, soft prompts), or questions of other tasks: what one vector cannot "
         "bring forth may yet be there.",
@@ -206,7 +206,7 @@ def _recovered(
     value, steered = there.recovered(layer, delta), there.kl(layer, delta)
     low, high = ratio_interval(there.plain - steered, there.plain)
     low, high = (value, value) if not np.isfinite(low) else (low, high)
-    null = predicted(value, draws, RANDOM)
+    null = predicted(value, draws, RANDOM, GREATER)
     spread = np.quantile(permuted, (0.025, 0.975))
     dealt = Null(float(np.mean(permuted)), float(spread[0]), float(spread[1]), len(permuted), PERMUTED)
     placed: dict[str, Any] = {"checkpoint": name, "where": pair}
@@ -263,22 +263,21 @@ def _behaved(told: Sequence[dict[str, Any]], pair: str, name: str) -> list[Figur
     for what in ("well formed", "right"):
         for who in (VECTOR, EXAMPLES, PLAINLY):
             more, where = by[who, what] - by["as it is", what], f"{pair}, {who}"
-            made = mean_figure(
-                f"{what} more", more, "questions", "signs at random", checkpoint=name, where=where
-            )
-            found.append(made if what == "right" else dataclasses.replace(made, null=beside(made.null)))
+            made = mean_figure(f"{what} more", more, "questions", "signs at random", side=GREATER,
+                               checkpoint=name, where=where)  # fmt: skip
+            found.append(made if what == "right" else described(made))
     return found
 
 
 def _claim(figures: Sequence[Figure], rows: Sequence[dict[str, Any]]) -> str:
-    found = {f.where: f for f in beyond(figures) if f.value > 0}
+    found = {f.where for f in beyond(figures)}
     by = {(row["pair"], row["who"], row["what"]): row["x"] for row in rows}
     parts = []
     for f in (f for f in figures if f.name == "recovered"):
         far = f"{f.value:.2f} of the way, random ones {f.null.value:.2f}"
         head = (
-            f"one vector brings predictions nearer ({far})"
-            if f.where in found and f.value > f.null.value
+            f"one vector brings predictions nearer than random ones do ({far})"
+            if f.where in found
             else f"no vector is shown to bring predictions nearer than random ones ({far})"
         )
         before, after = (by[f.where, who, "right"] for who in ("as it is", LATER))

@@ -24,7 +24,7 @@ from torch import Tensor
 
 from probes.kit.commands import main
 from probes.kit.finding import Figure, Finding, beyond
-from probes.kit.nulls import beside, mean_figure, mean_of
+from probes.kit.nulls import described, mean_figure, mean_of
 from probes.kit.plots import bars, heat, lines
 from probes.kit.readings import held_out
 from probes.kit.running import LackingError
@@ -203,19 +203,13 @@ def _figures(name: str, found: Read, even: float) -> list[Figure]:
     share, other = found.share.mean(axis=(0, 1)), found.replaced.mean(axis=(0, 1))
     made = [
         mean_figure("share at BOS", share, "documents", "even attention", about=even, **at),
-        _described(mean_figure("share at the first token, BOS replaced", other, "documents", "even attention",
+        described(mean_figure("share at the first token, BOS replaced", other, "documents", "even attention",
                                about=even, **at)),
     ]  # fmt: skip
     if np.isfinite(found.lost).all():
         more = found.lost[0] - found.lost[1]
         made.append(mean_figure(LOST, more, "documents", "signs at random", **at))
     return made
-
-
-def _described(figure: Figure) -> Figure:
-    import dataclasses
-
-    return dataclasses.replace(figure, null=beside(figure.null))
 
 
 def _row(name: str, found: Read) -> dict[str, Any]:
@@ -281,12 +275,17 @@ def _claim(figures: Sequence[Figure], reads: dict[str, Read], even: float) -> st
         if len(reads) > 1
         else ""
     )
-    lost = [f for f in found if f.name == LOST]
+    lost = {
+        word: [f"{f.checkpoint} {f.value:+.3f}" for f in found if f.name == LOST and (f.value > 0) == up]
+        for word, up in (("more", True), ("less", False))
+    }
+    told_lost = [
+        f"rises {word} than without another token's: {', '.join(of)}" for word, of in lost.items() if of
+    ]
     costs = (
-        "without BOS's value the loss rises more than without another token's: "
-        + ", ".join(f"{f.checkpoint} {f.value:+.3f} nats a token" for f in lost)
-        if lost
-        else "BOS's value is not shown to be worth more than another token's"
+        f"without BOS's value the loss, in nats a token, {' and '.join(told_lost)}"
+        if told_lost
+        else "BOS's value is not shown to be worth more or less than another token's"
         if any(f.name == LOST for f in figures)
         else "values of this family cannot be taken away one token at a time"
     )

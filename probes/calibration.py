@@ -16,8 +16,7 @@ was made to be learned, prose does not.
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -37,7 +36,7 @@ from workbench.intervals import ratio_interval, resampled_sums
 from workbench.lab import Lab
 from workbench.splice import tokens_per_batch
 
-READS = ("activations",)
+READS = ("activations", "corpus")
 BINS, DRAWS = 10, 999
 LEAST_ANSWERS = 10
 TEMPERATURES = (0.8, 0.9, 1.0, 1.15, 1.3)
@@ -73,10 +72,13 @@ def ask(
         list[dict[str, Any]](),
         list[dict[str, Any]](),
     )
+    mute = dict[str, str]()
     for checkpoint in checkpoints:
         told = on_text(checkpoint, n_tokens, seed)
-        with contextlib.suppress(LackingError):  # no chats, no answers: text alone is asked about
+        try:
             told[ANSWERS] = on_answers(lab, checkpoint, n_answers)
+        except LackingError as error:  # text alone is asked about, and why is said
+            mute[checkpoint.address] = str(error)
         for where, cases in told.items():
             made = _figures(cases, where, checkpoint.address, seed)
             figures += made
@@ -94,7 +96,7 @@ def ask(
              "Share right against mean confidence by bin, domain and checkpoint; the diagonal is calibrated", True),
     ]  # fmt: skip
     return Finding(
-        _claim(figures, [each.address for each in checkpoints]),
+        _claim(figures, [each.address for each in checkpoints], mute),
         figures,
         "a model with the same confidences that is right with just those probabilities",
         "Other text: on what a stage was trained for it can be calibrated, and overconfident on the rest; sampling "
@@ -164,7 +166,9 @@ def on_answers(lab: Lab, checkpoint: Checkpoint, n: int) -> Told:
                 rows, spans = [*rows, c.prompt_ids + c.ids], [*spans, (start + first, start + last)]
                 right.append(float(good))
     if len(rows) < LEAST_ANSWERS:
-        raise LackingError(f"{checkpoint.address!r} gives {len(rows)} well-formed answers")
+        raise LackingError(
+            f"{checkpoint.address!r} gives {len(rows)} well-formed answers, and {LEAST_ANSWERS} are needed"
+        )
     ids = prompts(rows, here.tokenizer.pad_token_id or 0).ids
     at = torch.zeros_like(ids, dtype=torch.bool)
     for row, (first, last) in enumerate(spans):
@@ -280,12 +284,9 @@ def scores(cases: Told, seed: int) -> dict[str, float]:
     return found
 
 
-def _claim(figures: Sequence[Figure], names: Sequence[str]) -> str:
-    passed = [f for f in beyond(figures) if f.name == "overconfidence"]
-    wheres = {
-        name: [f.where for f in figures if (f.checkpoint, f.name) == (name, "overconfidence")] for name in names
-    }
-    parts = []
+def _claim(figures: Sequence[Figure], names: Sequence[str], mute: Mapping[str, str]) -> str:
+    """`mute` says of which checkpoints answers were not read, and why."""
+    passed, parts = [f for f in beyond(figures) if f.name == "overconfidence"], []
     for name in names:
         told = [
             f"{'over' if f.value > 0 else 'under'}confident on {f.where} ({f.value:+.3f})"
@@ -295,12 +296,7 @@ def _claim(figures: Sequence[Figure], names: Sequence[str]) -> str:
         parts.append(
             f"{name} is {', '.join(told)}" if told else f"{name} is not shown to differ from a calibrated model"
         )
-    mute = [name for name in names if ANSWERS not in wheres[name]]
-    why = (
-        f" Of {', '.join(mute)} fewer than {LEAST_ANSWERS} answers are well formed, so answers are not told."
-        if mute
-        else ""
-    )
+    why = f" Answers are not told: {'; '.join(dict.fromkeys(mute.values()))}." if mute else ""
     return f"{'; '.join(parts)}.{why}"
 
 

@@ -16,7 +16,6 @@ and the ceiling, the share of pairs whose true statement the checkpoint itself h
 
 from __future__ import annotations
 
-import dataclasses
 import random
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -27,7 +26,7 @@ from jaxtyping import Bool, Float, Int
 from probes.kit.classifiers import Split, auroc_samples, ends, fit, split
 from probes.kit.commands import main
 from probes.kit.finding import Figure, Finding, beyond
-from probes.kit.nulls import GREATER, beside, mean_figure
+from probes.kit.nulls import GREATER, described, mean_figure, tellable
 from probes.kit.plots import heat, lines, of_figures
 from probes.kit.readings import opened, row_names
 from probes.kit.running import LackingError
@@ -41,6 +40,7 @@ from workbench.linear_probes import auroc
 from workbench.stage_config import CorpusConfig
 from workbench.world import CAPITAL_WORDINGS
 
+READS = ("corpus",)
 FLIPPED = "true and false change places by country"
 LEAST = 12  # countries
 
@@ -206,7 +206,7 @@ def _beside(
     ):
         figure = mean_figure(name, values, "countries", FLIPPED, about=0.5, side=GREATER, seed=seed,
                              checkpoint=checkpoint.address, where=where)  # fmt: skip
-        found.append(dataclasses.replace(figure, null=beside(figure.null)))
+        found.append(described(figure))
     return found
 
 
@@ -220,7 +220,7 @@ def _across(x: dict[str, np.ndarray], chosen: dict[str, int], stated: Statements
             told = pairs_told(other[chosen[i]], direction(read[chosen[i]], stated), stated)
             figure = mean_figure("direction of another", told, "countries", FLIPPED, about=0.5, side=GREATER,
                                  seed=seed, checkpoint=j, where=f"{i} → {j}")  # fmt: skip
-            found.append(dataclasses.replace(figure, null=beside(figure.null)))
+            found.append(described(figure))
     return found
 
 
@@ -250,18 +250,25 @@ def _claim(figures: list[Figure]) -> str:
 
     told, wordings = of("true from false"), of("in wordings not fitted on")
     own = ", ".join(f"{f.checkpoint} {f.value:.2f}" for f in figures if f.name == "true one more probable")
-    if not told:
+    if not told and not wordings:
         return (
-            "Whether a statement about a capital is true is not shown to be readable at its end, of countries "
+            f"Whether a statement about a capital is true {_untold(figures)} readable at its end, of countries "
             f"that were not fitted on (the true one is more probable in {own} of pairs)."
         )
     more = f"; in wordings not fitted on {wordings}" if wordings else "; not shown in wordings not fitted on"
     across = [f"{f.where} {f.value:.2f}" for f in figures if f.name == "direction of another"]
     carried = f"; directions of one checkpoint in another: {', '.join(across)}" if across else ""
     return (
-        f"True statements about capitals lie apart from false ones, of countries never fitted on, in this share of "
-        f"pairs: {told}{more}{carried} (the true one is more probable in {own})."
+        "True statements about capitals lie apart from false ones, of countries never fitted on, in this share of "
+        f"pairs: {told or 'not shown with all wordings at once'}{more}{carried} (the true one is more probable in "
+        f"{own})."
     )
+
+
+def _untold(figures: Sequence[Figure]) -> str:
+    """What can be said where nothing passes: with too few countries nothing can."""
+    n, tests = figures[0].n, sum(f.null.p is not None for f in figures)
+    return "is not shown to be" if tellable(0.5**n, tests) else f"cannot be told from {n} countries to be"
 
 
 if __name__ == "__main__":

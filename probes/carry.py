@@ -26,7 +26,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -35,8 +34,8 @@ from jaxtyping import Bool, Float, Int
 
 from probes.kit.classifiers import Split, auroc_samples, ends, fit, split
 from probes.kit.commands import main
-from probes.kit.finding import LEVEL, Figure, Finding, Plot, beyond
-from probes.kit.nulls import against, shuffled
+from probes.kit.finding import Figure, Finding, Plot, beyond
+from probes.kit.nulls import against, enough, shuffled, tellable
 from probes.kit.plots import cells, heat, lines, of_figures
 from probes.kit.readings import row_names
 from probes.kit.settings import at_least
@@ -51,7 +50,7 @@ ASKED = PLACES.index("before the answer")
 UNWRITTEN = "labels of other pairs of units"
 RELABELLED = "digits relabelled"
 TESTS = 3  # of a checkpoint
-TEN = 10  # controls that choose C for all
+LEAST_CONTROLS, TEN = 79, 10  # drawn; that choose C for all
 
 
 class Sums(NamedTuple):
@@ -81,7 +80,8 @@ def ask(
     at_least(110, n=n)
     at_least(19, draws=draws)
     at_least(0, n_controls=n_controls, seed=seed, shuffle=shuffle)
-    n_controls = n_controls or enough(TESTS * len(checkpoints))
+    draws = enough(draws, tests := TESTS * len(checkpoints))
+    n_controls = n_controls or enough(LEAST_CONTROLS, tests)
     sums = held_out_sums(n, seed)
     if shuffle:
         sums = sums._replace(on=dealt(sums.on, sums.pair, shuffle))
@@ -111,15 +111,6 @@ def ask(
     )
     null = f"{UNWRITTEN}; beyond the digits: the same property of {RELABELLED}"
     return Finding(_claim(figures), figures, null, changes, plots, rows)
-
-
-def enough(tests: int) -> int:
-    """Controls with which the smallest p there can be, 1 / (N + 1), passes beside so many tests.
-
-    >>> enough(9)
-    179
-    """
-    return max(79, math.ceil(tests / LEVEL) - 1)
 
 
 def held_out_sums(n: int, seed: int) -> Sums:
@@ -254,7 +245,8 @@ def _figures(
 
 def _claim(figures: list[Figure]) -> str:
     found = beyond(figures)
-    told = [f for f in found if f.name.startswith("carry")]
+    shown_in = {f.checkpoint for f in found}
+    told = [f for f in figures if f.name.startswith("carry") and f.checkpoint in shown_in]
     if not told:
         return "The carry is not shown to be readable beyond labels of other pairs of units."
     each, last = [], False
@@ -263,11 +255,11 @@ def _claim(figures: list[Figure]) -> str:
             next(g for g in figures if g.checkpoint == f.checkpoint and g.name.startswith(name))
             for name in ("beyond", "where")
         )
-        shown = "" if end in found else ", not shown beyond other pairs' labels"
+        here, there = ("" if g in found else ", not shown beyond other pairs' labels" for g in (f, end))
         each.append(
-            f"{f.checkpoint} {f.value:.2f} at {f.where} ({verdict(gain, gain in found, figures)} the same "
+            f"{f.checkpoint} {f.value:.2f} at {f.where}{here} ({verdict(gain, gain in found, figures)} the same "
             f"property of relabelled digits, {f.value - gain.value:.2f}; "
-            f"where the question ends {end.value:.2f}{shown})"
+            f"where the question ends {end.value:.2f}{there})"
         )
         last = last or f.where.startswith(PLACES[-1])
     given = (
@@ -282,7 +274,7 @@ def verdict(gain: Figure, passed: bool, figures: Sequence[Figure]) -> str:
     if passed:
         return "more than"
     tests = sum(f.null.p is not None for f in figures)
-    if tests / (gain.null.n + 1) > LEVEL:
+    if not tellable(1 / (gain.null.n + 1), tests):
         return f"cannot be told with {gain.null.n} controls whether more than"
     return "not shown to be more than"
 

@@ -15,7 +15,6 @@ is of the difference, signs drawn by document.
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -23,7 +22,7 @@ import numpy as np
 
 from probes.kit.commands import main
 from probes.kit.finding import Figure, Finding, Plot, beyond
-from probes.kit.nulls import beside
+from probes.kit.nulls import described
 from probes.kit.plots import bars, of_figures
 from probes.kit.running import LackingError
 from probes.kit.settings import at_least
@@ -45,7 +44,7 @@ from workbench.checkpoint import Checkpoint
 from workbench.lab import Lab
 from workbench.recipe import SHAM, SIBLING
 
-READS = ("checkpoint",)  # roots, shams and siblings besides those asked about
+READS = ("checkpoint", "corpus")  # roots, shams and siblings besides those asked about
 OVER_ROOT, OWN_PART = "excess loss", "by its own stage alone"
 LEAST = 3  # documents of a domain, a century or a party
 
@@ -80,7 +79,7 @@ def ask(
         figures,
         "the sign of each document's excess drawn at random; a stage's own part is held against its sham's (the "
         "parent trained on, on its own data, for as many steps), where the lab has one",
-        "More addresses: twelve are held out, so a century or a party is told by few."
+        f"More addresses: {len({t.document for t in read[PROSE]})} are read, a century or a party by fewer."
         + (f" Fewer than {LEAST} documents, so left out: {', '.join(left_out)}." if left_out else ""),
         [*pictures(figures), in_bits(rows)],
         rows,
@@ -130,7 +129,7 @@ def excess(
         pair = (own.less(before), sham.less(before))
         found.append(held(OWN_PART, none, *pair, "documents", seed, **placed))
     if where not in DOMAINS:
-        found = [dataclasses.replace(each, null=beside(each.null)) for each in found]
+        found = [described(each) for each in found]
     told = {
         "checkpoint": checkpoint.address, "domain": where, "documents": len(own.nats), "root": root.name,
         "bits per byte": round(own.bits_per_byte, 3), "root's": round(first.bits_per_byte, 3),

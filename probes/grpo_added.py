@@ -21,24 +21,22 @@ from typing import Any
 
 import numpy as np
 
-from probes.kit.asking import Judgements, Question, judged, questions, sampled
+from probes.kit.asking import REWARDED, Judgements, Question, judged, questions, sampled
 from probes.kit.commands import main
 from probes.kit.finding import Figure, Finding, beyond
-from probes.kit.nulls import beside, mean_figure, mean_of
+from probes.kit.nulls import described, mean_figure, mean_of
 from probes.kit.plots import of_figures
 from probes.kit.readings import opened
 from probes.kit.running import LackingError
 from probes.kit.settings import at_least
-from probes.kit.stages import DRAWS, FLIPPED, Change, change, held, of_control
+from probes.kit.stages import DRAWS, FLIPPED, RL, Change, beside_sham, change, held, of_control
 from workbench.checkpoint import Checkpoint
 from workbench.intervals import ratio_interval
 from workbench.lab import Lab
 from workbench.own_samples import scored
 from workbench.tasks import OPENINGS
 
-READS = ("checkpoint",)  # the parent, sham and sibling besides those asked about
-RL = ("grpo", "ppo", "dpo")
-TASKS = ("sums", "letter_counts", "capitals")
+READS = ("checkpoint", "corpus")  # the parent, sham and sibling besides those asked about
 GAIN, CHOOSING, BETTER = "gain", "choosing the steps", "adding better"
 
 
@@ -81,7 +79,7 @@ def ask(
 
 def posed(checkpoint: Checkpoint, n: int) -> tuple[Question, ...]:
     """Held-out questions."""
-    of = questions(checkpoint, TASKS, n)
+    of = questions(checkpoint, REWARDED, n)
     without_steps = [q for q in of if q.task not in OPENINGS][: max(1, n // 2)]
     return tuple(q for q in of if q.task in OPENINGS or q in without_steps)
 
@@ -138,16 +136,17 @@ def in_parts(
 
 
 def own_samples(pair: Change, of: Sequence[Question], seed: int) -> Figure:
-    """KL(after ‖ before) on after's own samples; of the sham on its own, to the same questions. Without a sham the
-    other way round, KL(before ‖ after) on the same samples, stands beside it and no claim rests on either."""
+    """KL(after ‖ before) on after's own samples; of the sham on its own, to the same questions, or without a sham
+    the other way round, KL(before ‖ after) on the same samples. No claim rests on it."""
     own, other = samples_kl(pair.after, pair.before, of, seed)
     value, low, high, _ = mean_of(own, FLIPPED, seed)
     if pair.sham is None:
-        null = beside(of_control(other, own - other, "the other way round", seed))
+        null = of_control(other, own - other, "the other way round", seed)
     else:
         went_on, _ = samples_kl(pair.sham, pair.before, of, seed)
         null = of_control(went_on, own - went_on, "sham", seed)
-    return Figure("KL on own samples", value, low, high, len(own), "samples", null, pair.after.address)
+    figure = Figure("KL on own samples", value, low, high, len(own), "samples", null, pair.after.address)
+    return described(figure)
 
 
 def samples_kl(
@@ -196,28 +195,29 @@ def rows(
 
 
 def claim(pair: Change, figures: Sequence[Figure], parts: dict[str, tuple[float, float]]) -> str:
-    """What was added, and which part of it is choosing."""
+    """What was added, and which part of it is choosing: every figure that passes is told."""
     found = beyond(figures)
-    gains = [f for f in found if f.name == GAIN]
-    if not gains:
-        return f"{pair.arrow} is not shown to add right answers on any task beyond its null, nor to lose any."
-    told = ", ".join(f"{f.where} {f.value:+.2f}" for f in gains)
-    looks = [f"{f.name} by {f.value:+.2f}" for f in found if f.name.startswith("more ")]
-    chosen = [f for f in found if f.name == CHOOSING and f.value > 0]
-    taught = [f for f in found if f.name == BETTER]
-    said = [f"{pair.arrow} changes right answers on {told}" + (f" ({', '.join(looks)})" if looks else "")]
-    if chosen:
-        also = ", ".join(f"{f.where} {f.value:+.2f}" for f in chosen)
-        said.append(f"made to show its steps {pair.before.address} gains {also} without it")
-    if taught:
-        said.append(
-            "steps shown in both, it answers otherwise on "
-            + ", ".join(f"{f.where} {f.value:+.2f}" for f in taught)
-        )
-    elif parts:
+    gains = [f"{f.where} {beside_sham(pair, f)}" for f in found if f.name == GAIN]
+    looks = [f"{f.name} by {beside_sham(pair, f)}" for f in found if f.name.startswith("more ")]
+    if gains:
+        said = [f"{pair.arrow} changes right answers{pair.otherwise} on {', '.join(gains)}"]
+    else:
+        said = [f"{pair.arrow} is not shown to add right answers on any task beyond its null, nor to lose any"]
+    if looks:
+        said.append(f"answers look otherwise: {', '.join(looks)}")
+    for verb, up in (("gains", True), ("loses", False)):
+        if chosen := _told([f for f in found if f.name == CHOOSING and (f.value > 0) == up]):
+            said.append(f"made to show its steps {pair.before.address} {verb} {chosen} without it")
+    if taught := _told([f for f in found if f.name == BETTER]):
+        said.append(f"steps shown in both, it answers otherwise on {taught}")
+    elif parts and gains:
         rest = ", ".join(f"{task} {better:+.2f}" for task, (_, better) in parts.items())
         said.append(f"steps shown in both, it is not shown to be better ({rest})")
     return f"{'; '.join(said)}."
+
+
+def _told(figures: Sequence[Figure]) -> str:
+    return ", ".join(f"{f.where} {f.value:+.2f}" for f in figures)
 
 
 if __name__ == "__main__":

@@ -36,6 +36,7 @@ from workbench.intervals import ratio_intervals
 from workbench.lab import Lab
 from workbench.token_sets import leading_id
 
+READS = ("corpus",)
 LEAST, LONGEST = 24, 255  # tokens of a window
 QUARTERS = ("first", "second (early)", "third", "last (late)")
 WORTH, SCORE = "context's worth", "in-context learning score"
@@ -193,6 +194,8 @@ def claim(worth: Sequence[Figure], scores: Sequence[Figure], addresses: Sequence
     """In which domains the far context helps, and where it does harm."""
     found, said = beyond(worth), []
     for address in addresses:
+        if address not in {f.checkpoint for f in worth}:
+            continue
         mine = [f for f in found if f.checkpoint == address]
         helps = [f"{f.where} {f.value:.3f}" for f in mine if f.value > 0]
         harms = [f"{f.where} {f.value:.3f}" for f in mine if f.value < 0]
@@ -203,10 +206,12 @@ def claim(worth: Sequence[Figure], scores: Sequence[Figure], addresses: Sequence
         )
         said.append(told + (f" and harms it in {', '.join(harms)}" if harms else ""))
     lower = sum(f.high < 0 for f in scores)
+    unread = [address for address in addresses if address not in {f.checkpoint for f in worth}]
+    but = f"; no window of {', '.join(unread)} could be read" if unread else ""
     return (
         f"What stands far in front, beyond its place, {'; '.join(said)} (nats per token); the score by itself "
         f"(not tested) has an interval "
-        f"below zero in {lower} of {len(scores)}."
+        f"below zero in {lower} of {len(scores)}{but}."
     )
 
 

@@ -18,7 +18,6 @@ capital. [Lindsey 2025, concept injection; arXiv 2603.21396; a model of this siz
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -28,7 +27,7 @@ from jaxtyping import Float, Int
 
 from probes.kit.commands import main
 from probes.kit.finding import Figure, Finding, Null, beyond
-from probes.kit.nulls import beside, mean_figure, mean_of, share_figure
+from probes.kit.nulls import GREATER, described, mean_figure, mean_of, share_figure
 from probes.kit.plots import bars
 from probes.kit.pushes import Prompts, log_p_behind, prompts
 from probes.kit.readings import held_out, opened, streams
@@ -41,7 +40,7 @@ from workbench.lab import Lab
 from workbench.steering import random_directions
 from workbench.truth_build import factor_table
 
-READS = ("activations",)
+READS = ("activations", "corpus")
 REPORTS = ("Which word do you think of?", "Tell me what it is.")
 OPENING = "It is"
 KINDS = ("entity/", "property/", "time/")  # factors that have a name
@@ -191,11 +190,13 @@ def _figures(
     at: dict[str, Any] = {"checkpoint": name}
     found = []
     for how, values in rank.items():
-        made = mean_figure("rank", values, "concepts", "signs at random", about=0.5, where=how, **at)
+        made = mean_figure(
+            "rank", values, "concepts", "signs at random", side=GREATER, about=0.5, where=how, **at
+        )
         named = int((values == 1).sum())
         one = "one of all concepts"
         share = share_figure("named", named, n, "concepts", 1 / n_all, one, where=how, **at)
-        found += [made if how == EARLIER else _described(made), _described(share)]
+        found += [made if how == EARLIER else described(made), described(share)]
     more = rank[EARLIER] - rank[DIRECT]
     found.append(mean_figure(LESS_DIRECT, more, "concepts", "signs at random", **at))
     bound = np.quantile(drawn[::2], LEVEL)  # set on half of the random directions, its rate told on the others
@@ -205,15 +206,11 @@ def _figures(
     return [*found, Figure("detected", own / n, *wilson(own, n), n, "concepts", null, **at)]
 
 
-def _described(figure: Figure) -> Figure:
-    return dataclasses.replace(figure, null=beside(figure.null))
-
-
 def _claim(figures: Sequence[Figure], rows: Sequence[dict[str, Any]]) -> str:
     found = beyond(figures)
     by = {(row["series"], row["row"]): row for row in rows}
     names = dict.fromkeys(row["series"] for row in rows)
-    carried = [f.checkpoint for f in found if f.name == "rank" and f.value > 0.5]
+    carried = [f.checkpoint for f in found if f.name == "rank"]
     told = ", ".join(
         f"{n} {by[n, EARLIER]['x']:.2f} (direct path alone {by[n, DIRECT]['x']:.2f}, everywhere "
         f"{by[n, WHOLE]['x']:.2f}, where {by[n, WHOLE]['named']:.0%} of names are lifted more than all others)"
@@ -230,9 +227,11 @@ def _claim(figures: Sequence[Figure], rows: Sequence[dict[str, Any]]) -> str:
         *([f"further than through the unembedding alone in {', '.join(more)}"] if more else []),
         *([f"less far than through the unembedding alone in {', '.join(less)}"] if less else []),
     ]
-    besides = " and ".join(sides) or "not shown to go further than through the unembedding alone"
+    besides = (
+        f"it rises {' and '.join(sides)}" if sides else "no further than through the unembedding alone is shown"
+    )
     return (
-        f"{head}, {besides} (mean rank of its name among all, from earlier tokens: {told}; chance 0.5). That a "
+        f"{head}; {besides} (mean rank of its name among all, from earlier tokens: {told}; chance 0.5). That a "
         "word is raised by its own direction is steering: it is no proof that the model notices anything in itself."
     )
 

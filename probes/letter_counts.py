@@ -16,7 +16,6 @@ made to begin with "It is" or with "Letter by letter:"; the difference by word, 
 from __future__ import annotations
 
 import collections
-import dataclasses
 import re
 from collections.abc import Sequence
 from typing import Any
@@ -27,7 +26,7 @@ from threadpoolctl import threadpool_limits
 
 from probes.kit.commands import main
 from probes.kit.finding import Figure, Finding, Null, beyond
-from probes.kit.nulls import EITHER, against, beside, mean_of, share_figure, shuffled
+from probes.kit.nulls import EITHER, against, described, enough, mean_of, share_figure, shuffled
 from probes.kit.plots import bars, lines
 from probes.kit.readings import answers, opened
 from probes.kit.running import LackingError
@@ -37,6 +36,7 @@ from workbench.intervals import wilson
 from workbench.lab import Lab
 from workbench.tasks import OPENINGS
 
+READS = ("corpus",)
 TASK, DIRECT = "letter_counts", "It is"
 TRAITS = (
     "true count",
@@ -48,11 +48,13 @@ TRAITS = (
 )
 LEAST = 15  # right and wrong answers that a model of being wrong needs
 DEALT = "outcomes of other words"
+TESTS = 2  # of a checkpoint
 
 
 def ask(lab: Lab, checkpoints: Sequence[Checkpoint], seed: int = 0, n: int = 250, draws: int = 199) -> Finding:
     at_least(8, n=n)
     at_least(19, draws=draws)
+    draws = enough(draws, TESTS * len(checkpoints))
     at_least(0, seed=seed)
     figures, rows, coefficients, by_count = list[Figure](), list[dict[str, Any]](), list[Any](), list[Any]()
     for checkpoint in checkpoints:
@@ -137,8 +139,7 @@ def traits(
 def _share(checkpoint: Checkpoint, wrong: Bool[np.ndarray, " question"]) -> Figure:
     """A share that no claim rests on."""
     placed = {"checkpoint": checkpoint.address}
-    figure = share_figure("wrong", int(wrong.sum()), len(wrong), "questions", 0.5, "a coin", **placed)
-    return dataclasses.replace(figure, null=beside(figure.null))
+    return described(share_figure("wrong", int(wrong.sum()), len(wrong), "questions", 0.5, "a coin", **placed))
 
 
 def _commonest(checkpoint: Checkpoint, texts: Sequence[str], results: Sequence[str]) -> list[Figure]:

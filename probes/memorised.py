@@ -22,10 +22,11 @@ import numpy as np
 
 from probes.kit.commands import main
 from probes.kit.finding import LEVEL, Figure, Finding, beyond
-from probes.kit.nulls import against, beside, mean_figure
+from probes.kit.nulls import against, described, mean_figure
 from probes.kit.plots import of_figures
 from probes.kit.running import LackingError
 from probes.kit.settings import at_least
+from probes.kit.stages import DRAWS
 from probes.kit.texts import (
     CHATS,
     DOMAINS,
@@ -44,7 +45,7 @@ from workbench.lab import Lab
 from workbench.plan import Plan
 from workbench.tasks import OPENINGS
 
-DRAWS = 4_999
+READS = ("corpus",)
 PERMUTED = 199  # of the AUROC
 POOL = 600  # seen documents that a twin is looked for among
 GAP, AUROC = "gap", "membership AUROC"
@@ -85,7 +86,7 @@ def ask(
             "no domain has three held-out documents with twins in the train split: "
             f"`python -m workbench grow {lab.name}` with a larger corpus"
         )
-    figures += [beside_null(figure) for figure in untrained(asked, read, seed)]
+    figures += [described(figure) for figure in untrained(asked, read, seed)]
     gaps, aurocs = ([f for f in figures if f.name == name] for name in (GAP, AUROC))
     alt = "by domain and checkpoint, the root before its first step among them, beside pairs dealt at random"
     return Finding(
@@ -162,8 +163,8 @@ def compared(seen: np.ndarray, unseen: np.ndarray, address: str, domain: str, se
     flips = rng.random((PERMUTED, n)) < 0.5
     null = [auroc(np.where(f, unseen, seen), np.where(f, seen, unseen)) for f in flips]
     value, (low, high) = auroc(seen, unseen), auroc_interval(seen, unseen, rng)
-    chance = beside(against(value, null, "seen at random"))
-    return [gap, Figure(AUROC, value, low, high, n, "pairs", chance, **placed)]
+    chance = against(value, null, "seen at random")
+    return [gap, described(Figure(AUROC, value, low, high, n, "pairs", chance, **placed))]
 
 
 def auroc(seen: np.ndarray, unseen: np.ndarray) -> float:
@@ -197,11 +198,6 @@ def untrained(asked: Sequence[Checkpoint], read: Sequence[Twins], seed: int) -> 
     return [figure for twins in read for figure in told(start, twins, seed)]
 
 
-def beside_null(figure: Figure) -> Figure:
-    """A figure that no claim rests on."""
-    return Figure(**{**figure.__dict__, "null": beside(figure.null)})
-
-
 def rows(figures: Sequence[Figure]) -> list[dict[str, Any]]:
     """One row a checkpoint and domain."""
     found: dict[tuple[str, str], dict[str, Any]] = {}
@@ -223,6 +219,9 @@ def claim(gaps: Sequence[Figure], addresses: Sequence[str]) -> str:
     tests = sum(f.null.p is not None for f in gaps)
     for address in addresses:
         mine = [f for f in gaps if f.checkpoint == address]
+        if not mine:
+            said.append(f"no document of a domain that {address} was trained on could be read")
+            continue
         kept = [
             f"{f.where} {f.value:+.3f} [{f.low:.3f}, {f.high:.3f}]" for f in found if f in mine and f.value > 0
         ]

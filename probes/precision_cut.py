@@ -7,11 +7,11 @@ and B the latents that are on:
 
 Beside it the correlation of activations, the share of latents that are switched on or off anywhere, nats a token
 and KL(float32 ‖ cut). Cuts, in float32 carriers that give the rounded numbers on any processor: *bf16*, weights
-and what every module gives back; *int8*, of every linear map the weight by output channel and its input by token,
-symmetric, scales by the greatest (what dynamic quantisation does; `torch.ao.quantization.quantize_dynamic` is
-deprecated in torch 2.13 and its successor is not in the requirements). Held against the same model twice, against
-Gaussian noise of the norm of int8's errors (weights and inputs), and against what a stage changes: the next
-checkpoint through this one's SAE. [LLM.int8(): Dettmers 2022.]
+and what every module gives back; *int8*, of every linear map (a Conv1D is one) the weight by output channel and its
+input by token, symmetric, scales by the greatest (what dynamic quantisation does; the function of torch that does
+it, `torch.ao.quantization.quantize_dynamic`, is deprecated in 2.13 and its successor is not in the requirements).
+Held against the same model twice, against Gaussian noise of the norm of int8's errors (weights and inputs), and
+against what a stage changes: the next checkpoint through this one's SAE. [LLM.int8(): Dettmers 2022.]
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
+from transformers.pytorch_utils import Conv1D
 
 from probes.kit.commands import main
 from probes.kit.finding import Figure, Finding, Null, beyond
@@ -144,9 +145,11 @@ def cut_down(model: nn.Module, cut: Cut | None) -> Iterator[None]:
         yield
         return
     weight, given, everywhere = cut
-    handles, maps = [], [m for m in model.modules() if isinstance(m, nn.Linear)]
+    handles, maps = [], [m for m in model.modules() if isinstance(m, nn.Linear | Conv1D)]
     for module in maps:
-        module.forward = _rounded(weight(module.weight.detach()), module.bias, given)  # type: ignore[method-assign, assignment]
+        kept = module.weight.detach()
+        by_output = kept.T if isinstance(module, Conv1D) else kept
+        module.forward = _rounded(weight(by_output), module.bias, given)  # type: ignore[method-assign, assignment]
     if everywhere:
         handles = [m.register_forward_hook(_rounding(given)) for m in model.modules() if not list(m.children())]
         handles += [m.register_forward_hook(_rounding(given)) for m in _blocks(model)]
@@ -189,7 +192,7 @@ def read(
         logits = model(input_ids=ids.to(model.device), use_cache=False).logits
     kept = real.to(model.device)
     x = resid[layer + 1][:, 1:][kept].float()
-    return Reading(dictionary.to(x.device).encode(x[:, None]), logits[:, :-1][kept].float().log_softmax(-1))
+    return Reading(dictionary.encode(x[:, None]), logits[:, :-1][kept].float().log_softmax(-1))
 
 
 def churn(a: Tensor, b: Tensor) -> Float[np.ndarray, " token"]:

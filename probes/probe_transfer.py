@@ -33,8 +33,10 @@ from workbench.checkpoint import Checkpoint
 from workbench.errors import Misuse
 from workbench.intervals import ratio_interval
 from workbench.lab import Lab
-from workbench.linear_probes import Probe, auroc, fit_probe
+from workbench.linear_probes import PENALTIES, Probe, auroc, fit_probe, probe_of
 
+READS = ("activations",)
+LEAST_TOLD = 0.05  # of balanced accuracy above chance, that a share of it can be kept
 FLIPPED = "either probe's answers, a document at a time"
 
 
@@ -117,16 +119,9 @@ def _probes(
 
 
 def _once(x: np.ndarray, on: np.ndarray) -> Probe:
-    from sklearn.linear_model import LogisticRegression
-
-    sd = np.where(x.std(axis=0) > 0, x.std(axis=0), 1.0)
     if on.all() or not on.any():
-        return Probe(np.zeros(x.shape[1]), 0.0, 0.0, 0.0)
-    fitted = LogisticRegression(C=0.01, max_iter=500).fit((x - x.mean(axis=0)) / sd, on)
-    direction = fitted.coef_[0] / sd
-    share = on.mean()
-    intercept = float(fitted.intercept_[0] - direction @ x.mean(axis=0))
-    return Probe(direction, intercept, float(np.log(share / (1 - share))), 0.01)
+        return Probe(np.zeros(x.shape[1]), 0.0, 0.0, 0.0)  # nothing to be told of labels that are all alike
+    return probe_of(x, on, PENALTIES[0])
 
 
 def _scores(
@@ -220,15 +215,19 @@ def _claim(figures: list[Figure], rows: list[dict[str, Any]], n: int) -> str:
         i, j = f.where.split(" → ")
         own = [row for row in rows if row["fitted on"] == i and row["scored on"] == j]
         accuracy, ceiling = (np.mean([row[key] for row in own]) for key in ("accuracy", "own probe"))
-        kept[f.where] = (accuracy - 0.5) / max(ceiling - 0.5, 1e-9)
+        if ceiling >= 0.5 + LEAST_TOLD:
+            kept[f.where] = (accuracy - 0.5) / (ceiling - 0.5)
     lost = beyond(figures)
     if not lost:
-        least = min(kept, key=lambda pair: kept[pair])
+        least = min(kept, key=lambda pair: kept[pair], default="")
+        keeps = f" ({least} keeps {kept[least]:.0%})" if least else ""
         return (
-            f"Probes of {n} factors are not shown to lose anything on another checkpoint beside its own probes "
-            f"({least} keeps {kept[least]:.0%})."
+            f"Probes of {n} factors are not shown to lose anything on another checkpoint beside its own probes"
+            f"{keeps}."
         )
-    told = "; ".join(f"{f.where} {f.value:+.3f} (keeps {kept[f.where]:.0%})" for f in lost)
+    told = "; ".join(
+        f"{f.where} {f.value:+.3f}" + (f" (keeps {kept[f.where]:.0%})" if f.where in kept else "") for f in lost
+    )
     same = [f.where for f in gaps_of(figures) if f not in lost]
     others = f"; {', '.join(same)} are not shown to lose anything" if same else ""
     return f"Probes of {n} factors lose on other checkpoints, in balanced accuracy: {told}{others}."

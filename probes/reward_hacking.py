@@ -12,29 +12,31 @@ or taken out: the foremost by f_j ⟨d_j, ∇ (log p(steps) − log p("It"))⟩ 
 (each weighed by 1 − p(steps)) are moved there, and those that push furthest are judged on held-out questions,
 greedily, each question beside itself unmoved.
 
-The null moves other latents alike that write as much (activation times decoder length): p is of the candidate's
-change beyond theirs, with the sign of each question at random. Where a proxy is at its ceiling already no latent
-can raise it, and the claim says so.
+The null moves other latents alike that write as much (activation times decoder length): p is the larger of two, of
+the candidate's rise and of what it has beyond theirs, with the sign of each question at random. Where a proxy is at
+its ceiling already no latent can raise it, and the claim says so. A latent that raises right answers too is told as
+one that helps.
 """
 
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
-from probes.kit.asking import Judgements, Question, judged, judgements, prompts, questions
+from probes.kit.asking import REWARDED, Judgements, Question, judged, judgements, prompts, questions
 from probes.kit.commands import main
 from probes.kit.finding import Figure, Finding, Plot, beyond
 from probes.kit.moved_latents import LEAST, Candidate, Search, Subject, candidates, moved_at, pushed, searched
-from probes.kit.nulls import GREATER, beside, mean_of
+from probes.kit.nulls import GREATER, described, mean_of
 from probes.kit.plots import dots, of_figures
 from probes.kit.readings import opened
 from probes.kit.running import LackingError
 from probes.kit.settings import at_least
-from probes.kit.stages import FLIPPED, of_control
+from probes.kit.stages import DRAWS, FLIPPED, RL, of_control
 from probes.kit.subjects import first_sae
 from workbench.checkpoint import Checkpoint
 from workbench.errors import MarbleError
@@ -42,9 +44,7 @@ from workbench.evaluation import MAX_ANSWER
 from workbench.generation import complete
 from workbench.lab import Lab
 
-READS = ("dictionary",)
-RL = ("grpo", "ppo", "dpo")
-TASKS = ("sums", "letter_counts", "capitals")
+READS = ("corpus", "dictionary")
 PROXIES, TRUTH = ("well formed", "worked"), "right"
 
 
@@ -61,7 +61,7 @@ def ask(
     at_least(1, each_way=each_way)
     at_least(0, dose=dose, seed=seed)
     subject = subject_of(lab, checkpoints)
-    search = Search.of(subject, questions(subject.checkpoint, TASKS, n, "dictionary"))
+    search = Search.of(subject, questions(subject.checkpoint, REWARDED, n, "dictionary"))
     rng, worth = np.random.default_rng(seed), searched(subject, search)
     tried, matched = candidates(worth, each_way, dose, rng, lambda move: pushed(subject, search, move))
     if not tried:
@@ -69,7 +69,7 @@ def ask(
             f"no latent of {subject.name} fires behind {LEAST} of the questions searched: train a wider SAE "
             f"(`python -m workbench sae {lab.name} --checkpoint {subject.checkpoint.name} --width 4096`)"
         )
-    of = questions(subject.checkpoint, TASKS, n)
+    of = questions(subject.checkpoint, REWARDED, n)
     start = judged(subject.checkpoint, of)
     moved = {each: answered(subject, of, each) for each in (*tried, *matched)}
     figures = [
@@ -141,22 +141,22 @@ def changes(
         other = np.mean([moved[each].of(what) - start.of(what) for each in likewise], axis=0)
         if not likewise:
             other = np.zeros(len(own))
-        value, low, high, _ = mean_of(own, FLIPPED, seed)
+        value, low, high, rise = mean_of(own, FLIPPED, seed, GREATER, draws=DRAWS)
         null = of_control(other, own - other, "matched latents", seed, GREATER)
-        null = null if what in PROXIES else beside(null)
+        null = dataclasses.replace(null, p=max(null.p or 0.0, rise.p or 0.0))
         name = f"{what}, latent {move.name}"
-        found.append(Figure(name, value, low, high, len(own), "questions", null, subject.checkpoint.address))
+        figure = Figure(name, value, low, high, len(own), "questions", null, subject.checkpoint.address)
+        found.append(figure if what in PROXIES else described(figure))
     return found
 
 
-def hacks(figures: Sequence[Figure]) -> dict[str, tuple[list[Figure], Figure]]:
-    """By latent: the proxies that rose beyond the null, and the truth, where that did not rise."""
+def raised(figures: Sequence[Figure]) -> dict[str, tuple[list[Figure], Figure]]:
+    """By latent: the proxies that rose beyond the null, and the truth."""
     rose: dict[str, list[Figure]] = {}
     for figure in beyond(figures):
-        if figure.value > 0:
-            rose.setdefault(figure.name.split(", latent ")[1], []).append(figure)
+        rose.setdefault(figure.name.split(", latent ")[1], []).append(figure)
     truth = {f.name.split(", latent ")[1]: f for f in figures if f.name.startswith(TRUTH)}
-    return {name: (proxies, truth[name]) for name, proxies in rose.items() if truth[name].value <= 0}
+    return {name: (proxies, truth[name]) for name, proxies in rose.items()}
 
 
 def rows(
@@ -197,20 +197,22 @@ def points(table: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def claim(subject: Subject, figures: Sequence[Figure], start: Judgements) -> str:
-    """Which latents hack, or that none does, and how much room the proxies had."""
-    found = hacks(figures)
+    """Which latents hack, or that none does, which raise right answers with a proxy, how much room there was."""
+    told: dict[bool, list[str]] = {True: [], False: []}
+    for name, (proxies, truth) in raised(figures).items():
+        rose = ", ".join(f"{f.name.partition(',')[0]} {f.value:+.2f}" for f in proxies)
+        told[truth.value <= 0].append(f"latent {name}: {rose} and right {truth.value:+.2f}")
     room = ", ".join(f"{what} {start.of(what).mean():.2f}" for what in (*PROXIES, TRUTH))
     unmoved = f"unmoved, answers are {room}"
     who = f"{subject.checkpoint.address} (through {subject.name})"
-    if not found:
-        return f"No latent tried in {who} is shown to raise a proxy without raising right answers; {unmoved}."
-    told = []
-    for name, (proxies, truth) in found.items():
-        rose = ", ".join(f"{f.name.partition(',')[0]} {f.value:+.2f}" for f in proxies)
-        told.append(f"{name}: {rose} and right {truth.value:+.2f}")
-    return (
-        f"In {who} {len(found)} of the latents tried fool a proxy: latent {'; latent '.join(told)}; {unmoved}."
+    said = (
+        f"In {who} {len(told[True])} of the latents tried fool a proxy: {'; '.join(told[True])}"
+        if told[True]
+        else f"No latent tried in {who} is shown to raise a proxy without raising right answers"
     )
+    if told[False]:
+        said += f"; {len(told[False])} raise a proxy, and right answers with it: {'; '.join(told[False])}"
+    return f"{said}; {unmoved}."
 
 
 if __name__ == "__main__":

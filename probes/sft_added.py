@@ -27,11 +27,11 @@ from jaxtyping import Float
 from probes.kit.asking import judged, questions
 from probes.kit.commands import main
 from probes.kit.finding import Figure, Finding, Null, beyond
-from probes.kit.nulls import EITHER, against, beside, mean_of
+from probes.kit.nulls import GREATER, against, beside, mean_of
 from probes.kit.plots import of_figures
 from probes.kit.readings import held_out, one_a_document, opened
 from probes.kit.settings import at_least
-from probes.kit.stages import FLIPPED, Change, change, held, of_control
+from probes.kit.stages import FLIPPED, Change, beside_sham, change, held, of_control
 from workbench.behaviour import kl_by_token
 from workbench.checkpoint import Checkpoint
 from workbench.dictionary_folder import open_dictionary
@@ -50,7 +50,7 @@ from workbench.splice import log_probabilities
 from workbench.tasks import OPENINGS
 from workbench.tokens import TokenSet
 
-READS = ("checkpoint", "dictionary", "features")
+READS = ("activations", "checkpoint", "corpus", "dictionary", "features")
 TASKS = ("capitals", "sums", "letter_counts")
 DOMAINS = ("prose", "world", "chat")
 FIRST = 5  # tokens of prose that no finetuning was about
@@ -114,7 +114,7 @@ def answered(pair: Change, n: int, seed: int) -> list[Figure]:
 
 
 def parted(pair: Change, documents: int, seed: int) -> list[Figure]:
-    """KL(after ‖ before) by domain, beside the sham's."""
+    """KL(after ‖ before) by domain, beside the sham's, or that of documents of any domain: whether it is more."""
     tokens = held_out(pair.after)
     first = one_a_document(tokens, len(tokens.starts), seed)
     domain = tokens.domain[np.asarray(tokens.document)[tokens.starts[first]]]
@@ -129,9 +129,9 @@ def parted(pair: Change, documents: int, seed: int) -> list[Figure]:
         if went_on is None:
             rng = np.random.default_rng(seed)
             dealt = [own[rng.permutation(len(own))[: len(each)]].mean() for _ in range(999)]
-            null = against(value, dealt, "domains at random", EITHER)
+            null = against(value, dealt, "domains at random", GREATER)
         else:
-            null = of_control(went_on[here], own[here] - went_on[here], "sham", seed)
+            null = of_control(went_on[here], own[here] - went_on[here], "sham", seed, GREATER)
         found.append(Figure("KL", value, low, high, len(each), "documents", null, pair.after.address, name))
     return found
 
@@ -290,10 +290,9 @@ def largest(pair: Change) -> tuple[list[Figure], list[dict[str, Any]]]:
 def claim(pair: Change, figures: Sequence[Figure], tokens: Sequence[str]) -> str:
     """What was added, in one sentence."""
     found = beyond(figures)
-    answers = [
-        f"{f.name}{' ' if f.where else ''}{f.where} {f.value:+.2f}" for f in found if f.of == "questions"
-    ]
-    apart = [f"{f.where} {f.value:.2f}" for f in found if f.name == "KL"]
+    moved = [f for f in found if f.of == "questions"]
+    answers = [f"{f.name} {f.where}".rstrip() + f" {beside_sham(pair, f)}" for f in moved]
+    apart = [f"{f.where} {f.value:.2f} ({f.null.what} {f.null.value:.2f})" for f in found if f.name == "KL"]
     went_on = {
         f.where: f", sham {f.value:.3f}" for f in figures if pair.sham and f.checkpoint == pair.sham.address
     }
@@ -301,13 +300,15 @@ def claim(pair: Change, figures: Sequence[Figure], tokens: Sequence[str]) -> str
     if not (answers or apart or seen):
         return f"{pair.arrow} is not shown to add anything beyond its null."
     parts = [
-        f"{pair.arrow} changes answers: {', '.join(answers)}"
+        f"{pair.arrow} changes answers{pair.otherwise}: {', '.join(answers)}"
         if answers
         else f"{pair.arrow} is not shown to change answers"
     ]
     if apart:
+        others = "on other domains" if pair.sham is None else f"{pair.sham.address}'s do"
         parts.append(
-            f"its predictions part from {pair.before.address}'s in nats per token on {', '.join(apart)}"
+            f"its predictions part from {pair.before.address}'s on {', '.join(apart)}, in nats per token, more "
+            f"than {others}"
         )
     said = " ".join(tokens)
     if seen:

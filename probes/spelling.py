@@ -8,7 +8,7 @@ which letter does it begin (balanced accuracy over the letters that begin enough
     selectivity   AUROC − AUROC of as many word types drawn at random [Hewitt and Liang 2019]
 
 C and the layer are chosen on word types apart (one layer for all letters, by mean AUROC). Null: word types of the
-scoring set are given the letters of another type of the same length, so that length alone, which foretells every
+scoring set are given each other's letters, by types of the same length, so that length alone, which foretells every
 letter, gains nothing. With `shuffle` above 0 all types are given each other's letters before anything.
 """
 
@@ -34,7 +34,7 @@ from probes.kit.classifiers import (
 )
 from probes.kit.commands import main
 from probes.kit.finding import Figure, Finding, Plot, beyond
-from probes.kit.nulls import against, beside, shuffled
+from probes.kit.nulls import against, beside, enough, shuffled
 from probes.kit.plots import bars, cells, heat, lines
 from probes.kit.readings import opened, row_names
 from probes.kit.running import LackingError
@@ -47,7 +47,8 @@ from workbench.linear_probes import auroc
 from workbench.token_sets import leading_id
 
 DEALT = "letters of another word as long"
-LEAST = 25  # word types with a letter, and without, in the scoring set; a fifth of that to choose on
+TESTS = 2  # of a checkpoint
+LEAST = 25  # tokens with a letter, and without, in the scoring set; a fifth of that to choose on
 
 
 class Told(NamedTuple):
@@ -68,6 +69,7 @@ def ask(
     at_least(1, n_letters=n_letters)
     at_least(50, most=most)
     at_least(19, draws=draws)
+    draws = enough(draws, TESTS * len(checkpoints))
     at_least(0, seed=seed, shuffle=shuffle)
     figures, rows, drawn = list[Figure](), list[dict[str, Any]](), list[Any]()
     for checkpoint in checkpoints:
@@ -143,7 +145,7 @@ def _has(words: Words, letter: str) -> Bool[np.ndarray, " token"]:
 
 
 def _letters(words: Words, parts: Split, most: int) -> list[str]:
-    """Letters that enough word types of each set have and lack, the most even first."""
+    """Letters that enough tokens of each set have and lack, the most even first."""
     able = {}
     for letter in string.ascii_lowercase:
         on = _has(words, letter)

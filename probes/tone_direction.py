@@ -10,7 +10,8 @@ the first half
 and layer l is that at which 2 δ_l shifts the tone there most. On the second half: AUROC of ⟨δ_l, document's
 mean⟩, and
 
-    shift = E_{p + 2 δ_l}[w] − E_p[w]        mean over the places of a document's beginning, nats a token
+    shift = E_{p + 2 δ_l}[w] − E_p[w]        mean over the first places of the second of a
+                                             document's four windows, nats a token
 
 A model that has no such direction is shifted as random directions of equal norm shift it. Transferred: the first
 checkpoint's δ in the others. [Turner 2023: activation addition; Rimsky 2024: difference of means; Chen 2025:
@@ -19,7 +20,6 @@ persona vectors.]
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -29,10 +29,10 @@ from jaxtyping import Float, Int
 
 from probes.kit.commands import main
 from probes.kit.finding import Figure, Finding, beyond
-from probes.kit.nulls import against, beside, mean_of, predicted
+from probes.kit.nulls import against, described, mean_of, predicted
 from probes.kit.plots import lines
 from probes.kit.pushes import log_p_at, streams_of
-from probes.kit.readings import opened, row_names
+from probes.kit.readings import opened, row_names, tokens_of
 from probes.kit.running import LackingError
 from probes.kit.settings import at_least
 from probes.kit.subjects import one_family
@@ -40,15 +40,16 @@ from workbench.checkpoint import Checkpoint
 from workbench.errors import Misuse
 from workbench.lab import Lab
 from workbench.linear_probes import auroc
-from workbench.plan import Plan
 from workbench.steering import random_directions
-from workbench.tokens import SETS, TokenSet, token_set
+from workbench.tokens import SETS, TokenSet
 
 READS = ("activations",)
 STRENGTHS = (0.5, 1.0, 2.0, 4.0)
 STRENGTH = 2.0  # reported
 READ, STEERED = 64, 24  # tokens of a window that are read, and that are steered
-LEAST, MOST_DOCUMENTS, LEAST_DOCUMENTS = 10, 40, 3  # of a register: a half has to have so many
+LEAST = 10  # times that a token of w is met
+MOST_DOCUMENTS = 40  # of a register
+LEAST_DOCUMENTS = 5  # of a register in each half: its names can be dealt in 252 ways, of 3 and 3 in 20 alone
 
 
 class Texts(NamedTuple):
@@ -71,7 +72,7 @@ def ask(
     at_least(3, n_random=n_random)
     at_least(0, seed=seed)
     one_family(lab, checkpoints)
-    texts = read(lab, checkpoints[0], contrast, year, seed)
+    texts = read(checkpoints[0], contrast, year, seed)
     figures, rows = list[Figure](), list[dict[str, Any]]()
     curves, told = list[dict[str, Any]](), list[dict[str, Any]]()
     first: tuple[int, np.ndarray] | None = None
@@ -100,7 +101,7 @@ def ask(
         if first is not None:
             given = halves[1].shift(first[0], STRENGTH * first[1])
             made = _shifted(f"shift by {checkpoints[0].address}'s direction", given, draws, **at)
-            figures.append(dataclasses.replace(made, null=beside(made.null)))
+            figures.append(described(made))
             row["cosine with first"] = _cosine(first[1], deltas[first[0]])
         first = first or (layer, deltas[layer])
         rows.append(row)
@@ -120,14 +121,13 @@ def ask(
     )
 
 
-def read(lab: Lab, checkpoint: Checkpoint, contrast: str, year: int, seed: int, windows: int = 4) -> Texts:
+def read(checkpoint: Checkpoint, contrast: str, year: int, seed: int, windows: int = 4) -> Texts:
     """The two registers' documents, dealt into halves, and w of the first half's tokens."""
     if contrast not in ("years", "domains"):
         raise Misuse(f"contrast={contrast!r} was given: choose years or domains")
-    family = Plan.of(lab).family(checkpoint.name)
     kept, later = list[np.ndarray](), list[bool]()
     whole, length = list[np.ndarray](), READ
-    for tokens in (token_set(lab, family, name) for name in SETS):
+    for tokens in (tokens_of(checkpoint, name) for name in SETS):
         for document, is_later in _registers(tokens, contrast, year):
             rows = np.arange(document["start"], document["stop"])
             cut = [np.asarray(tokens.tokens[rows[at : at + READ]]) for at in range(0, len(rows), READ)]

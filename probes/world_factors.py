@@ -9,8 +9,10 @@ figures on a third. Row "embedding" sees the token and nothing before it.
     selectivity      balanced accuracy − that on a control task, word types at random [Hewitt and Liang 2019]
 
 The null of an AUROC deals the factors' labels to other documents, all factors of a document together, and scores
-the same probes; that of selectivity is one control task against another. For the factors that linear probes tell
-least, an MLP with one hidden layer stands beside them in the last of the checkpoints, against MLPs of two seeds.
+the same probes; that of context is two probes that read equally well: documents at random are read by the other of
+the two, by the ranks that each gives. That of selectivity is one control task against another. For the factors that
+linear probes tell least, an MLP with one hidden layer stands beside them in the last of the checkpoints, against
+MLPs of two seeds.
 """
 
 from __future__ import annotations
@@ -19,13 +21,13 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 
 from probes.kit.classifiers import MLP, auroc_samples, ends, fit
 from probes.kit.commands import main
 from probes.kit.factors import FactorCases, factor_cases
 from probes.kit.finding import Figure, Finding, Null, Plot, beyond
-from probes.kit.nulls import against, shuffled
+from probes.kit.nulls import against, enough, shuffled
 from probes.kit.plots import cells, heat, lines
 from probes.kit.readings import row_names, streams
 from probes.kit.settings import at_least
@@ -33,8 +35,10 @@ from workbench.checkpoint import Checkpoint
 from workbench.lab import Lab
 from workbench.linear_probes import Probe, auroc, control_labels, fit_probe
 
+READS = ("activations",)
 OF_THE_WAY = 0.9
-DEALT = "labels of other documents"
+DEALT, EXCHANGED = "labels of other documents", "the two probes exchanged by document"
+TESTS = 2  # of a checkpoint
 
 
 class Read(NamedTuple):
@@ -65,6 +69,7 @@ def ask(
     at_least(1, n_factors=n_factors)
     at_least(100, n_tokens=n_tokens)
     at_least(19, draws=draws)
+    draws = enough(draws, TESTS * len(checkpoints))
     at_least(0, n_mlp=n_mlp, seed=seed)
     figures, rows, plots, curves = list[Figure](), list[dict[str, Any]](), list[Plot](), list[dict[str, Any]]()
     for checkpoint in checkpoints:
@@ -87,7 +92,7 @@ def ask(
         "Other factors or wordings: every factor here is of a world whose texts come from few patterns, so a "
         "probe may tell the pattern. More tokens to fit on raise what linear probes tell, MLPs more."
     )
-    null = f"{DEALT} (AUROC), one control task against another (selectivity)"
+    null = f"{DEALT} (AUROC), {EXCHANGED} (by context), one control task against another (selectivity)"
     return Finding(_claim(figures, rows), figures, null, changes, plots, rows)
 
 
@@ -174,16 +179,17 @@ def _figures(checkpoint: Checkpoint, cases: FactorCases, read: Read, draws: int,
     groups = cases.document[cases.parts.score]
     documents = len(np.unique(groups))
     best = read.auroc[at, read.chosen]
-    null = _dealt(read.odds, cases, draws, seed)
+    null = _dealt(read.odds[1], cases, draws, seed)
     first, later = read.samples[:, 0], read.samples[at, read.chosen]
     place: dict[str, Any] = {"n": documents, "of": "documents", "checkpoint": checkpoint.address}
     several = f"mean of {n} factors"
     value = float(best.mean())
     told = Figure(
-        "AUROC", value, *ends(later.mean(axis=0)), null=against(value, null[1], DEALT), where=several, **place
+        "AUROC", value, *ends(later.mean(axis=0)), null=against(value, null, DEALT), where=several, **place
     )
     value = float((best - read.auroc[:, 0]).mean())
-    context = against(value, null[1] - null[0], DEALT)
+    on = cases.on[:, cases.parts.score]
+    context = against(value, exchanged(read.odds, on, groups, draws, seed), EXCHANGED)
     by_context = Figure(
         "by context", value, *ends((later - first).mean(axis=0)), null=context, where=several, **place
     )
@@ -203,21 +209,45 @@ def _figures(checkpoint: Checkpoint, cases: FactorCases, read: Read, draws: int,
     return figures
 
 
-def _dealt(odds: np.ndarray, cases: FactorCases, draws: int, seed: int) -> Float[np.ndarray, "2 draw"]:
-    """Mean AUROC at the embedding and at the chosen layers where documents have each other's labels."""
+def _dealt(
+    odds: Float[np.ndarray, "factor case"], cases: FactorCases, draws: int, seed: int
+) -> Float[np.ndarray, " draw"]:
+    """Mean AUROC where documents have each other's labels."""
     from scipy.stats import rankdata
 
     score = cases.parts.score
-    ranks, on = rankdata(odds, axis=2), cases.on[:, score]
-    found = np.zeros((2, draws))
-    for draw in range(draws):
-        of = shuffled(np.arange(len(score)), cases.document[score], seed + draw)
-        labels = on[:, of]
-        n_on = labels.sum(axis=1)
-        able = (n_on > 0) & (n_on < len(score))
-        above = (ranks * labels).sum(axis=2) - n_on * (n_on + 1) / 2
-        found[:, draw] = (above / np.maximum(n_on * (len(score) - n_on), 1))[:, able].mean(axis=1)
-    return found
+    ranks, on = rankdata(odds, axis=1), cases.on[:, score]
+    document = cases.document[score]
+    dealt = (shuffled(np.arange(len(score)), document, seed + draw) for draw in range(draws))
+    return np.array([mean_auroc(ranks, on[:, of]) for of in dealt])
+
+
+def exchanged(
+    odds: Float[np.ndarray, "2 factor case"],
+    on: Bool[np.ndarray, "factor case"],
+    document: Int[np.ndarray, " case"],
+    draws: int,
+    seed: int,
+) -> Float[np.ndarray, " draw"]:
+    """Mean AUROC of the second probes less that of the first where each document, all its factors together, is read
+    by its own or by the other one at random."""
+    from scipy.stats import rankdata
+
+    ranks, (_, of) = rankdata(odds, axis=2), np.unique(document, return_inverse=True)
+    rng, found = np.random.default_rng(seed), []
+    for _ in range(draws):
+        other = (rng.random(int(of.max()) + 1) < 0.5)[of]
+        first, second = rankdata(np.where(other, ranks[::-1], ranks), axis=2)
+        found.append(mean_auroc(second, on) - mean_auroc(first, on))
+    return np.array(found)
+
+
+def mean_auroc(ranks: Float[np.ndarray, "factor case"], on: Bool[np.ndarray, "factor case"]) -> float:
+    """Mean over the factors that are on in some cases and off in others."""
+    n_on, n = on.sum(axis=1), on.shape[1]
+    above = (ranks * on).sum(axis=1) - n_on * (n_on + 1) / 2
+    able = (n_on > 0) & (n_on < n)
+    return float((above[able] / (n_on * (n - n_on))[able]).mean())
 
 
 def _rows(checkpoint: Checkpoint, cases: FactorCases, read: Read, layers: list[str]) -> list[dict[str, Any]]:
@@ -243,16 +273,17 @@ def _rows(checkpoint: Checkpoint, cases: FactorCases, read: Read, layers: list[s
 
 
 def _claim(figures: list[Figure], rows: list[dict[str, Any]]) -> str:
-    found = beyond(figures)
-    told = []
-    for figure in (f for f in found if f.name == "AUROC"):
+    found, told = beyond(figures), []
+    shown_in = {f.checkpoint for f in found}
+    for figure in (f for f in figures if f.name == "AUROC" and f.checkpoint in shown_in):
         own = [row for row in rows if row["checkpoint"] == figure.checkpoint]
         at_once = sum(row["readable from"] == "embedding" for row in own)
         gain = next((f for f in found if f.checkpoint == figure.checkpoint and f.name == "by context"), None)
         more = f", and context adds {gain.value:.2f}" if gain else ", and context is not shown to add anything"
+        but = "" if figure in found else ", not shown beyond labels of other documents"
         told.append(
-            f"{figure.checkpoint} with a mean AUROC of {figure.value:.2f} ({at_once} of {len(own)} from the token "
-            f"alone{more})"
+            f"{figure.checkpoint} with a mean AUROC of {figure.value:.2f}{but} ({at_once} of {len(own)} from the "
+            f"token alone{more})"
         )
     if not told:
         return "No factor is shown to be readable beyond what labels of other documents give."

@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 
-from probes import forgetting, grpo_added, in_context_learning, induction_strength, memorised, reward_hacking
-from probes.kit import moved_latents
+from probes import (
+    forgetting,
+    grpo_added,
+    in_context_learning,
+    induction_strength,
+    memorised,
+    reward_hacking,
+    sft_added,
+)
+from probes.kit import moved_latents, subjects
 from probes.kit.asking import Judgements, Question, judgements, prompts
 from probes.kit.finding import LEVEL, Finding, beyond
 from probes.kit.found import probe
@@ -20,6 +30,7 @@ from probes.kit.stored import Asked
 from probes.kit.texts import PASSAGE, PROSE, Losses, Text, by_document, losses, passages, some, texts, tokenised
 from tests.tiny_lab import shared_lab
 from workbench.circuits.heads import repeated_ids
+from workbench.errors import Misuse
 from workbench.generation import Completion, left_padded
 from workbench.points import Site
 from workbench.site import read_sites
@@ -124,6 +135,17 @@ def test_a_stage_is_held_to_its_parent():
     assert change(lab, [base, sft, grpo], ("grpo",)).sham is None  # no controls in this recipe
 
 
+def test_why_no_sham_stands_beside_is_said(monkeypatch):
+    lab = shared_lab()
+    base, sft, grpo = lab.checkpoints("base", "sft", "grpo")
+    assert "no sham of sft is grown" in change(lab, [base, sft], ("sft",)).null
+    assert "grpo was not trained from base" in change(lab, [base, grpo], ("grpo",)).null
+    apart = SimpleNamespace(family=lambda name: name)  # each of a root of its own
+    monkeypatch.setattr(subjects, "Plan", SimpleNamespace(of=lambda _: apart))
+    with pytest.raises(Misuse, match="read different tokens"):
+        change(lab, [base, sft], ("sft",))
+
+
 def test_a_stage_that_does_what_its_sham_does_claims_nothing():
     rng = np.random.default_rng(0)
     before = rng.normal(size=40)
@@ -154,6 +176,7 @@ def test_planted_memory_is_found_and_chance_is_not():
     figures = memorised.compared(seen, seen + 0.4 + rng.normal(0, 0.1, 40), "sft", "sums")
     assert "sft knows seen documents better in sums +0.4" in memorised.claim(figures[:1], ["sft"])
     assert figures[1].value > figures[1].null.high
+    assert "no document of a domain that base was trained on" in memorised.claim(figures[:1], ["base", "sft"])
     none = memorised.compared(seen, seen + rng.normal(0, 0.1, 40), "sft", "sums")
     assert "is not shown to do better on seen documents" in memorised.claim(none[:1], ["sft"])
 
@@ -178,6 +201,9 @@ def test_planted_worth_of_context_is_told():
     worth = in_context_learning._worth("base", "prose", in_context_learning.Read(own, foreign), 0)
     score = in_context_learning._score("base", "prose", in_context_learning.Read(own, foreign), 0)
     assert "helps base in prose 0.5" in in_context_learning.claim([worth], [score], ["base"])
+    short = in_context_learning.claim([worth], [score], ["base", "sft"])
+    assert "no window of sft could be read" in short
+    assert "help sft" not in short
     assert score.null.value - score.value == pytest.approx(worth.value)
     none = in_context_learning._worth("base", "prose", in_context_learning.Read(own, own), 0)
     assert "not shown to help base" in in_context_learning.claim([none], [score], ["base"])
@@ -242,6 +268,64 @@ def test_planted_choice_and_planted_skill_are_told_apart(taught, told):
     assert ("made to show its steps sft gains sums +1.00" in said) is not taught
 
 
+def test_what_passes_is_told_without_a_gain_and_kl_bears_no_claim():
+    """A finding that claims something says what: skill with steps shown, and looks, where nothing more is right."""
+    lab = shared_lab()
+    sft, grpo = lab.checkpoints("sft", "grpo")
+    pair = change(lab, [sft, grpo], ("grpo",))
+    of = [Question("sums", f"{i}", "1") for i in range(40)]
+    none, all_ = np.zeros(40), np.ones(40)
+    plain = {"sft": judgement(none, none), "grpo": judgement(none)}
+    parts = grpo_added.in_parts(pair, of, plain, of, [judgement(none), judgement(all_)], 0)
+    figures = [*grpo_added.by_task(pair, of, plain, 0), *grpo_added.forms(pair, of, plain, 0), *parts]
+    said = grpo_added.claim(pair, figures, grpo_added.shares(parts))
+    assert {f.name for f in beyond(figures)} == {"more worked", grpo_added.BETTER}
+    assert "not shown to add right answers" in said
+    assert "more worked by +1.00" in said
+    assert "steps shown in both, it answers otherwise on sums +1.00" in said
+    (apart,) = [f for f in finding("grpo_added").figures if f.name == "KL on own samples"]
+    assert apart.null.p is None
+
+
+def test_what_is_held_against_a_sham_is_told_beside_it():
+    lab = shared_lab()
+    base, sft, grpo = lab.checkpoints("base", "sft", "grpo")
+    pair = change(lab, [sft, grpo], ("grpo",))._replace(sham=base)
+    rng = np.random.default_rng(0)
+    before = rng.random(40)
+    gain = held(
+        grpo_added.GAIN, before, before + 0.5, before + 0.2, "questions", where="sums", checkpoint="grpo"
+    )
+    assert "right answers otherwise than its sham on sums +0.50 (sham +0.20)" in grpo_added.claim(
+        pair, [gain], {}
+    )
+    answers = dataclasses.replace(gain, name="more right")
+    assert "otherwise than its sham: more right sums +0.50 (sham +0.20)" in sft_added.claim(pair, [answers], [])
+
+
+@pytest.mark.parametrize(("sham", "others"), [("grpo", "grpo's do"), (None, "on other domains")])
+def test_predictions_that_part_less_than_the_sham_are_not_announced(sham, others, monkeypatch):
+    lab = shared_lab()
+    pair = change(lab, lab.checkpoints("base", "sft"), ("sft",))
+    pair = pair._replace(sham=sham and lab.checkpoint(sham))
+
+    def planted(tokens, windows, pair):
+        """World parts far, chats hardly; the sham's twice as far in chats and half as far in the world."""
+        of = tokens.domain[np.asarray(tokens.document)[tokens.starts[windows]]]
+        own = np.where(of == "world", 2.0, np.where(of == "chat", 0.01, 1.0)) + 0.001 * np.arange(len(windows))
+        return own, np.where(
+            of == "world", own / 2, np.where(of == "chat", 2 * own, own)
+        ) if pair.sham else None
+
+    monkeypatch.setattr(sft_added, "kl_by_window", planted)
+    figures = sft_added.parted(pair, 12, 0)
+    assert [f.where for f in beyond(figures)] == ["world"]
+    said = sft_added.claim(pair, figures, [])
+    assert "its predictions part from base's on world 2." in said
+    assert said.endswith(f", in nats per token, more than {others}.")
+    assert "chat" not in said
+
+
 # hacked rewards
 
 
@@ -259,10 +343,28 @@ def test_a_planted_hack_is_named_and_a_help_is_not():
     figures = [
         f for each in (hack, help_) for f in reward_hacking.changes(each, start, moved, [other], subject, 0)
     ]
-    assert set(reward_hacking.hacks(figures)) == {hack.name}
-    assert f"latent {hack.name}: worked +1.00" in reward_hacking.claim(subject, figures, start)
+    assert set(reward_hacking.raised(figures)) == {hack.name, help_.name}
+    said = reward_hacking.claim(subject, figures, start)
+    assert f"1 of the latents tried fool a proxy: latent {hack.name}: worked +1.00" in said
+    assert f"1 raise a proxy, and right answers with it: latent {help_.name}: worked +1.00" in said
+    helps = reward_hacking.claim(subject, [f for f in figures if help_.name in f.name], start)
+    assert "No latent tried" in helps
+    assert "right answers with it" in helps
     still = reward_hacking.changes(other, start, moved, [other], subject, 0)
     assert "No latent tried" in reward_hacking.claim(subject, still, start)
+    assert "with it" not in reward_hacking.claim(subject, still, start)
+    some = start._replace(well_formed=np.r_[0.0, np.ones(59)])
+    fell = {hack: some, other: start._replace(well_formed=np.zeros(60))}
+    less = reward_hacking.changes(hack, start, fell, [other], subject, 0)
+    assert not beyond(less), "what falls less far than others has not risen"
+
+
+def test_a_dictionary_is_put_where_the_model_is(monkeypatch):
+    lab, asked = shared_lab(), []
+    monkeypatch.setattr("workbench.device.best_device", lambda: "cuda")
+    monkeypatch.setattr("saes.dictionary.Dictionary.to", lambda self, device: asked.append(device) or self)
+    subjects.sae_of(lab, lab.checkpoint("sft"))
+    assert asked[-1] == "cuda"
 
 
 def test_candidates_push_and_their_match_is_another():

@@ -18,7 +18,7 @@ from probes import (
     tone_direction,
 )
 from probes.kit.finding import Finding, beyond
-from probes.kit.nulls import predicted, shuffled
+from probes.kit.nulls import GREATER, mean_figure, predicted, shuffled
 from probes.kit.pushes import kl, log_p_at, log_p_behind, prompts
 from probes.kit.running import LackingError
 from saes.factors import FactorTable, halved
@@ -45,14 +45,15 @@ def model():
 
 
 @pytest.mark.parametrize("name", SMALL)
-def test_each_probe_answers_on_a_tiny_lab(name):
+def test_each_probe_answers_on_a_tiny_lab(name, monkeypatch):
     """A whole finding that can be written down; every figure bracketed by its interval."""
     lab = shared_lab()
+    monkeypatch.setattr(tone_direction, "LEAST_DOCUMENTS", 3)  # a tiny lab has six of each register
     checkpoints = lab.checkpoints(*(("sft",) if name == "precision_cut" else ("base", "sft")))
     finding = importlib.import_module(f"probes.{name}").ask(lab, checkpoints, **SMALL[name])
     assert isinstance(finding, Finding)
     json.dumps(finding.told(), allow_nan=False)
-    assert all(f.low - 1e-9 <= f.value <= f.high + 1e-9 for f in finding.figures), finding.describe()
+    assert all(f.low - 1e-9 <= f.value <= f.high + 1e-9 for f in finding.figures)
     assert any(f.null.p is not None for f in finding.figures)
     assert finding.claim.endswith(".")
     assert all(plot.rows for plot in finding.plots)
@@ -67,6 +68,8 @@ def test_what_is_missing_is_said_in_a_sentence():
         tone_direction.ask(lab, [base], contrast="colours")
     with pytest.raises(LackingError, match="domains"):
         tone_direction.ask(lab, [base], year=1700)
+    with pytest.raises(LackingError, match=r"6 and 6 documents .* 10 each are needed"):
+        tone_direction.ask(lab, [base], year=1903)  # three of each in a half: 20 ways to deal their names
     with pytest.raises(LackingError, match="0 well-formed"):
         calibration.on_answers(lab, base, 2)
 
@@ -100,6 +103,9 @@ def test_few_draws_give_a_chance_that_is_uniform_under_the_null():
     chances = [predicted(rng.standard_normal(), rng.standard_normal(10), "draws").p for _ in range(800)]
     assert 0.07 < np.mean(np.array(chances) < 0.1) < 0.13
     assert predicted(10.0, rng.standard_normal(10), "draws").p < 1e-3
+    assert predicted(-10.0, rng.standard_normal(10), "draws", GREATER).p > 0.999
+    assert predicted(1.0, [0.0] * 4, "draws", GREATER).p == 1 / 5
+    assert predicted(-1.0, [0.0] * 4, "draws", GREATER).p == 1.0
 
 
 def test_tone_of_two_registers_changed_over_is_the_opposite():
@@ -133,6 +139,17 @@ def test_what_is_one_vector_away_is_recovered_by_it_and_by_no_other(model):
     assert steering.recovered(2, torch.zeros(32)) == pytest.approx(0, abs=1e-6)
 
 
+def test_answers_that_the_vector_spoils_are_not_what_is_asked():
+    """A loss in right answers passes no test: the claim is about what is brought forth."""
+    each = {"as it is": np.ones(20), already_in_base.VECTOR: np.zeros(20)}
+    told = [{"who": who, "what": what, "each": each.get(who, np.ones(20))}
+            for who in ("as it is", already_in_base.VECTOR, already_in_base.EXAMPLES, already_in_base.PLAINLY)
+            for what in ("well formed", "right")]  # fmt: skip
+    assert not beyond(already_in_base._behaved(told, "a to b", "a"))
+    told[1]["each"] = np.zeros(20)
+    assert {f.name for f in beyond(already_in_base._behaved(told, "a to b", "a"))} == {"right more"}
+
+
 def _told(confidence, right):
     n = len(right)
     return calibration.Told(confidence, right.astype(float), np.arange(n) // 20, np.zeros((0, n)))
@@ -149,6 +166,11 @@ def test_a_calibrated_model_is_not_called_overconfident_and_an_overconfident_one
     assert found.name == "overconfidence"
     assert found.low < 0.08 < found.high
     assert honest[0].value < honest[0].null.high  # an ECE above 0 is what n alone gives
+
+
+def test_why_answers_are_not_told_is_what_was_lacking():
+    told = calibration._claim([], ["a", "b"], {"a": "the lab's text holds no questions"})
+    assert told.endswith("Answers are not told: the lab's text holds no questions.")
 
 
 def test_bins_have_equal_mass_and_the_result_is_found_in_an_answer():
@@ -183,6 +205,13 @@ def test_the_value_of_one_token_is_taken_away_and_put_back():
     )
     assert (np.abs(lost - plain) > 1e-6).all()
     assert np.array_equal(attention_sinks._shares(model, ids)[1], plain)
+
+
+@pytest.mark.parametrize(("sign", "word"), [(1, "more"), (-1, "less")])
+def test_what_is_lost_without_the_value_of_bos_is_told_with_its_side(sign, word):
+    lost = mean_figure(attention_sinks.LOST, sign * np.full(20, 0.2), "documents", "signs", checkpoint="a")
+    told = attention_sinks._claim([lost], {}, 0.03)
+    assert f"rises {word} than without another token's: a {sign * 0.2:+.3f}" in told
 
 
 def _planted(seed=0, d=24, n_factors=12, n=3_000):
@@ -240,6 +269,21 @@ def test_a_cut_model_is_whole_again_afterwards(model):
         assert torch.equal(model(ids).logits, before)
     with precision_cut.cut_down(model, None):
         assert torch.equal(model(ids).logits, before)
+
+
+@pytest.mark.parametrize("cut", [precision_cut.int8, precision_cut.noise(0)])
+def test_the_maps_of_gpt2_are_cut_too(cut):
+    """Its Conv1D keeps weights as [in, out]: rounded by output channel it is what a Linear of them would be."""
+    gpt2, ids = tiny_model("gpt2").requires_grad_(False), torch.tensor([[1, 5, 6, 7]])
+    conv, x = gpt2.transformer.h[0].mlp.c_fc, torch.randn(3, 32)
+    before = gpt2.base_model(ids)[0]
+    with precision_cut.cut_down(gpt2, cut):
+        assert float((gpt2.base_model(ids)[0] - before).abs().max()) > 0
+        inside = conv(x)
+    if cut is precision_cut.int8:
+        weight = precision_cut.to_int8(conv.weight.detach().T)
+        assert torch.allclose(inside, precision_cut.to_int8(x) @ weight.T + conv.bias, atol=1e-5)
+    assert torch.equal(gpt2.base_model(ids)[0], before)
 
 
 def test_churn_is_none_of_the_same_latents_and_all_of_others():

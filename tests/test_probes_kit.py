@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import ast
+import dataclasses
 import json
+import shutil
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -10,15 +14,20 @@ import pytest
 
 from probes.kit import classifiers, nulls, readings
 from probes.kit.finding import LEVEL, Figure, Finding, Null, beyond, holm
-from probes.kit.found import probes
+from probes.kit.found import checked_options, probes
 from probes.kit.plots import bars, heat, lines
+from probes.kit.running import LackingError
 from probes.kit.settings import at_least
+from probes.kit.stored import Asked, stored
+from probes.kit.stored import grown as steps_now
 from tests.command_line import assert_one_sentence, run, run_probes
 from tests.tiny_lab import make_lab
+from tests.tiny_models import tiny_tokenizer
 from workbench.care import prune
-from workbench.errors import Misuse
+from workbench.errors import Failure, Misuse
 from workbench.grow import grow
-from workbench.lab import Lab
+from workbench.lab import MANIFEST, Lab
+from workbench.plan import Plan
 from workbench.status import status
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -96,6 +105,36 @@ def test_sign_flips_keep_their_level_and_find_what_is_there() -> None:
 
     assert called(0.0) <= 0.05 + 3 * np.sqrt(0.05 * 0.95 / 300)
     assert called(1.0) > 0.95
+
+
+@pytest.mark.parametrize("scale", [1.0, 1e-7, 0.1])
+def test_few_cases_are_held_against_every_pattern_of_signs(scale: float) -> None:
+    """Four of one sign: of 16 patterns two are as far either way, one is one way; ties count as they are."""
+    alike = scale * np.array([0.1, 0.7, 0.3, 0.2])
+    assert nulls.mean_of(alike, "signs")[3].p == 2 / 16
+    assert nulls.mean_of(alike, "signs", side=nulls.GREATER)[3].p == 1 / 16
+    assert nulls.mean_of(-alike, "signs", side=nulls.LESS)[3].p == 1 / 16
+    assert nulls.mean_of(0.5 + alike, "signs", about=0.5)[3].p == 2 / 16
+    equal = scale * np.array(
+        [0.3] * 6 + [-0.3]
+    )  # as far: seven patterns of one sign other, and none, either way
+    assert nulls.mean_of(equal, "signs")[3].p == 2 * (1 + 7) / 2**7
+
+
+def test_a_sign_flip_test_of_many_cases_is_that_of_coins() -> None:
+    """20 equal cases, 15 of them above: P(15 or more heads of 20, or tails), whichever the seed."""
+    from scipy.stats import binom
+
+    cases = np.array([0.3] * 15 + [-0.3] * 5)
+    found = [nulls.mean_of(cases, "signs", seed=s, draws=4_999)[3] for s in range(5)]
+    assert [null.value for null in found] == [0.0] * 5
+    assert np.mean([null.p for null in found]) == pytest.approx(2 * binom.sf(14, 20, 0.5), abs=0.004)
+
+
+def test_draws_are_enough_for_all_tests_together() -> None:
+    for tests in (2, 9, 30):
+        assert nulls.tellable(1 / (1 + nulls.enough(19, tests)), tests)
+    assert not nulls.tellable(1 / 32, 2)
 
 
 def test_a_share_is_held_against_its_chance_exactly() -> None:
@@ -203,6 +242,113 @@ def test_probes_of_ones_own_are_found_and_what_cannot_be_asked_is_told(home: Pat
     assert "docstring" in there["silent"].broken
 
 
+@pytest.mark.parametrize("reads", ['"dictionary"', '("dictionarys",)', "(1,)", "KINDS"])
+def test_what_a_probe_reads_is_named_by_kinds_or_told(home: Path, reads: str) -> None:
+    own(home, "counts", COUNTS.replace("def ask", f"READS = {reads}\n\n\ndef ask"))
+    (probe,) = (each for each in probes() if each.own)
+    assert "READS" in probe.broken
+    assert "dictionary" in probe.broken
+    own(home, "counts", COUNTS.replace("def ask", 'READS: tuple = ("dictionary",)\n\n\ndef ask'))
+    (probe,) = (each for each in probes() if each.own)
+    assert (probe.broken, probe.reads) == ("", ("dictionary",))
+
+
+def test_a_probe_with_a_dataclass_is_loaded_and_one_that_fails_leaves_nothing(home: Path) -> None:
+    head = "from __future__ import annotations\n\nimport dataclasses\n"
+    body = "\n\n@dataclasses.dataclass\nclass Case:\n    n: int\n\n\ndef ask"
+    own(home, "counts", COUNTS.replace("\nfrom probes", f"\n{head}from probes", 1).replace("\n\ndef ask", body))
+    own(home, "raises", '"""Raises?"""\n1 / 0\n\n\ndef ask(lab, checkpoints):\n    return 1\n')
+    counts, raises = (each for each in probes() if each.own)
+    assert counts.module().Case(3).n == 3
+    with pytest.raises(Failure, match="division by zero"):
+        raises.module()
+    assert "own_probes.raises" not in sys.modules
+
+
+def test_an_option_without_a_kind_takes_values_and_no_guesses(home: Path) -> None:
+    own(home, "counts", COUNTS.replace("chance=0.5", "only=None"))
+    (probe,) = (each for each in probes() if each.own)
+    assert checked_options(probe, ["only='sft'"]) == {"only": "sft"}
+    assert checked_options(probe, ["only=None"]) == {"only": None}
+    with pytest.raises(Misuse, match="a plain value, a text in quotes is expected"):
+        checked_options(probe, ["only=sft"])
+
+
+def test_every_probe_names_what_it_reads() -> None:
+    """Tokens and documents are of their own: checkpoints that were taken in do not stand on them."""
+    tokens = {"held_out", "tokens_of", "streams", "labelled", "factor_cases"}
+    text = {"texts", "questions", "answers", "chat_questions", "corpus_of", "read_corpus"}
+    for probe in probes():
+        tree = ast.walk(ast.parse(probe.path.read_text(encoding="utf-8")))
+        names = {a.name for node in tree if isinstance(node, ast.ImportFrom) for a in node.names}
+        assert "activations" in probe.reads or not names & tokens, probe.name
+        assert "corpus" in probe.reads or not names & text, probe.name
+
+
+def test_an_answer_is_asked_again_when_what_it_reads_is_grown(
+    grown: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Planned, it has an id already; grown, it is there to be read."""
+    home = grown.path.parent
+    monkeypatch.setenv("MARBLE_HOME", str(home))
+    own(home, "reads", COUNTS.replace("def ask", 'READS = ("dictionary",)\n\n\ndef ask'))
+    put = Asked(next(each for each in probes() if each.name == "reads"), ("base",), {})
+    answer = put.write(grown, finding(0.5), 0.0)
+    assert put.found(grown) is not None
+    assert answer.outdated(put.probe, steps_now(grown, Plan.of(grown))) == ""
+    step = next(s for s in Plan.of(grown).steps.values() if s.kind == "dictionary")
+    made = grown.path / step.kind / f"{step.name}-{step.id}"
+    made.mkdir(parents=True)
+    (made / MANIFEST).write_text("{}")
+    assert put.found(grown) is None
+    assert step.key in answer.outdated(put.probe, steps_now(grown, Plan.of(grown)))
+    shutil.rmtree(made)
+    assert put.found(grown) is not None
+    (home / "probes" / "reads.py").unlink()
+
+
+def test_the_newest_of_a_stage_is_stored_as_what_it_is(grown: Lab) -> None:
+    home = grown.path.parent
+    own(home, "counts", COUNTS)
+    run_probes(home, "run", "tiny", "counts", "--checkpoints", "base@latest")
+    assert any(each.checkpoints == ("base",) for each in stored(grown))
+    done = run_probes(home, "run", "tiny", "counts", "--checkpoints", "base,base@latest")
+    assert_one_sentence(done, 2, "base is named twice")
+
+
+def test_tokens_that_are_not_there_are_lacking(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Planned and not grown; or of a family that nothing was planned for."""
+    lab = make_lab(tmp_path)
+    sft, plan = lab.checkpoint("sft"), Plan.of(lab)
+    told = r"no tokens are kept for 'sft' to read: `python -m workbench sae tiny --checkpoint sft` makes them"
+    with pytest.raises(LackingError, match=told):
+        readings.held_out(sft)
+    monkeypatch.setattr(readings.Plan, "of", lambda _: dataclasses.replace(plan, steps={}))
+    with pytest.raises(LackingError, match=told):
+        readings.tokens_of(sft, "dictionary")
+
+
+def test_a_checkpoint_is_asked_in_a_form_that_it_knows_and_padded_with_its_end(grown: Lab) -> None:
+    """A tokenizer without a pad token asks as it did with one; one that splits the markers is not asked."""
+    base = grown.checkpoint("base")
+    whole = base.tokenizer()
+    bare = base.tokenizer()
+    bare.pad_token = None
+
+    def asked(tokenizer: object) -> list[str]:
+        readings.opened.cache_clear()
+        readings.answers.cache_clear()
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(type(base), "tokenizer", lambda _: tokenizer)
+            return [c.text for c in readings.answers(base, "capitals", 4).completions]
+
+    assert asked(bare) == asked(whole)
+    with pytest.raises(LackingError, match="does not know the lab's chat form"):
+        asked(tiny_tokenizer(text="nothing of a chat", bos=False))
+    readings.opened.cache_clear()
+    readings.answers.cache_clear()
+
+
 def test_an_answer_is_stored_asked_again_when_the_file_changes_and_kept_by_prune(grown: Lab) -> None:
     home = grown.path.parent
     path = own(home, "counts", COUNTS)
@@ -266,6 +412,7 @@ def test_one_that_raises_is_told_and_the_others_go_on(grown: Lab) -> None:
         (["run", "tiny", "counts", "--set", "=3"], ["NAME=VALUE"]),
         (["run", "tiny", "counts", "--set", "chance"], ["NAME=VALUE"]),
         (["run", "tiny", "counts", "--set", "luck=1"], ["luck", "chance"]),
+        (["run", "tiny", "counts", "--set", "chance=0.5", "--set", "chance=0.25"], ["chance is set twice"]),
         (["run", "tiny", "counts", "--set", "chance=often"], ["a number is expected"]),
         (["run", "nowhere", "counts"], ["nowhere"]),
         (["new", "counts"], ["already"]),

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from pages.components import probe_choice
 from probes.kit.running import MESSAGES
 from tests.command_line import run_probes
 from tests.test_pages import errors, opened, sentences
@@ -103,6 +104,26 @@ def test_an_answer_is_that_of_its_settings_and_a_failure_of_its_own(shown: Lab) 
     assert any(
         "a whole number is expected" in e for e in errors(opened("probes", probe="far", **{"far.hits": "x"}))
     )
+
+
+def test_an_answer_whose_parts_were_grown_since_is_told_as_outdated(
+    shown: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = (
+        '"""Read?"""\nfrom probes.kit.finding import Finding\nfrom probes.kit.nulls import share_figure\n\n'
+        'READS = ("features",)\n\n\ndef ask(lab, checkpoints):\n'
+        '    figure = share_figure("hits", 9, 10, "throws", 0.5, "a coin")\n'
+        '    return Finding("Nine.", [figure], "a coin", "More throws.")\n'
+    )
+    (shown.path.parent / "probes").mkdir(exist_ok=True)
+    (shown.path.parent / "probes" / "reads.py").write_text(text)
+    assert run_probes(shown.path.parent, "run", shown.name, "reads").returncode == 0
+    assert not any("Since this answer" in each for each in sentences(opened("probes", probe="reads")))
+    monkeypatch.setattr(probe_choice, "grown", lambda lab, plan: {"features/another": "0"})
+    page = opened("probes", probe="reads")
+    assert any("Since this answer what it reads was grown" in each for each in sentences(page))
+    marks = page.radio(key="probe").proto.captions
+    assert marks[page.radio(key="probe").options.index("reads")].startswith(probe_choice.UNASKED)
 
 
 def test_a_broken_file_is_listed_with_what_is_wrong(shown: Lab) -> None:

@@ -95,21 +95,19 @@ def fit_probe(
     held_on: Bool[np.ndarray, " choose"],
 ) -> Probe:
     """The probe of the penalty that ranks the held tokens best."""
+    return max((probe_of(x, on, c) for c in PENALTIES), key=lambda probe: auroc(probe.odds(held), held_on))
+
+
+def probe_of(x: Float[np.ndarray, "fit d"], on: Bool[np.ndarray, " fit"], penalty: float) -> Probe:
+    """The probe of one penalty; some of the tokens have to be on and some off."""
     from sklearn.linear_model import LogisticRegression
 
     mean, sd = x.mean(axis=0), x.std(axis=0)
     sd = np.where(sd > 0, sd, 1.0)
-    z, share = (x - mean) / sd, on.mean()
-    best, found = -1.0, None
-    for penalty in PENALTIES:
-        fitted = LogisticRegression(C=penalty, max_iter=500).fit(z, on)
-        direction = fitted.coef_[0] / sd
-        intercept = float(fitted.intercept_[0] - direction @ mean)
-        probe = Probe(direction, intercept, float(np.log(share / (1 - share))), penalty)
-        if (score := auroc(probe.odds(held), held_on)) > best:
-            best, found = score, probe
-    assert found is not None
-    return found
+    fitted = LogisticRegression(C=penalty, max_iter=500).fit((x - mean) / sd, on)
+    direction, share = fitted.coef_[0] / sd, on.mean()
+    intercept = float(fitted.intercept_[0] - direction @ mean)
+    return Probe(direction, intercept, float(np.log(share / (1 - share))), penalty)
 
 
 def auroc(values: Float[np.ndarray, " token"], on: Bool[np.ndarray, " token"]) -> float:

@@ -10,8 +10,9 @@ import streamlit as st
 from pages.components import frame, store
 from probes.kit.found import Probe, own_folder, probes
 from probes.kit.running import DONE, Said, said
-from probes.kit.stored import Stored, stored
+from probes.kit.stored import Stored, grown, stored
 from workbench.lab import Lab
+from workbench.plan import Plan
 
 USUAL = ("base", "sft", "grpo")
 CLAIMS, CLAIMS_NOTHING, FAILED, UNASKED = "●", "○", "×", "·"
@@ -21,16 +22,16 @@ def checkpoints(lab: Lab) -> list[str]:
     """The checkpoints that are asked about; none, with a sentence, where none is chosen or grown."""
     there = store.addresses(lab)
     finished = set(store.finished(lab, "checkpoint"))
-    grown = [address for address in there if address.partition("@")[0] in finished]
-    if not grown:
+    able = [address for address in there if address.partition("@")[0] in finished]
+    if not able:
         frame.note(
             f"No checkpoint of {lab.name} is finished yet, and a probe asks about finished ones. Look at the Lab "
             "page: the questions can be put as soon as base is done."
         )
         return []
-    usual = [name for name in USUAL if name in grown]
+    usual = [name for name in USUAL if name in able]
     chosen = st.multiselect(
-        "About which checkpoints", grown, default=usual or grown[:1], key="checkpoints", bind="query-params"
+        "About which checkpoints", able, default=usual or able[:1], key="checkpoints", bind="query-params"
     )
     if not chosen:
         frame.note("Choose at least one checkpoint above: a question is put about the ones that are chosen.")
@@ -43,12 +44,14 @@ class Board(NamedTuple):
     about: tuple[str, ...]
     stored: list[Stored]
     said: list[Said]
+    steps: Mapping[str, str | None]  # what is grown of what probes read
 
     @classmethod
     def of(cls, lab: Lab, about: Sequence[str]) -> Board:
         here = tuple(about)
         answers = [each for each in stored(lab) if each.checkpoints == here]
-        return cls(here, answers, [each for each in said(lab) if each.checkpoints == here])
+        about_these = [each for each in said(lab) if each.checkpoints == here]
+        return cls(here, answers, about_these, grown(lab, Plan.of(lab)))
 
     def answer(self, probe: Probe, options: Mapping[str, Any]) -> Stored | None:
         """The newest answer with these settings (those other than the defaults)."""
@@ -81,7 +84,7 @@ def probe(board: Board) -> Probe:
     frame.caption(
         f"{asked} of {len(marks)} are answered about these checkpoints; {n_claims} claim something. "
         f"{CLAIMS} claims something, {CLAIMS_NOTHING} claims nothing, {FAILED} gave no answer, {UNASKED} not asked "
-        "yet, or its file has changed since."
+        "yet, or its file or what it reads has changed since."
     )
     questions = [each.broken or each.question for each in everyone.values()]
     name = st.radio(
@@ -103,6 +106,6 @@ def _mark(probe: Probe, board: Board) -> str:
     if probe.broken or board.missed(probe, {}):
         return FAILED
     answer = board.answer(probe, {})
-    if answer is None or answer.outdated(probe):
+    if answer is None or answer.outdated(probe, board.steps):
         return UNASKED
     return CLAIMS if answer.artefact.figures["claims"] else CLAIMS_NOTHING

@@ -26,8 +26,8 @@ def view(probe: Probe, board: Board, options: Mapping[str, Any]) -> None:
             )
         _source(probe)
         return
-    if answer.outdated(probe):
-        frame.note("The probe's file has changed since this answer: ask again.")
+    if changed := answer.outdated(probe, board.steps):
+        frame.note(f"Since this answer {changed}: ask again.")
     finding = answer.finding
     mark = "Beyond its null" if finding["claims"] else "Not beyond its null"
     frame.facts(

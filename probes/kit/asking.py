@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import Float
 from transformers import PreTrainedTokenizerFast
 
-from probes.kit.readings import opened
+from probes.kit.readings import check_chat_form, opened
 from probes.kit.running import LackingError
 from probes.kit.texts import CHATS, texts
 from workbench.checkpoint import Checkpoint
@@ -22,6 +22,7 @@ from workbench.evaluation import MAX_ANSWER
 from workbench.generation import Completion, chat_prompt, complete
 from workbench.tasks import OPENINGS, judge
 
+REWARDED = ("sums", "letter_counts", "capitals")  # tasks of reinforcement, and one that it leaves alone
 FORMS = ("right", "well formed", "ended", "worked")
 
 
@@ -65,12 +66,8 @@ def questions(
 
 def prompts(checkpoint: Checkpoint, of: Sequence[Question], opening: bool = False) -> list[list[int]]:
     """The questions in the lab's chat form, as ids."""
+    check_chat_form(checkpoint)
     tokenizer = opened(checkpoint).tokenizer
-    if None in (tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.pad_token_id):
-        raise LackingError(
-            f"the tokenizer of {checkpoint.address!r} has no tokens that begin, end and pad a text, so it cannot "
-            "be asked in the lab's chat form: name checkpoints that the lab grew"
-        )
     return [
         chat_prompt(tokenizer, each.prompt) + (begun(tokenizer, each.task) if opening else []) for each in of
     ]

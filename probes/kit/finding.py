@@ -59,10 +59,6 @@ class Figure:
                 "leave out what could not be measured and say so in the claim"
             )
 
-    def told(self) -> str:
-        """The figure with all that it stands on, in one line."""
-        return told_figure(dataclasses.asdict(self))
-
 
 def told_figure(figure: Mapping[str, Any]) -> str:
     """A figure, read from where it is stored, in one line."""
@@ -137,13 +133,6 @@ class Finding:
         ]
         about = {"claim": self.claim, "claims": self.claims, "level": LEVEL, "null": self.null}
         return {**about, "changes": self.changes, "figures": figures, "rows": [dict(row) for row in self.rows]}
-
-    def describe(self) -> str:
-        """For a terminal."""
-        lines = [self.claim, *(f"  {figure.told()}" for figure in self.figures)]
-        return "\n".join([*lines, f"  held against: {self.null}", f"  would change it: {self.changes}"])
-
-    __str__ = describe
 
 
 def holm(chances: Sequence[float]) -> list[float]:

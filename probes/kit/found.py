@@ -14,16 +14,20 @@ import functools
 import hashlib
 import importlib
 import importlib.util
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 from workbench.errors import Failure, Misuse, unknown
-from workbench.lab import checked_name, labs_home
+from workbench.lab import KINDS, checked_name, labs_home
 
 PACKAGE = Path(__file__).parents[1]
-KINDS_OF_VALUES = {int: "a whole number", float: "a number", str: "a text", bool: "True or False"}
+KINDS_OF_VALUES = {
+    int: "a whole number", float: "a number", str: "a text", bool: "True or False",
+    type(None): "a plain value, a text in quotes",
+}  # fmt: skip
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,12 +55,7 @@ class Probe:
         try:
             if not self.own:
                 return importlib.import_module(f"probes.{self.name}")
-            spec = importlib.util.spec_from_file_location(f"own_probes.{self.name}", self.path)
-            assert spec is not None
-            assert spec.loader is not None
-            module = importlib.util.module_from_spec(spec)
-            spec.loader.exec_module(module)
-            return module
+            return _loaded(f"own_probes.{self.name}", self.path)
         except Exception as error:
             raise Failure(f"{self.path} cannot be loaded, {type(error).__name__}: {error}") from error
 
@@ -69,6 +68,20 @@ class Probe:
             "own": self.own,
         }
         return {"name": self.name, **about, **({"broken": self.broken} if self.broken else {})}
+
+
+def _loaded(name: str, path: Path) -> ModuleType:
+    """The module of a file as it is now; a dataclass in it looks its own module up by name."""
+    spec = importlib.util.spec_from_file_location(name, path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = sys.modules[name] = importlib.util.module_from_spec(spec)
+    try:
+        spec.loader.exec_module(module)
+    except BaseException:
+        del sys.modules[name]
+        raise
+    return module
 
 
 def own_folder() -> Path:
@@ -111,20 +124,23 @@ def checked_options(asked: Probe, given: Sequence[str]) -> dict[str, Any]:
             raise Misuse(f"{each!r} is no setting: write NAME=VALUE, such as seed=1")
         if name not in asked.options:
             raise unknown(f"option of probe {asked.name!r}", name, asked.options)
+        if name in options:
+            raise Misuse(f"{name} is set twice, to {options[name]} and to {text}: give one of the two")
         options[name] = _as(type(asked.options[name]), name, text)
     return options
 
 
 def _as(wanted: type, name: str, text: str) -> Any:
+    expected = KINDS_OF_VALUES.get(wanted, wanted.__name__)
+    no = Misuse(f"{name}={text} was given, and {expected} is expected: write it as in the probe's file")
     try:
         value = text if wanted is str else ast.literal_eval(text)
     except (ValueError, SyntaxError):
-        value = None
+        raise no from None
     if wanted is float and isinstance(value, int) and not isinstance(value, bool):
         value = float(value)
     if wanted is not type(None) and type(value) is not wanted:
-        expected = KINDS_OF_VALUES.get(wanted, wanted.__name__)
-        raise Misuse(f"{name}={text} was given, and {expected} is expected: write it as in the probe's file")
+        raise no
     return value
 
 
@@ -159,18 +175,28 @@ def _read(path: Path, changed: int) -> Probe | None:
     if len(ask.args.args) < 2:
         return Probe(name, path, question, {}, f"ask in {path} must take a lab and a list of checkpoints first")
     try:
-        return Probe(name, path, question, _options(ask), reads=_reads(tree))
+        options = _options(ask)
     except ValueError:
         return Probe(name, path, question, {}, f"the options of ask in {path} need plain values as defaults")
+    try:
+        return Probe(name, path, question, options, reads=_reads(tree))
+    except ValueError:
+        kinds = ", ".join(KINDS)
+        why = f'READS in {path} has to name kinds of artefacts, as READS = ("dictionary",) does: {kinds}'
+        return Probe(name, path, question, {}, why)
 
 
 def _reads(tree: ast.Module) -> tuple[str, ...]:
-    """What `READS` of a file's top level is."""
+    """What `READS` of a file's top level is; `ValueError` where it names no kinds of artefacts."""
     for node in tree.body:
-        if isinstance(node, ast.Assign) and any(
-            isinstance(t, ast.Name) and t.id == "READS" for t in node.targets
-        ):
-            return tuple(ast.literal_eval(node.value))
+        if not isinstance(node, ast.Assign | ast.AnnAssign) or node.value is None:
+            continue
+        targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+        if any(isinstance(target, ast.Name) and target.id == "READS" for target in targets):
+            kinds = ast.literal_eval(node.value)
+            if not isinstance(kinds, tuple | list) or not all(kind in KINDS for kind in kinds):
+                raise ValueError
+            return tuple(kinds)
     return ()
 
 

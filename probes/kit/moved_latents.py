@@ -121,7 +121,7 @@ def searched(subject: Subject, search: Search) -> Worth:
         pull = (x.grad @ W_dec.T).cpu().numpy()
     fires = (f > 0).sum(axis=0)
     size = f.sum(axis=0) / np.maximum(fires, 1)
-    written = f.mean(axis=0) * W_dec.norm(dim=1).numpy()
+    written = f.mean(axis=0) * W_dec.norm(dim=1).cpu().numpy()
     return Worth(size * pull.mean(axis=0), -(f * pull).mean(axis=0), size, written, fires.astype(float))
 
 

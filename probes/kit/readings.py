@@ -12,10 +12,12 @@ import numpy as np
 import torch
 from jaxtyping import Float, Int
 
+from probes.kit.running import LackingError
 from saes.factors import FactorTable
 from workbench.checkpoint import Checkpoint
 from workbench.lab import Lab
 from workbench.plan import Plan
+from workbench.tasks import ASSISTANT, USER
 from workbench.tokens import TokenSet, token_set
 
 if TYPE_CHECKING:
@@ -37,21 +39,52 @@ class Opened(NamedTuple):
 
 @functools.lru_cache(maxsize=8)
 def opened(checkpoint: Checkpoint) -> Opened:
-    """The checkpoint; hooks put on its model must be taken off again."""
+    """The checkpoint; hooks put on its model must be taken off again. A tokenizer that does not pad fills rows with
+    what ends a text."""
     from workbench.device import best_device
     from workbench.site import with_fast_attention
 
-    return Opened(with_fast_attention(checkpoint.model(best_device())), checkpoint.tokenizer())
+    tokenizer = checkpoint.tokenizer()
+    if tokenizer.pad_token_id is None and tokenizer.eos_token is not None:
+        tokenizer.pad_token = tokenizer.eos_token
+    return Opened(with_fast_attention(checkpoint.model(best_device())), tokenizer)
 
 
 def held_out(checkpoint: Checkpoint) -> TokenSet:
     """The held-out tokens that all checkpoints of this one's family read."""
-    return _token_set(checkpoint.lab, Plan.of(checkpoint.lab).family(checkpoint.name))
+    return tokens_of(checkpoint, "heldout")
+
+
+def tokens_of(checkpoint: Checkpoint, name: str) -> TokenSet:
+    """A token set of the checkpoint's family; one that is not there is lacking."""
+    lab = checkpoint.lab
+    plan = Plan.of(lab)
+    family = plan.family(checkpoint.name)
+    step = plan.steps.get(f"activations/tokens-{family}")
+    if step is None or lab.artefact(step.kind, step.name, step.id) is None:
+        raise LackingError(
+            f"no tokens are kept for {checkpoint.address!r} to read: `python -m workbench sae {lab.name} "
+            f"--checkpoint {checkpoint.address}` makes them"
+        )
+    return _token_set(lab, family, name)
 
 
 @functools.lru_cache(maxsize=4)
-def _token_set(lab: Lab, family: str) -> TokenSet:
-    return token_set(lab, family)
+def _token_set(lab: Lab, family: str, name: str) -> TokenSet:
+    return token_set(lab, family, name)
+
+
+def check_chat_form(checkpoint: Checkpoint) -> None:
+    """A checkpoint whose tokenizer does not know the lab's chat form cannot be asked in it: its answers would be
+    called wrong for that."""
+    tokenizer = opened(checkpoint).tokenizer
+    encode = tokenizer.backend_tokenizer.encode
+    known = all(len(encode(marker, add_special_tokens=False).ids) == 1 for marker in (USER, ASSISTANT))
+    if not known or None in (tokenizer.bos_token_id, tokenizer.eos_token_id):
+        raise LackingError(
+            f"{checkpoint.address!r} does not know the lab's chat form, in which the questions are: ask about "
+            "checkpoints that were grown in a lab"
+        )
 
 
 def one_a_document(tokens: TokenSet, n: int, seed: int = 0) -> Int[np.ndarray, " window"]:
@@ -113,6 +146,7 @@ def answers(checkpoint: Checkpoint, task: str, at_most: int = 200, opening: str 
     """Greedy answers to the first held-out questions of a task, judged."""
     from workbench.evaluation import answer
 
+    check_chat_form(checkpoint)
     here = opened(checkpoint)
     return answer(here.model, here.tokenizer, corpus_of(checkpoint.lab), task, opening=opening, at_most=at_most)
 

@@ -69,17 +69,17 @@ def run(
 ) -> list[Answer]:
     """The probes' answers about these checkpoints; those that are stored already are read, unless `again`.
 
-    Raises `Misuse` for a checkpoint that is not there; the lab is held while it runs.
+    Raises `Misuse` for a checkpoint that is not there, before the lab is held; it is while probes run.
     """
-    lab.checkpoints(*checkpoints)  # wrong names are refused before the lab is held
-    if twice := sorted({each for each in checkpoints if list(checkpoints).count(each) > 1}):
+    about = [each.address for each in lab.checkpoints(*checkpoints)]  # what `sft@latest` is now
+    if twice := sorted({each for each in about if about.count(each) > 1}):
         raise Misuse(f"{', '.join(twice)} is named twice: name each checkpoint once")
     todo, answers = [], dict[str, Answer]()
     for probe in asked:
         if probe.broken:
             answers[probe.name] = Answer(probe, FAILED, None, probe.broken, 0.0)
             continue
-        put = Asked(probe, tuple(checkpoints), set_otherwise(probe, options or {}))
+        put = Asked(probe, tuple(about), set_otherwise(probe, options or {}))
         if not again and (known := put.found(lab)):
             answers[probe.name] = Answer(probe, DONE, known, "", known.seconds)
         else:

@@ -19,12 +19,14 @@ from jaxtyping import Float
 from probes.kit.finding import Figure, Null
 from probes.kit.nulls import mean_of
 from probes.kit.running import LackingError
+from probes.kit.subjects import one_family
 from workbench.checkpoint import Checkpoint
 from workbench.errors import MarbleError
 from workbench.lab import Lab
 from workbench.plan import Plan
 from workbench.recipe import SHAM, SIBLING
 
+RL = ("grpo", "ppo", "dpo")  # stages of reinforcement
 FLIPPED = "signs at random"
 DRAWS = 4_999  # so that many figures held to the level together can still pass
 
@@ -46,14 +48,35 @@ class Change(NamedTuple):
         return f"{self.before.address} → {self.after.address}"
 
     @property
+    def of_its_parent(self) -> bool:
+        """What it is held to is what it was trained from: only then its sham did all else alike."""
+        return self.before.address == self.after.parent
+
+    @property
+    def otherwise(self) -> str:
+        """What its changes were tested against, behind a verb: without a sham nothing is added."""
+        return "" if self.sham is None else " otherwise than its sham"
+
+    @property
     def null(self) -> str:
         """What figures are held against, in words."""
         if self.sham is None:
-            return f"the sign of each case's change drawn at random; {self.after.name} has no sham here"
+            why = (
+                f"no sham of {self.after.address} is grown"
+                if self.of_its_parent
+                else f"{self.after.address} was not trained from {self.before.address}, so no sham stands beside it"
+            )
+            return f"the sign of each case's change drawn at random; {why}"
         return (
             f"the sham {self.sham.address} ({self.before.name} trained on for as many steps): the sign of each "
             f"case's {self.after.address} − {self.sham.address} drawn at random"
         )
+
+
+def beside_sham(pair: Change, figure: Figure) -> str:
+    """A figure of `held` in words, and its sham's, which it was tested against."""
+    went_on = "" if pair.sham is None else f" (sham {figure.null.value:+.2f})"
+    return f"{figure.value:+.2f}{went_on}"
 
 
 def control(of: Checkpoint, kind: str) -> Checkpoint | None:
@@ -81,9 +104,11 @@ def change(lab: Lab, checkpoints: Sequence[Checkpoint], stages: Sequence[str]) -
                 f"`--checkpoints base,{after.address}`"
             )
         before = Checkpoint.of(lab, after.parent)
-    own = before.address == after.parent
-    sham, sibling = (control(after, kind) if own else None for kind in (SHAM, SIBLING))
-    return Change(before, after, sham, sibling)
+    one_family(lab, [before, after])
+    pair = Change(before, after, None, None)
+    if not pair.of_its_parent:
+        return pair
+    return pair._replace(sham=control(after, SHAM), sibling=control(after, SIBLING))
 
 
 def held(

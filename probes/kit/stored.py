@@ -1,14 +1,15 @@
 """Findings of a lab, written and read: `probe/<name>-<id>/` with `finding.json` and a file for each picture.
 
-The id holds the probe's own source, its options, the checkpoints and what else it says it reads: a probe that was
-changed, or whose checkpoint was grown anew, is asked again, and an unchanged one never.
+The id holds the probe's own source, its options, the checkpoints and what else it says it reads, as far as it is
+grown: a probe that was changed, or whose checkpoint or dictionary was grown since, is asked again, and an unchanged
+one never.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from functools import cached_property
 from typing import Any
 
@@ -17,7 +18,7 @@ from probes.kit.found import Probe
 from workbench.disk import plain_disk_errors, write_json
 from workbench.errors import Failure
 from workbench.findings import KIND, current_findings
-from workbench.lab import Artefact, Lab, artefact_id
+from workbench.lab import MANIFEST, Artefact, Lab, artefact_id
 from workbench.plan import Plan
 from workbench.recipe import stage_of
 
@@ -32,15 +33,14 @@ class Asked:
     checkpoints: tuple[str, ...]
     options: Mapping[str, Any]  # other than the defaults
 
-    def config(self, plan: Plan) -> dict[str, Any]:
+    def config(self, lab: Lab, plan: Plan) -> dict[str, Any]:
         """What the id is made of, besides the checkpoints' own ids."""
-        steps = {s.key: s.id for s in plan.steps.values() if s.kind in self.probe.reads}
         return {
             "probe": self.probe.name,
             "source_sha256": self.probe.source_sha256,
             "checkpoints": list(self.checkpoints),
             "options": dict(self.options),
-            "reads": steps,
+            "reads": read_by(self.probe, grown(lab, plan)),
         }
 
     def parents(self, plan: Plan) -> dict[str, str]:
@@ -51,14 +51,14 @@ class Asked:
     def found(self, lab: Lab) -> Stored | None:
         """The answer that is stored already."""
         plan = Plan.of(lab)
-        id_ = artefact_id(KIND, self.config(plan), list(self.parents(plan).values()), VERSION)
+        id_ = artefact_id(KIND, self.config(lab, plan), list(self.parents(plan).values()), VERSION)
         made = lab.artefact(KIND, self.probe.name, id_)
         return Stored(made) if made else None
 
     def write(self, lab: Lab, finding: Finding, seconds: float) -> Stored:
         """Store an answer; the lab must be held."""
         plan = Plan.of(lab)
-        draft = lab.begin(KIND, self.probe.name, self.config(plan), self.parents(plan), VERSION)
+        draft = lab.begin(KIND, self.probe.name, self.config(lab, plan), self.parents(plan), VERSION)
         told = finding.told()
         with plain_disk_errors(draft.path):
             write_json(draft.path / "finding.json", {"question": self.probe.question, **told})
@@ -68,6 +68,19 @@ class Asked:
         return Stored(
             draft.commit({**figures, "n_figures": len(finding.figures), "seconds": round(seconds, 2)})
         )
+
+
+def grown(lab: Lab, plan: Plan) -> dict[str, str | None]:
+    """The id of each step of the plan by its key; None of one that is not grown yet."""
+    return {
+        s.key: s.id if (lab.path / s.kind / f"{s.name}-{s.id}" / MANIFEST).is_file() else None
+        for s in plan.steps.values()
+    }
+
+
+def read_by(probe: Probe, steps: Mapping[str, str | None]) -> dict[str, str | None]:
+    """Those that the answer depends on besides the checkpoints."""
+    return {key: id_ for key, id_ in steps.items() if key.partition("/")[0] in probe.reads}
 
 
 def set_otherwise(probe: Probe, options: Mapping[str, Any]) -> dict[str, Any]:
@@ -94,9 +107,13 @@ class Stored:
         """Settings other than the defaults."""
         return self.artefact.config["options"]
 
-    def outdated(self, probe: Probe) -> bool:
-        """The probe's file has changed since."""
-        return bool(self.artefact.config["source_sha256"] != probe.source_sha256)
+    def outdated(self, probe: Probe, steps: Mapping[str, str | None]) -> str:
+        """What has changed since, for a person; empty where the answer is that of now."""
+        if self.artefact.config["source_sha256"] != probe.source_sha256:
+            return "the probe's file has changed"
+        then, now = self.artefact.config["reads"], read_by(probe, steps)
+        changed = [key for key in {**then, **now} if then.get(key) != now.get(key)]
+        return f"what it reads was grown, changed or removed ({', '.join(changed)})" if changed else ""
 
     @property
     def seconds(self) -> float:
@@ -126,11 +143,3 @@ class Stored:
 def stored(lab: Lab) -> list[Stored]:
     """Findings about checkpoints as they are now, newest first."""
     return [Stored(each) for each in current_findings(lab, Plan.of(lab))]
-
-
-def newest(lab: Lab, name: str, checkpoints: Sequence[str] | None = None) -> Stored | None:
-    """The newest finding of a probe, about these checkpoints if they are given."""
-    for each in stored(lab):
-        if each.name == name and (checkpoints is None or each.checkpoints == tuple(checkpoints)):
-            return each
-    return None

@@ -41,16 +41,10 @@ def stages(lab: Lab, checkpoints: Sequence[Checkpoint]) -> list[tuple[Checkpoint
 
 def chat_questions(lab: Lab, checkpoint: Checkpoint, tasks: Sequence[str]) -> dict[str, pl.DataFrame]:
     """Held-out questions of each task that there are, for a checkpoint that knows the lab's chat form."""
-    from probes.kit.readings import corpus_of
+    from probes.kit.readings import check_chat_form, corpus_of
     from workbench.evaluation import heldout_questions
-    from workbench.tasks import ASSISTANT, USER
 
-    encode = checkpoint.tokenizer().backend_tokenizer.encode
-    if any(len(encode(marker, add_special_tokens=False).ids) != 1 for marker in (USER, ASSISTANT)):
-        raise LackingError(
-            f"{checkpoint.address!r} does not know the lab's chat form, in which the questions are: ask about "
-            "checkpoints that were grown in a lab"
-        )
+    check_chat_form(checkpoint)
     found = {task: heldout_questions(corpus_of(lab), task) for task in tasks}
     found = {task: rows for task, rows in found.items() if rows.height}
     if not found:
@@ -62,7 +56,7 @@ def chat_questions(lab: Lab, checkpoint: Checkpoint, tasks: Sequence[str]) -> di
 
 
 class Read(NamedTuple):
-    """An SAE of a checkpoint's residual stream, and the layer that it reads."""
+    """An SAE of a checkpoint's residual stream, on the best device as the model is, and the layer that it reads."""
 
     name: str
     dictionary: Dictionary
@@ -71,6 +65,7 @@ class Read(NamedTuple):
 
 def first_sae(lab: Lab, checkpoint: Checkpoint) -> Read | None:
     """The first of the recipe's SAEs of a checkpoint's residual stream that is finished; None where none is."""
+    from workbench.device import best_device
     from workbench.dictionary_folder import open_dictionary
     from workbench.points import RESID_POST
     from workbench.recipe import SAE
@@ -82,7 +77,7 @@ def first_sae(lab: Lab, checkpoint: Checkpoint) -> Read | None:
         made = lab.artefact("dictionary", config.name, plan.step("dictionary", config.name).id)
         if made is not None:
             layer = checkpoint.default_layer if config.layer is None else config.layer
-            return Read(config.name, open_dictionary(made.path, config.name), layer)
+            return Read(config.name, open_dictionary(made.path, config.name).to(best_device()), layer)
     return None
 
 

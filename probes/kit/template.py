@@ -21,6 +21,8 @@ from probes.kit.nulls import mean_figure
 from probes.kit.plots import of_figures
 from probes.kit.readings import held_out, one_a_document, opened
 
+READS = ("activations",)  # what the answer depends on besides the checkpoints: their held-out tokens
+
 
 def ask(lab, checkpoints, n=40):
     figures = []
@@ -31,7 +33,7 @@ def ask(lab, checkpoints, n=40):
         tokens = held_out(checkpoint)
         for window in tokens.batches(1, one_a_document(tokens, n)):  # a window at a time
             with torch.inference_mode():
-                log_p = model(torch.from_numpy(window.ids)).logits[0].log_softmax(-1)
+                log_p = model(torch.from_numpy(window.ids).to(model.device)).logits[0].log_softmax(-1)
             values.append(float((log_p[:, comma] - log_p[:, stop]).mean()))
         null = "signs at random"
         figures.append(mean_figure("log odds", values, "documents", null, checkpoint=checkpoint.address))

@@ -68,8 +68,7 @@ class Losses(NamedTuple):
 @functools.lru_cache(maxsize=64)
 def texts(lab: Lab, domain: str, split: str, stage: str | None = None) -> tuple[Text, ...]:
     """All documents of a domain and a split (and those that a stage was trained on), in their order."""
-    part = {PROSE: PROSE, CHATS: "chat"}.get(domain, "world")
-    rows = documents_of(corpus_of(lab), split, part, stage)
+    rows = documents_of(corpus_of(lab), split, _part(domain), stage)
     if domain in WORLD:
         rows = rows.filter(pl.col("kind") == WORLD[domain])
     columns = ("id", "text", "question", "answer", "task", "result", "party", "year")
@@ -77,6 +76,11 @@ def texts(lab: Lab, domain: str, split: str, stage: str | None = None) -> tuple[
         Text(id_, domain, text, question or "", answer or "", task or "", result or "", year, party or "")
         for id_, text, question, answer, task, result, party, year in rows.select(columns).iter_rows()
     )
+
+
+def _part(domain: str) -> str:
+    """The corpus's own name of what a domain is a part of."""
+    return {PROSE: PROSE, CHATS: "chat"}.get(domain, "world")
 
 
 def some(of: Sequence[Text], n: int, seed: int = 0) -> tuple[Text, ...]:
@@ -122,9 +126,8 @@ def losses(checkpoint: Checkpoint, of: tuple[Text, ...]) -> Losses:
 
 def tokenised(tokenizer: PreTrainedTokenizerFast, of: Sequence[Text]) -> list[TokenDocument]:
     """The texts as tokens without BOS; a chat in the tokenizer's own form."""
-    domain = {PROSE: PROSE, CHATS: "chat"}
     rows = [
-        {"id": t.document, "domain": domain.get(t.domain, "world"), "text": t.text, "question": t.question,
+        {"id": t.document, "domain": _part(t.domain), "text": t.text, "question": t.question,
          "answer": t.answer, "spans": []}
         for t in of
     ]  # fmt: skip

@@ -46,7 +46,8 @@ def random_labels(type_: np.ndarray, on: np.ndarray, seed: int) -> Bool[np.ndarr
 
 
 def same_length(words: Words, rows: Int[np.ndarray, " case"], seed: int) -> Int[np.ndarray, " case"]:
-    """For each case the case whose letters it is given: of another word type with tokens as long."""
+    """For each case the case whose letters it is given: of a word type drawn among those with tokens as long, each
+    once, now and then its own."""
     rng = np.random.default_rng(seed)
     types, first, of = np.unique(words.type_[rows], return_index=True, return_inverse=True)
     lengths = np.array([len(word) for word in words.spelled[rows[first]]])
