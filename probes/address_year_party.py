@@ -284,8 +284,8 @@ def _claim(figures: list[Figure], rows: list[dict[str, Any]]) -> str:
     bag = ", ".join(f"{r['year, rank correlation']:.2f}" for r in rows if r["layer"] == "embedding")
     years, parties = of("year"), of("party")
     year = (
-        f"The year of an address is told of presidents never fitted on, rank correlation {years}, {bag} "
-        "from token embeddings alone"
+        f"The year of an address is told of presidents never fitted on, rank correlation {years}; {bag} "
+        "from the embeddings of its tokens alone"
         if years
         else "The year of an address is not shown to be told beyond chance"
     )

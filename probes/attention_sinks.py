@@ -267,7 +267,7 @@ def _claim(figures: Sequence[Figure], reads: dict[str, Read], even: float) -> st
     }
     heads_ = [f"{word} attention than even lies on BOS in {', '.join(of)}" for word, of in sides.items() if of]
     head = "; ".join(heads_) or "No more and no less attention than even is shown to lie on BOS"
-    moved = [f"{f.checkpoint} {f.value:+.3f} {f.where}" for f in found if f.name.endswith("change")]
+    moved = [f"{f.checkpoint} {f.value:+.2g} {f.where}" for f in found if f.name.endswith("change")]
     changed = (
         f"changed by stage: {', '.join(moved)}"
         if moved

@@ -288,10 +288,14 @@ def _claim(figures: Sequence[Figure], names: Sequence[str], mute: Mapping[str, s
     """`mute` says of which checkpoints answers were not read, and why."""
     passed, parts = [f for f in beyond(figures) if f.name == "overconfidence"], []
     for name in names:
+        mine = [f for f in passed if f.checkpoint == name]
         told = [
-            f"{'over' if f.value > 0 else 'under'}confident on {f.where} ({f.value:+.3f})"
-            for f in passed
-            if f.checkpoint == name
+            f"{word} on {', '.join(f'{f.where} ({f.value:+.3f})' for f in of)}"
+            for word, of in (
+                ("overconfident", [f for f in mine if f.value > 0]),
+                ("underconfident", [f for f in mine if f.value <= 0]),
+            )
+            if of
         ]
         parts.append(
             f"{name} is {', '.join(told)}" if told else f"{name} is not shown to differ from a calibrated model"

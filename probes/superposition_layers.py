@@ -26,7 +26,7 @@ from jaxtyping import Float, Int
 from scipy.stats import norm
 
 from probes.kit.commands import main
-from probes.kit.finding import LEVEL, Figure, Finding, Null
+from probes.kit.finding import Figure, Finding, Null, beyond
 from probes.kit.nulls import predicted, share_figure, shuffled
 from probes.kit.plots import lines
 from probes.kit.readings import held_out, labelled, opened, row_names, streams
@@ -262,29 +262,24 @@ def _rows(figures: Sequence[Figure], series: str, layer: str) -> list[dict[str, 
 
 
 def _claim(figures: Sequence[Figure], checkpoints: Sequence[Checkpoint]) -> str:
-    passed = {(f.checkpoint, f.name, f.where): p for f, p in zip(figures, Finding("-", figures, "-", "-").adjusted,
-              strict=True) if p is not None and p <= LEVEL}  # fmt: skip
+    passed = {(f.checkpoint, f.name, f.where) for f in beyond(figures)}
     at = {(f.checkpoint, f.where, f.name): f for f in figures}
     parts = []
     for checkpoint in checkpoints:
         name, layers = checkpoint.address, row_names(checkpoint)
         read = [w for w in layers if (name, READABLE, w) in passed]
-        told = ", ".join(
-            f"{round(at[name, w, READABLE].value * at[name, w, READABLE].n)} from "
-            f"{at[name, w, DIMENSION].value:.0f} at {w}" for w in read
-        )  # fmt: skip
         n = at[name, layers[0], READABLE].n
-        said = f"{name} reads, of {n} factors, from effective dimensions of {checkpoint.d_model}: {told}"
+        counts = _range([round(at[name, w, READABLE].value * n) for w in read])
+        dimensions = _range([round(at[name, w, DIMENSION].value) for w in read])
+        out_of = f"{dimensions} effective dimensions of {checkpoint.d_model}"
+        said = f"{name} reads {counts} of {n} factors from {out_of}"
         said = said if read else f"{name} is not shown to read more factors at any layer than with labels moved"
         rest = [w for w in layers if w not in read]
         said += f" (not shown at {', '.join(rest)})" if read and rest else ""
         crowds = [at[name, w, INTERFERENCE] for w in layers if (name, INTERFERENCE, w) in passed]
         kinds = [
             f"they interfere {side} than directions of the same covariance at "
-            + ", ".join(
-                f"{f.where} ({f.value:.2f} against {f.null.value:.2f}, p {passed[name, INTERFERENCE, f.where]:.2g})"
-                for f in of
-            )
+            + ", ".join(f"{f.where} ({f.value:.2f} against {f.null.value:.2f})" for f in of)
             for side, of in (
                 ("more", [f for f in crowds if f.value > f.null.value]),
                 ("less", [f for f in crowds if f.value <= f.null.value]),
@@ -294,6 +289,12 @@ def _claim(figures: Sequence[Figure], checkpoints: Sequence[Checkpoint]) -> str:
         none = "they are not shown to interfere more than directions of the same covariance at any layer"
         parts.append(f"{said}; {'; '.join(kinds) or none}")
     return f"{'. '.join(parts)}."
+
+
+def _range(of: Sequence[int]) -> str:
+    """`13 to 32`, of the layers at which something is readable; nothing of none."""
+    ends = sorted({min(of), max(of)}) if of else []
+    return " to ".join(map(str, ends))
 
 
 if __name__ == "__main__":
