@@ -195,6 +195,26 @@ def test_circuits_grow_with_their_share_and_have_no_dead_ends(llama, how):
     assert f[-1] == pytest.approx(1, abs=1e-4)
 
 
+def test_a_run_leaves_no_hook_behind_and_the_owners_alone(llama: CircuitModel) -> None:
+    """Whether it ends or breaks; a hook that the bridge does not have is no hook that is never called."""
+    p, seen = pairs(1), list[str]()
+    point = llama.bridge.hook_dict["blocks.0.hook_resid_pre"]
+    point.add_hook(lambda tensor, hook: seen.append(hook.name))
+    before = [len(each.fwd_hooks) for each in llama.bridge.hook_dict.values()]
+
+    def broken(x: torch.Tensor, hook: object) -> None:
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        llama.run(p.clean, p.last, [("blocks.0.hook_resid_pre", broken)])
+    llama.scores(p.clean, p)
+    assert [len(each.fwd_hooks) for each in llama.bridge.hook_dict.values()] == before
+    assert seen
+    point.remove_hooks()
+    with pytest.raises(KeyError):
+        llama.run(p.clean, p.last, [("blocks.0.hook_nowhere", broken)])
+
+
 def test_greedy_stays_connected_where_top_falls_apart():
     """The n strongest edges by themselves lead nowhere; greedy goes from the logits down."""
     graph = GRAPHS["plain"]

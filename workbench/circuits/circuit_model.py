@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 TOLERANCE = 1e-3  # of |m_clean − m_corrupt|, at least of 1
 _ROOM, _MOST_TOKENS = 2**28, 2_048
+_LEVEL = 1  # of hooks of one run, by which they are removed: those of the bridge's owner stay
 
 Written = Float[Tensor, "pair position sender d_model"]
 Kept = Bool[Tensor, "pair sender receiver"]
@@ -51,12 +52,15 @@ class CircuitModel:
         self.graph = Graph(config.n_layers, config.n_heads, kv, bool(config.parallel_attn_mlp))
         self.bridge, self.d_model = bridge, config.d_model
         self.device = next(bridge.original_model.parameters()).device
-        missing = [name for name in self._names() if name not in bridge.hook_dict]
+        known = bridge.hook_dict
+        missing = [name for name in self._names() if name not in known]
         if missing:
             raise Failure(
                 f"{type(bridge.original_model).__name__} has no {missing[0]}: its circuits cannot be read edge by "
                 "edge"
             )
+        # run_with_hooks looks all names of the bridge up for each hook, which takes as long as a block
+        self._points = {name: known[name] for name in self._names()}
 
     @property
     def tokens_at_once(self) -> int:
@@ -94,13 +98,20 @@ class CircuitModel:
     def run(
         self, ids: Int[Tensor, "row position"], last: Int[Tensor, "row"], hooks: list[tuple[str, Hook]]
     ) -> Float[Tensor, "row vocab"]:
-        """Logits behind each row's last token; nothing else is unembedded."""
+        """Logits behind each row's last token; nothing else is unembedded. `KeyError` for an unknown hook."""
         rows = torch.arange(len(ids), device=ids.device)
 
         def behind_last(x: Tensor, hook: Any) -> Tensor:
             return x[rows, last][:, None]
 
-        return self.bridge.run_with_hooks(ids, fwd_hooks=[*hooks, ("unembed.hook_in", behind_last)])[:, 0]
+        at = [(self._points[name], hook) for name, hook in (*hooks, ("unembed.hook_in", behind_last))]
+        try:
+            for point, hook in at:
+                point.add_hook(hook, level=_LEVEL)  # type: ignore[arg-type]  # its first parameter is `x` here
+            return self.bridge(ids)[:, 0]
+        finally:
+            for point, _ in at:
+                point.remove_hooks(level=_LEVEL)
 
     def written(self, ids: Int[Tensor, "row position"]) -> Written:
         """What every sender writes at every position."""
