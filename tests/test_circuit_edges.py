@@ -341,6 +341,10 @@ FLOOR = Overlap(0.7, 0.8, 0.7)
 )
 def test_verdicts(change, word):
     found = Evidence(
-        True, True, GOOD, GOOD, GOOD, Measured(0.0, -0.05, 0.05), BAD, SAME, FLOOR, 12, 0.05, 0.05
+        True, True, GOOD, GOOD, GOOD, Measured(0.0, -0.05, 0.05), BAD, SAME, FLOOR, 12, 0.05, 0.05, 12
     )._replace(**change)
-    assert verdict(found, "sft", "grpo").word == word
+    said = verdict(found, "sft", "grpo")
+    assert said.word == word
+    assert ("of 12 edges of each" in said.why) == (
+        word in (REUSED, REWEIGHTED, REWIRED) or "in common" in said.why
+    )

@@ -178,6 +178,17 @@ def test_what_was_not_checked_says_how(lab: Lab) -> None:
         CircuitCheck.of(lab, BY_ACDC)
 
 
+def test_a_script_has_the_nulls_beside_the_claim_and_the_way_along_the_snapshots(lab: Lab) -> None:
+    found, history = FoundCircuits.of(lab, DONE), CircuitHistory.of(lab, DONE)
+    told = found.told()
+    assert {row["kind"] for row in told["controls"]} >= {"random"}
+    assert {row["checkpoint"] for row in told["competence"]} == set(NAMES)
+    assert f"{found.n_search} pairs found it" in found.describe()
+    said = history.told()["sentences"]
+    assert said == [*history.sentences(), *history.figures["sentences"]]
+    assert any(text.startswith("copying in context") for text in said)
+
+
 def test_a_circuit_by_acdc_is_what_acdc_leaves(lab: Lab) -> None:
     found = FoundCircuits.of(lab, BY_ACDC)
     assert found.finder == ACDC

@@ -16,6 +16,7 @@ from transformers import PreTrainedTokenizerFast
 from tests import tiny_lab
 from tests.tiny_lab import build, make_lab, tiny_recipe
 from tests.tiny_models import save_tiny
+from workbench.circuit_config import CircuitConfig
 from workbench.circuits.circuit_requests import request_circuit
 from workbench.circuits.competence import Answered, answered, competence, of_answers
 from workbench.circuits.control_task import control_of, controls_of
@@ -24,7 +25,7 @@ from workbench.circuits.tasks import TASKS, known_task, task_pairs
 from workbench.errors import Misuse
 from workbench.external import add
 from workbench.lexicon import make_world
-from workbench.recipe import read_recipe
+from workbench.recipe import load_preset, read_recipe, write_recipe
 from workbench.stage_config import ModelConfig, TokenizerConfig
 from workbench.tasks import sum_use
 
@@ -361,6 +362,18 @@ def test_prompt_and_answer_that_run_together_are_refused(lab, tmp_path):
     lines = [*_lines()[:2], together, *_lines()[3:]]
     with pytest.raises(Misuse, match=r"pair 3 of task 'mine': 'What is t' and 'he' are read as other tokens"):
         task_pairs(lab, own_task(_written(tmp_path / "mine.jsonl", lines)))
+
+
+def test_a_file_whose_name_can_be_none_is_refused_before_anything_is_entered(tmp_path):
+    """A recipe that cannot be read again would close the whole lab."""
+    with pytest.raises(Misuse, match=r"'my task' cannot be a name: rename 'my task.jsonl'"):
+        own_task(_written(tmp_path / "my task.jsonl", _lines()))
+    recipe = load_preset("quick")
+    write_recipe(tmp_path / "recipe.toml", recipe)
+    broken = dataclasses.replace(recipe, circuits=(CircuitConfig("my task-base", "capitals", ("base",)),))
+    with pytest.raises(Misuse, match="cannot be a name"):
+        write_recipe(tmp_path / "recipe.toml", broken)
+    assert read_recipe(tmp_path / "recipe.toml") == recipe
 
 
 def test_a_file_too_short_or_no_text_or_not_there(tmp_path):

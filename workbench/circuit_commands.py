@@ -65,7 +65,7 @@ def circuit(
     if snapshots:
         followed = CircuitHistory.of(opened, name)
         told["history"] = followed.told()
-        said += followed.sentences()
+        said += ["Along the snapshots:", *followed.all_sentences()]
     if check:
         patched = CircuitCheck.of(opened, name)
         told["check"] = patched.told()

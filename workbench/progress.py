@@ -68,9 +68,12 @@ class Progress:
         """`n` more units need no work, or had it before an interruption: the rate is that of the others."""
         if n > 0:
             self._status["initial"] += n
+            self._status["done"] += n
             if self._bar is not None:
-                self._bar.initial += n
-            self.advance(n)
+                for count in ("initial", "n", "last_print_n"):  # not through `update`, which measures
+                    setattr(self._bar, count, getattr(self._bar, count) + n)
+                self._bar.refresh()
+            self._write("running")
 
     def finish(self, state: str, message: str = "") -> None:
         """The job ended: `state` is done, failed or stopped."""

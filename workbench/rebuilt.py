@@ -22,7 +22,12 @@ _ID = "[0-9a-f]" * 12
 def why_again(lab: Lab, step: Step) -> str:
     """A line; empty where the lab has no artefact of the step's name. Of several the newest is meant."""
     differs = what_differs(lab, step)
-    return f"{step.key} was built before and is built again: {differs}" if differs else ""
+    if not differs:
+        return ""
+    return (
+        f"{step.key} was built before and is built again: {differs}; the earlier one stays on the disk until "
+        "`prune` removes it"
+    )
 
 
 def what_differs(lab: Lab, step: Step) -> str:

@@ -275,10 +275,12 @@ def write_recipe(path: Path, recipe: Recipe) -> None:
     """Write a recipe as TOML under a temporary name, then rename."""
     import tomli_w
 
+    text = tomli_w.dumps(_without_none(dataclasses.asdict(recipe)))
+    _recipe_of(text, path.name)  # what cannot be read again would close the whole lab
     temporary = path.with_name(f".{path.name}.tmp")
     with plain_disk_errors(path.parent):
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_text(tomli_w.dumps(_without_none(dataclasses.asdict(recipe))), encoding="utf-8")
+        temporary.write_text(text, encoding="utf-8")
         temporary.replace(path)
 
 

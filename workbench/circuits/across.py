@@ -43,6 +43,7 @@ class Evidence(NamedTuple):
     n_edges: int  # of i's circuit
     share_before: float  # of all edges
     share_after: float
+    n_compared: int  # edges of either in `overlap`
 
 
 class Verdict(NamedTuple):
@@ -89,7 +90,7 @@ def verdict(found: Evidence, before: str, after: str) -> Verdict:
     same_edges = found.overlap.edges >= found.floor.edges
     same_weights = found.overlap.weights >= found.floor.weights
     told = (
-        f"edges {found.overlap.edges:.2f} (floor {found.floor.edges:.2f}), "
+        f"of {found.n_compared} edges of each, edges {found.overlap.edges:.2f} (floor {found.floor.edges:.2f}), "
         f"weights {found.overlap.weights:.2f} (floor {found.floor.weights:.2f})"
     )
     there = (

@@ -198,7 +198,7 @@ class Study:
                 yield a, b, n, measure, getattr(shared, measure), getattr(low, measure), third, sibling
 
     def verdicts_rows(self) -> Iterator[tuple[Any, ...]]:
-        for a, b, _, shared, low, sibling, seeds in self.overlaps:
+        for a, b, n, shared, low, sibling, seeds in self.overlaps:
             home, there = self.judged[a], self.judged[b]
             able = sibling is not None and self.competence[sibling].does_it  # else it has no circuit to share
             least = Overlap(*(min(two) for two in zip(low, (able and seeds) or low, strict=True)))
@@ -207,7 +207,7 @@ class Study:
                 self.competence[a].does_it, self.competence[b].does_it, home.measured(home.own),
                 there.measured(there.own), there.measured(there.moved[a]), between,
                 None if there.other_m is None else there.measured(there.other_m), shared, least,
-                self.found[a].circuit.n_edges, self.found[a].circuit.share, self.found[b].circuit.share,
+                self.found[a].circuit.n_edges, self.found[a].circuit.share, self.found[b].circuit.share, n,
             )  # fmt: skip
             yield a, b, *verdict(found, a, b), *between
 

@@ -167,7 +167,11 @@ class CircuitHistory(Tables):
 
     def told(self) -> dict[str, Any]:
         """As JSON."""
-        return {**self.figures, "said": self.sentences(), "history": self.table("history").to_dicts()}
+        return {**self.figures, "sentences": self.all_sentences(), "rows": self.table("history").to_dicts()}
+
+    def all_sentences(self) -> list[str]:
+        """Of the task, of its circuit, and of heads and copying."""
+        return [*self.sentences(), *self.figures["sentences"]]
 
     def _not_followed(self) -> str:
         return f"{self.last} does not do the task: it has no circuit that could be followed"

@@ -174,11 +174,13 @@ class FoundCircuits(Tables):
     def describe(self) -> str:
         """For people."""
         missed = max(each["residual"] for each in self.figures["checkpoints"].values())
-        head = f"circuit {self.name!r}: {self.figures['question']} ({self.figures['method']})"
+        n = self.figures["n_pairs"]
+        pairs = f"{n['search']} pairs found it, {n['judge']} others judge it"
+        head = f"circuit {self.name!r}: {self.figures['question']} ({self.figures['method']}; {pairs})"
         end = f"what the parts write misses the stream by at most {missed:.1g} of the effect"
         return "\n".join([head, *self.sentences(), end])
 
     def told(self) -> dict[str, Any]:
         """As JSON."""
-        tables = ("transfer", "overlap", "verdicts")
+        tables = ("competence", "controls", "transfer", "overlap", "verdicts")
         return {**self.figures, **{name: self.table(name).to_dicts() for name in tables}}

@@ -21,6 +21,7 @@ from workbench.circuits.pairs import PairIds, PromptPair, encoded
 from workbench.circuits.tasks import known_task
 from workbench.disk import sha256_file
 from workbench.errors import Failure, Misuse
+from workbench.lab import checked_name
 from workbench.tasks import USER
 
 _FIELDS = ("clean", "corrupt", "target", "foil")
@@ -29,6 +30,13 @@ _EXAMPLE = '{"clean": "…", "corrupt": "…", "target": " …", "foil": " …"}
 
 def own_task(path: Path) -> Task:
     """The task in a file, named after it. `Misuse` names the first line that is not a pair."""
+    try:
+        checked_name(path.stem)
+    except Misuse:
+        raise Misuse(
+            f"a task is called after its file, and {path.stem!r} cannot be a name: rename {path.name!r}, with "
+            "letters, digits, '.', '_', '+' and '-'"
+        ) from None
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except UnicodeDecodeError:
