@@ -340,11 +340,16 @@ FLOOR = Overlap(0.7, 0.8, 0.7)
     ],
 )
 def test_verdicts(change, word):
+    """Where most random circuits are faithful, the word stands with that beside it."""
     found = Evidence(
-        True, True, GOOD, GOOD, GOOD, Measured(0.0, -0.05, 0.05), BAD, SAME, FLOOR, 12, 0.05, 0.05, 12
+        True, True, GOOD, GOOD, GOOD, Measured(0.0, -0.05, 0.05), BAD, SAME, FLOOR, 12, 0.05, 0.05, 12, 0.1
     )._replace(**change)
     said = verdict(found, "sft", "grpo")
     assert said.word == word
+    beside = verdict(found._replace(random_faithful=0.95), "sft", "grpo")
+    assert beside.word == word
+    assert ("95% of random circuits are faithful in grpo too" in beside.why) == ("in common" in said.why)
+    assert "random" not in said.why
     assert ("of 12 edges of each" in said.why) == (
         word in (REUSED, REWEIGHTED, REWIRED) or "in common" in said.why
     )

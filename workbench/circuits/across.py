@@ -25,6 +25,7 @@ from workbench.circuits.overlap import Overlap
 
 REUSED, REWEIGHTED, REWIRED, UNDETERMINED = "reused", "reweighted", "rewired", "undetermined"
 WITHIN = 0.2  # of f: what counts as faithful, and as as faithful as
+HARDLY = 0.5  # of random circuits: where so many are faithful, being faithful is hardly the edges' doing
 LARGEST = 0.5  # of the edges: a circuit that needs more is faithful wherever it is put
 
 
@@ -44,6 +45,7 @@ class Evidence(NamedTuple):
     share_before: float  # of all edges
     share_after: float
     n_compared: int  # edges of either in `overlap`
+    random_faithful: float  # of the random circuits with the degrees of j's, the share that is faithful in j
 
 
 class Verdict(NamedTuple):
@@ -96,6 +98,11 @@ def verdict(found: Evidence, before: str, after: str) -> Verdict:
     there = (
         f"the circuit of {before} has f {found.moved.f:.2f} in {after}, whose own has {found.home_after.f:.2f}"
     )
+    if found.random_faithful >= HARDLY:
+        told += (
+            f"; {found.random_faithful:.0%} of random circuits are faithful in {after} too, so which edges it has "
+            "says little"
+        )
     if found.gap.low > WITHIN:
         return Verdict(UNDETERMINED, f"{there}: far more than the task, so it leaves out edges that hinder")
     if found.gap.low >= -WITHIN:

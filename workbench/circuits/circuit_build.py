@@ -208,6 +208,7 @@ class Study:
                 there.measured(there.own), there.measured(there.moved[a]), between,
                 None if there.other_m is None else there.measured(there.other_m), shared, least,
                 self.found[a].circuit.n_edges, self.found[a].circuit.share, self.found[b].circuit.share, n,
+                float(np.mean([abs(1 - there.measured(m).f) <= WITHIN for m in there.random_m])),
             )  # fmt: skip
             yield a, b, *verdict(found, a, b), *between
 
