@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -21,6 +21,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from workbench.errors import Misuse
+from workbench.site import attention_kind
 from workbench.timing import Seconds, timed
 
 if TYPE_CHECKING:
@@ -110,17 +111,6 @@ def lengths(n_ctx: int) -> list[int]:
     longest = min(n_ctx, LONGEST)
     found = [2**k for k in range(4, 10) if 2**k <= longest]
     return found if found and found[-1] == longest else [*found, longest]
-
-
-@contextlib.contextmanager
-def attention_kind(model: PreTrainedModel, kind: str) -> Iterator[None]:
-    """Inside, the model attends that way; afterwards as before."""
-    before = model.config._attn_implementation
-    model.set_attn_implementation(kind)
-    try:
-        yield
-    finally:
-        model.set_attn_implementation(before)
 
 
 def available(model: PreTrainedModel) -> tuple[str, ...]:

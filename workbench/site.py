@@ -45,6 +45,17 @@ def with_fast_attention(model: PreTrainedModel) -> PreTrainedModel:
     return model
 
 
+@contextlib.contextmanager
+def attention_kind(model: PreTrainedModel, kind: str) -> Iterator[None]:
+    """Inside, the model attends that way; afterwards as before."""
+    before = model.config._attn_implementation
+    model.set_attn_implementation(kind)
+    try:
+        yield
+    finally:
+        model.set_attn_implementation(before)
+
+
 def hook_name(layer: int) -> str:
     """The name of a layer's residual stream in TransformerLens."""
     return Site(layer).name

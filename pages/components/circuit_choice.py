@@ -100,19 +100,24 @@ def command(lab: Lab, first: str = "") -> None:
     """A choice of task, `first` unless another is chosen, and the command that finds its circuit."""
     from workbench.circuits.tasks import TASKS
 
-    recipe = Plan.of(lab).recipe
-    own = {each.task: each.source for each in recipe.feature_circuits if each.task == first and each.source}
-    tasks = [*own, *TASKS]
+    recipe, source = Plan.of(lab).recipe, source_of(lab, first)
+    tasks = [*([first] if source else []), *TASKS]
     at = tasks.index(first) if first in tasks else 0
     task = str(st.selectbox("Task", tasks, at, key="task", bind="query-params", width=360))
-    frame.caption(TASKS[task].question if task in TASKS else f"The pairs of {own[task]}")
+    frame.caption(TASKS[task].question if task in TASKS else f"The pairs of {source}")
     there = [name for name in ("base", "sft", "grpo") if name in recipe.checkpoint_names]
     among = ",".join(there or recipe.checkpoint_names[:1])
-    asked = shlex.quote(own.get(task, task))
+    asked = shlex.quote(task if task in TASKS else source)
     st.code(f"python -m workbench circuit {lab.name} --task {asked} --checkpoints {among}", language="bash")
     waiting = [c.name for c in recipe.circuits if c.task == task and c.name not in circuit_store.names(lab)]
     if waiting:
         frame.caption(f"Asked for and not found yet: {', '.join(waiting)}.")
+
+
+def source_of(lab: Lab, task: str) -> str:
+    """The file of a task of one's own whose latents were looked into; empty of any other."""
+    sources = (each.source for each in Plan.of(lab).recipe.feature_circuits if each.task == task)
+    return next(sources, "")
 
 
 def competence(found: FoundCircuits) -> None:

@@ -25,7 +25,6 @@ from workbench.circuits.found_feature_circuits import FoundFeatureCircuit
 from workbench.circuits.site_dictionaries import site_sae_names
 from workbench.errors import Misuse
 from workbench.lab import Lab
-from workbench.plan import Plan
 
 
 def view(lab: Lab, of: Of) -> None:
@@ -38,8 +37,7 @@ def view(lab: Lab, of: Of) -> None:
 
 def alone(lab: Lab, task: str) -> None:
     """The same of a task that has no circuit."""
-    sources = {each.task: each.source for each in Plan.of(lab).recipe.feature_circuits}
-    _view(lab, task, sources[task] or task, circuit_store.latents_alone(lab)[task])
+    _view(lab, task, circuit_choice.source_of(lab, task) or task, circuit_store.latents_alone(lab)[task])
 
 
 def _view(lab: Lab, task: str, file: str, checkpoints: Sequence[str]) -> None:

@@ -54,10 +54,15 @@ def below(lab: Lab, question: asked.Question, traces: Mapping[str, Trace], colou
     if not _asked_for():
         return
     prompt, position = next(iter(traces.values())).prompt, place(traces)
-    made = [Token(text=t.shown, lines=[f"id {t.id}"], special=t.special) for t in prompt.tokens]
-    strip = Strip(tokens=made, chosen=min(position, len(made) - 1), label="tokens of the prompt")
-    strips([strip], theme.palette().accent, "behind-tokens", boxed=True, choose=choose)
+    strip(prompt, position, theme.palette().accent, "behind-tokens")
     _beside(lab, question, traces, colour, position)
+
+
+def strip(prompt: Prompt, position: int, colour: str, key: str) -> None:
+    """The prompt's tokens, the one at `position` chosen (the last of a shorter prompt); a click chooses another."""
+    made = [Token(text=t.shown, lines=[f"id {t.id}"], special=t.special) for t in prompt.tokens]
+    shown = Strip(tokens=made, chosen=min(position, len(made) - 1), label="tokens of the prompt")
+    strips([shown], colour, key, boxed=True, choose=choose)
 
 
 def _asked_for() -> bool:

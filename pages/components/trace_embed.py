@@ -24,7 +24,6 @@ from pages.components import (
     words,
 )
 from pages.components.panels import Panel, Row
-from pages.components.tokens import Strip, Token, strips
 from pages.components.trace_tokenize import kind_colours
 from workbench.lab import Lab
 
@@ -46,16 +45,13 @@ def view(lab: Lab, question: asked.Question, traces: Mapping[str, Trace], colour
     """The chosen token's neighbours and place; analogies; contexts."""
     st.header("Nearest tokens", anchor=False)
     (first, *_) = traces
-    prompt = traces[first].prompt
     left, right = st.columns([2, 3], vertical_alignment="bottom")
     with left:
         place = trace_behind.place(traces)
     sought = right.text_input(
         "Or another token", "", key="sought", bind="query-params", placeholder="a word, or an id such as #365"
     )
-    made = [Token(text=t.shown, lines=[f"id {t.id}"], special=t.special) for t in prompt.tokens]
-    strip = Strip(tokens=made, chosen=min(place, len(made) - 1), label="tokens of the prompt")
-    strips([strip], colour[first], "embed-tokens", boxed=True, choose=trace_behind.choose)
+    trace_behind.strip(traces[first].prompt, place, colour[first], "embed-tokens")
     with frame.sentences():
         chosen = {a: _chosen(lab, a, t, place, sought) for a, t in traces.items()}
         for column, address in zip(st.columns(len(traces), gap="large"), traces, strict=True):

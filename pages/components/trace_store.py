@@ -72,12 +72,16 @@ def _tuned(lab_path: str, address: str, id_: str) -> TunedLens:
     return FoundLens.of(Lab(Path(lab_path)), address).lens()
 
 
-def tuned(lab: Lab, address: str) -> TunedLens | None:
-    """The stored tuned lens of a checkpoint; None where none was fitted."""
+def _lens_id(lab: Lab, address: str) -> str:
     from workbench.plan import lens_name
 
+    return lab.find("evaluation", lens_name(address)).id
+
+
+def tuned(lab: Lab, address: str) -> TunedLens | None:
+    """The stored tuned lens of a checkpoint; None where none was fitted."""
     try:
-        id_ = lab.find("evaluation", lens_name(address)).id
+        id_ = _lens_id(lab, address)
     except MarbleError:
         return None
     return _tuned(str(lab.path), address, id_)
@@ -94,9 +98,7 @@ def _read_again(_trace: Trace, _lens: TunedLens, key: tuple[Any, ...], lab_path:
 
 def read_again(lab: Lab, address: str, trace: Trace, lens: TunedLens) -> Lens:
     """A trace's stream through the tuned lens."""
-    from workbench.plan import lens_name
-
-    key = (store.path_of(lab, address), trace.prompt.ids, lab.find("evaluation", lens_name(address)).id)
+    key = (store.path_of(lab, address), trace.prompt.ids, _lens_id(lab, address))
     return _read_again(trace, lens, key, str(lab.path), address)
 
 

@@ -26,9 +26,11 @@ def view(lab: Lab, question: asked.Question, traces: Mapping[str, Trace], colour
         frame.note(
             "The two checkpoints have different tokenizers: a place is counted in each one's own tokens."
         )
-    beside = {a: traces[a] for a in rest if same and traces[a].logits.shape == traces[first].logits.shape}
+    beside: dict[str, Trace] = {}
     for address in rest if same else ():
-        if address not in beside:
+        if traces[address].logits.shape == traces[first].logits.shape:
+            beside[address] = traces[address]
+        else:
             frame.note(
                 f"{first} and {address} know unequal numbers of ids: their predictions are not compared one by one."
             )

@@ -21,6 +21,7 @@ from workbench.circuits.grids import HEAD, LAYER, Grid, grid_cells, grid_of
 from workbench.circuits.places import V, Z
 from workbench.circuits.replay import Run
 from workbench.errors import Misuse, unknown
+from workbench.site import attention_kind
 
 PATTERN = "pattern"
 
@@ -50,12 +51,8 @@ def patterns(
     model: PreTrainedModel, ids: Int[Tensor, "pair position"]
 ) -> Float[Tensor, "layer pair head query key"]:
     """Where every head looks; fused attention, which does not tell, is put back behind."""
-    before = model.config._attn_implementation
-    try:
-        model.set_attn_implementation("eager")
+    with attention_kind(model, "eager"):
         found = model(input_ids=ids, output_attentions=True, use_cache=False).attentions
-    finally:
-        model.set_attn_implementation(before)
     if not found or any(pattern is None for pattern in found):
         raise Misuse(f"{type(model).__name__} gives no attention patterns: patch z, q, k or v instead")
     return torch.stack(found)
